@@ -1,0 +1,21 @@
+"""Sequential Integrated Gradients (SIG) as a Captum plugin."""
+
+from captum_sig import baselines, quadrature, viz, words
+from captum_sig.problem import SequentialIntegral
+from captum_sig.result import WordAttribution
+from captum_sig.sig import LayerSequentialIntegratedGradients, SequentialIntegratedGradients
+from captum_sig.text import TextClassificationExplainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LayerSequentialIntegratedGradients",
+    "SequentialIntegral",
+    "SequentialIntegratedGradients",
+    "TextClassificationExplainer",
+    "WordAttribution",
+    "baselines",
+    "quadrature",
+    "viz",
+    "words",
+]

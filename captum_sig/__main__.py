@@ -1,0 +1,5 @@
+"""`python -m captum_sig` is the command `captum-sig`."""
+
+from captum_sig.cli import app
+
+app(prog_name="captum-sig")

@@ -1,0 +1,120 @@
+"""The command line: arguments in, calls to the explainers, results out. No logic of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from captum_sig import viz
+
+if TYPE_CHECKING:
+    from captum_sig.result import WordAttribution
+
+app = typer.Typer(
+    name="captum-sig",
+    help="Explain language models with Sequential Integrated Gradients.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def main() -> None:
+    """Explain language models with Sequential Integrated Gradients."""
+
+
+@app.command(no_args_is_help=True)
+def explain(
+    texts: Annotated[
+        list[str], typer.Argument(help="Texts to explain; - reads one text per line from stdin.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Folder or hub name of a text classifier; default: the demo model."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Label to explain, name or index; default: the predicted.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="sig (exact word scores) or ig.")] = "sig",
+    baseline: Annotated[
+        str, typer.Option(help="What a word is replaced by: mask, pad, unk or eos.")
+    ] = "mask",
+    level: Annotated[str, typer.Option(help="word or token.")] = "word",
+    format: Annotated[str, typer.Option(help="text, json (a line per text) or html.")] = "text",
+    output: Annotated[Path | None, typer.Option(help="File to write; default: stdout.")] = None,
+    truncate: Annotated[
+        bool, typer.Option(help="Cut texts beyond the model's limit, or refuse them.")
+    ] = True,
+) -> None:
+    """Say which words made a text classifier decide as it did."""
+    if format not in FORMATS:
+        _fail(f"format {format!r} is unknown: use one of {', '.join(FORMATS)}")
+    lines = [line for text in texts for line in (_stdin_lines() if text == "-" else [text])]
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        try:
+            results = _explainer(model, baseline, level)(
+                lines, target=target, method=method, truncation=truncate
+            )
+            _write(results, format, output)
+        except (ValueError, OSError, FloatingPointError) as error:
+            _fail(str(error))
+
+
+def _explainer(model: str | None, baseline: str, level: str):  # type: ignore[no-untyped-def]
+    from transformers.utils import logging
+
+    from captum_sig.demo_model import PATH
+    from captum_sig.text import TextClassificationExplainer
+
+    logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the answer
+    logging.set_verbosity_error()
+    return TextClassificationExplainer.from_pretrained(
+        model or PATH, baseline=baseline, level=level
+    )
+
+
+def _as_text(results: Sequence[WordAttribution]) -> str:
+    return "\n\n".join(viz.to_plain(result) for result in results) + "\n"
+
+
+def _as_json(results: Sequence[WordAttribution]) -> str:
+    return "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in results)
+
+
+FORMATS: dict[str, Callable[[Sequence[WordAttribution]], str]] = {
+    "text": _as_text,
+    "json": _as_json,
+    "html": viz.to_page,
+}
+
+
+def _write(results: Sequence[WordAttribution], format: str, output: Path | None) -> None:
+    if output is not None:
+        output.write_text(FORMATS[format](results), encoding="utf-8")
+    elif format == "text" and sys.stdout.isatty():
+        from rich.console import Console
+
+        for result in results:
+            Console(highlight=False).print(viz.to_terminal(result), "")
+    else:
+        sys.stdout.write(FORMATS[format](results))
+
+
+def _stdin_lines() -> list[str]:
+    return [line for line in sys.stdin.read().splitlines() if line.strip()]
+
+
+def _show_warning(message: Warning | str, *args: object) -> None:
+    typer.echo(f"captum-sig: warning: {message}", err=True)
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"captum-sig: {message}", err=True)
+    raise typer.Exit(2)

@@ -1,0 +1,132 @@
+"""Texts to padded batches of ids, with their words and baseline ids."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_sig.baselines import choose_token, replace_words
+from captum_sig.words import Grouping, Span, feature_mask, spans, token_groups, word_groups
+
+LEVELS: dict[str, Callable[..., Grouping]] = {"word": word_groups, "token": token_groups}
+
+ROOM_FOR_ANY_TEXT = 10**9  # tokenizers without a limit name a number beyond this
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts of similar length, padded."""
+
+    numbers: list[int]  # which of the caller's texts these are
+    texts: list[str]
+    ids: Tensor  # (B, L)
+    baseline_ids: Tensor  # (B, L)
+    others: dict[str, Tensor]  # the model's further inputs, such as the attention mask
+    feature_mask: Tensor  # (B, L)
+    spans: list[list[Span]]  # the words of each text
+
+
+class Encoder:
+    """A tokenizer, what a word is, and what stands in for one.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        level: "word" or "token".
+        baseline: a name in `captum_sig.baselines.BASELINES`.
+        limit: most tokens that the model reads.
+    """
+
+    def __init__(self, tokenizer: Any, level: str, baseline: str, limit: int) -> None:
+        """Check the names and choose the baseline's token."""
+        if level not in LEVELS:
+            raise ValueError(f"level {level!r} is unknown: use one of {', '.join(LEVELS)}")
+        self.tokenizer = tokenizer
+        self.groups = LEVELS[level]
+        self.baseline, self.baseline_id = choose_token(tokenizer, baseline)
+        self.limit = min(tokenizer.model_max_length, limit)
+
+    def batches(
+        self, texts: Sequence[str], batch_size: int, truncation: bool, device: torch.device
+    ) -> Iterator[Batch]:
+        """The texts by length, at most `batch_size` in a batch; texts without a token alone.
+
+        Without a pad token only texts of equal length share a batch.
+
+        Raises:
+            ValueError: if a text is too long and may not be truncated.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not texts:
+            return
+        encoded = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        lengths = [len(ids) for ids in encoded]
+        self._check_lengths(lengths, truncation)
+        pads = self.tokenizer.pad_token_id is not None
+        order = sorted(range(len(texts)), key=lambda number: lengths[number])
+        for _, alike in itertools.groupby(
+            order, key=lambda number: lengths[number] > 0 if pads else lengths[number]
+        ):
+            numbers = list(alike)
+            for start in range(0, len(numbers), batch_size):
+                some = numbers[start : start + batch_size]
+                yield self._encode(some, [texts[number] for number in some], pads, device)
+
+    def _encode(
+        self, numbers: list[int], texts: list[str], pads: bool, device: torch.device
+    ) -> Batch:
+        encoding = self.tokenizer(
+            texts, padding=pads, truncation=True, max_length=min(self.limit, ROOM_FOR_ANY_TEXT),
+            return_tensors="pt", verbose=False,
+        )  # fmt: skip
+        names = [name for name in self.tokenizer.model_input_names if name in encoding]
+        tensors = {name: encoding[name].to(device) for name in names}
+        ids = tensors.pop("input_ids").long()
+        rows = ids.tolist()
+        fast = self.tokenizer.is_fast
+        groups = [
+            self.groups(self.tokenizer, row, encoding.word_ids(i) if fast else None)
+            for i, row in enumerate(rows)
+        ]
+        return Batch(
+            numbers=numbers,
+            texts=texts,
+            ids=ids,
+            baseline_ids=replace_words(
+                self.tokenizer, ids, self.baseline_id, tensors.get("attention_mask")
+            ),
+            others=tensors,
+            feature_mask=feature_mask(groups).to(device),
+            spans=[
+                spans(self.tokenizer, text, row, group, encoding[i].offsets if fast else None)
+                for i, (text, row, group) in enumerate(zip(texts, rows, groups, strict=True))
+            ],
+        )
+
+    def _check_lengths(self, lengths: list[int], truncation: bool) -> None:
+        dropped = [length - self.limit for length in lengths if length > self.limit]
+        if not dropped:
+            return
+        message = (
+            f"{len(dropped)} of {len(lengths)} texts exceed the model's {self.limit} tokens: "
+            f"{sum(dropped)} tokens at their ends (up to {max(dropped)} of one text) "
+        )
+        if not truncation:
+            raise ValueError(message + "would be dropped; shorten them or allow truncation")
+        warnings.warn(message + "are dropped", stacklevel=4)
+
+
+def token_limit(model: nn.Module) -> int:
+    """Most tokens that the model reads, as its config and its position embedding tell."""
+    positions = getattr(model.config, "max_position_embeddings", None) or ROOM_FOR_ANY_TEXT
+    for module in model.modules():
+        padding = getattr(getattr(module, "position_embeddings", None), "padding_idx", None)
+        if padding is not None:  # RoBERTa's positions start behind the padding's
+            return positions - padding - 1
+    return positions

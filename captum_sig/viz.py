@@ -1,0 +1,109 @@
+"""Words coloured by their score: HTML for notebooks and files, rich text for terminals.
+
+Works on anything with the fields of `WordAttribution`. Everything that comes from a text or a
+model is escaped.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from captum_sig.result import Word, WordAttribution
+
+FOR, AGAINST = (34, 160, 90), (222, 70, 60)  # full colour of the strongest word, as Captum's hues
+
+
+def colours(words: Iterable[Word]) -> list[tuple[int, int, int]]:
+    """Background of each word: white at 0, full colour at the text's strongest word."""
+    scores = [word.score for word in words]
+    strongest = max((abs(score) for score in scores), default=0.0) or 1.0
+    return [
+        tuple(  # type: ignore[misc]
+            round(255 + (end - 255) * abs(score) / strongest)
+            for end in (FOR if score > 0 else AGAINST)
+        )
+        for score in scores
+    ]
+
+
+def pieces(result: WordAttribution) -> Iterator[tuple[str, Word | None, tuple[int, int, int]]]:
+    """The text cut into words with their colours, and what stands between them (no word)."""
+    white = (255, 255, 255)
+    end = 0
+    for word, colour in zip(result.words, colours(result.words), strict=True):
+        if word.start is None or word.end is None:  # a tokenizer that keeps no offsets
+            yield word.word, word, colour
+            yield " ", None, white
+            continue
+        if word.start > end:
+            yield result.text[end : word.start], None, white
+        yield result.text[max(word.start, end) : word.end], word, colour
+        end = max(end, word.end)
+    if end < len(result.text) and all(word.end is not None for word in result.words):
+        yield result.text[end:], None, white
+
+
+def summary(result: WordAttribution) -> str:
+    """One line: what was predicted, and what is explained by which method."""
+    predicted = "no prediction" if result.label is None else result.label
+    if result.probability is not None:
+        predicted += f" {result.probability:.1%}"
+    explained = "" if result.target in (None, result.label) else f"why {result.target}, "
+    return f"{predicted}  ({explained}{result.method}, baseline {result.baseline})"
+
+
+def to_html(result: WordAttribution) -> str:
+    """A fragment: the summary and the coloured text; hover a word for its score."""
+    spans = []
+    for text, word, colour in pieces(result):
+        if word is None:
+            spans.append(html.escape(text))
+            continue
+        title = f"{word.score:+.4f} logits, {word.normalized:+.3f} normalised"
+        spans.append(
+            f'<span title="{title}" style="background:rgb{colour};color:#000;'
+            f'border-radius:3px;padding:1px 2px">{html.escape(text)}</span>'
+        )
+    return (
+        '<div style="font-family:sans-serif;line-height:1.9;margin:0.8em 0">'
+        f'<div style="color:#666;font-size:85%">{html.escape(summary(result))}</div>'
+        f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{"".join(spans)}</div></div>'
+    )
+
+
+def to_page(results: Iterable[WordAttribution]) -> str:
+    """A self-contained HTML page with every result."""
+    body = "\n".join(to_html(result) for result in results)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        "<title>Sequential Integrated Gradients</title></head>\n"
+        '<body style="max-width:50em;margin:2em auto;padding:0 1em;background:#fff;color:#000">\n'
+        f"{body}\n"
+        '<p style="color:#666;font-size:85%;font-family:sans-serif">'
+        f'<span style="background:rgb{FOR};padding:1px 4px">for</span> and '
+        f'<span style="background:rgb{AGAINST};padding:1px 4px">against</span> the explained '
+        "label; each text's strongest word has the full colour.</p>\n</body></html>\n"
+    )
+
+
+def to_terminal(result: WordAttribution) -> Text:
+    """The coloured text and the summary, for `rich`."""
+    from rich.text import Text
+
+    shown = Text()
+    for text, word, colour in pieces(result):
+        style = f"black on rgb({','.join(map(str, colour))})" if word is not None else ""
+        shown.append(text, style)
+    return shown.append(f"\n{summary(result)}", "bold")
+
+
+def to_plain(result: WordAttribution) -> str:
+    """The summary, then a line `word score` for each word."""
+    lines: list[Any] = [summary(result)]
+    lines += [f"{' '.join(word.word.split())} {word.score:+.4f}" for word in result.words]
+    return "\n".join(lines)

@@ -1,0 +1,193 @@
+"""From positions to words: which tokens form a word, which belong to no word, sums over words.
+
+A *grouping* of one text is a list with an entry per position: the number of the word that the
+token belongs to, or None for special tokens and padding. A *feature mask* is its tensor form for
+Captum: (B, L) integers, equal numbers move together, special tokens and padding on their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Grouping = list[int | None]
+
+# How a piece shows whether it starts a word or goes on with one.
+STARTS = ("▁", "Ġ")  # sentencepiece, byte-level BPE
+CONTINUES = "##"  # WordPiece
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of special tokens. An unknown word is a word: unk counts only in a second role."""
+    roles = ("bos", "eos", "sep", "cls", "pad", "mask")
+    named = [getattr(tokenizer, f"{role}_token_id", None) for role in roles]
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    return special | {token_id for token_id in named if token_id is not None}
+
+
+def token_groups(tokenizer: Any, ids: Sequence[int]) -> Grouping:
+    """Every token its own word; special tokens and padding belong to none."""
+    special = special_ids(tokenizer)
+    return [None if token in special else position for position, token in enumerate(ids)]
+
+
+def word_groups(
+    tokenizer: Any, ids: Sequence[int], word_ids: Sequence[int | None] | None = None
+) -> Grouping:
+    """The words of one text.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        ids: token ids of the text, special tokens and padding included.
+        word_ids: what a fast tokenizer's `BatchEncoding.word_ids()` gives. Where it is missing,
+            or knows a single word only because the tokenizer does not split into words first,
+            the pieces' own markers ▁, Ġ or ## decide; a tokenizer without markers has a word per
+            token.
+    """
+    groups = token_groups(tokenizer, ids)
+    if word_ids is not None:
+        by_id: Grouping = [None if g is None else w for g, w in zip(groups, word_ids, strict=True)]
+        if len({w for w in by_id if w is not None}) > 1:
+            return by_id
+    return _by_markers(tokenizer, ids, groups)
+
+
+def _by_markers(tokenizer: Any, ids: Sequence[int], groups: Grouping) -> Grouping:
+    pieces = tokenizer.convert_ids_to_tokens(list(ids))
+    vocabulary = tokenizer.get_vocab()
+    if any(piece.startswith(CONTINUES) for piece in vocabulary):
+        starts = [not piece.startswith(CONTINUES) for piece in pieces]
+    elif any(piece.startswith(STARTS) for piece in vocabulary):
+        starts = [piece.startswith(STARTS) for piece in pieces]
+    else:
+        return groups
+    words: Grouping = []
+    current: int | None = None
+    for position, (group, start) in enumerate(zip(groups, starts, strict=True)):
+        if group is None:
+            current = None
+        elif start or current is None:
+            current = position
+        words.append(current)
+    return words
+
+
+@dataclass(frozen=True)
+class Span:
+    """A word in its text: first position in the grouping, and character offsets where known."""
+
+    position: int
+    word: str
+    start: int | None
+    end: int | None
+
+
+def spans(
+    tokenizer: Any,
+    text: str,
+    ids: Sequence[int],
+    groups: Grouping,
+    offsets: Sequence[tuple[int, int]] | None,
+) -> list[Span]:
+    """The words of a grouping in their order; offsets exclude the space around a word.
+
+    Without a fast tokenizer's offsets the word is searched in the text, and its start and end are
+    None if it does not stand there as the tokenizer spells it.
+    """
+    positions: dict[int, list[int]] = {}
+    for position, word in enumerate(groups):
+        if word is not None:
+            positions.setdefault(word, []).append(position)
+    found = []
+    cursor = 0
+    for members in positions.values():
+        if offsets is not None:
+            start = min(offsets[position][0] for position in members)
+            end = max(offsets[position][1] for position in members)
+        else:
+            pieces = tokenizer.convert_ids_to_tokens([ids[position] for position in members])
+            spelt = tokenizer.convert_tokens_to_string(pieces).removeprefix(CONTINUES).strip()
+            start = text.lower().find(spelt.lower(), cursor)
+            if start < 0:
+                found.append(Span(members[0], spelt, None, None))
+                continue
+            cursor = end = start + len(spelt)
+        shown = text[start:end]
+        start += len(shown) - len(shown.lstrip())
+        found.append(Span(members[0], shown.strip() or shown, start, start + len(shown.strip())))
+    return found
+
+
+def feature_mask(groups: Sequence[Grouping]) -> Tensor:
+    """Groupings of equal length → (B, L) integers; positions of no word get numbers of their own.
+
+    >>> feature_mask([[None, 0, 0, 1, None]])
+    tensor([[5, 0, 0, 1, 9]])
+    """
+    length = len(groups[0])
+    highest = max((w for group in groups for w in group if w is not None), default=0)
+    offset = max(length, highest + 1)
+    return torch.tensor(
+        [[offset + i if w is None else w for i, w in enumerate(group)] for group in groups],
+        dtype=torch.long,
+    )
+
+
+def word_sums(per_position: Tensor, mask: Tensor) -> Tensor:
+    """Sums over words, (B, L) → (B, L): every position carries the sum over its own word.
+
+    >>> word_sums(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0, 0, 1]]))
+    tensor([[3., 3., 4.]])
+    """
+    same = mask[:, :, None] == mask[:, None, :]
+    return (same * per_position[:, None, :]).sum(-1)
+
+
+def masks_of(feature_masks: Any, points: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The argument `feature_mask` in canonical form: (B, Lₜ) integers for each moving tensor.
+
+    Without one every position is a word; tensors with the same dim 1 move together per position,
+    tensors with another dim 1 have words of their own.
+
+    Raises:
+        ValueError: if the shapes or types do not fit the points.
+    """
+    if feature_masks is None:
+        return _every_position(points)
+    given = tuple(feature_masks) if isinstance(feature_masks, (tuple, list)) else (feature_masks,)
+    if len(given) == 1 and len({x.shape[1] for x in points}) == 1:
+        given *= len(points)
+    if len(given) != len(points):
+        raise ValueError(
+            f"feature_mask has {len(given)} tensors but {len(points)} tensors move: "
+            "pass a tuple with one mask for each"
+        )
+    masks = []
+    for mask, x in zip(given, points, strict=True):
+        wanted = tuple(x.shape[:2])
+        if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.is_complex():
+            raise ValueError(
+                "feature_mask must be an integer tensor, got "
+                f"{mask.dtype if isinstance(mask, Tensor) else type(mask).__name__}"
+            )
+        if mask.dim() != 2 or mask.shape[0] not in (1, wanted[0]) or mask.shape[1] != wanted[1]:
+            raise ValueError(
+                f"feature_mask has shape {tuple(mask.shape)}; wanted {wanted} or (1, {wanted[1]}):"
+                " one number for each position of the tensor that moves"
+            )
+        masks.append(mask.to(x.device, torch.long).expand(wanted))
+    return tuple(masks)
+
+
+def _every_position(points: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    first_number: dict[int, int] = {}  # for each length, the number of its first word
+    for x in points:
+        first_number.setdefault(x.shape[1], sum(first_number))
+    return tuple(
+        (first_number[x.shape[1]] + torch.arange(x.shape[1], device=x.device)).expand(*x.shape[:2])
+        for x in points
+    )

@@ -1,0 +1,54 @@
+"""The paper's equations as two loops, one row at a time: slow and plainly right.
+
+Enguehard 2023 (arXiv 2305.15853), equations 1 and 2:
+
+    x̄ʷ    = (x_1, …, b_w, …, x_L)
+    SIG_w = (x_w − b_w) ∫₀¹ ∂F(x̄ʷ + α (x − x̄ʷ)) / ∂x_w dα
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from captum_sig.quadrature import Rule
+
+
+def sequential_integrated_gradients(
+    f: Callable[[Tensor], Tensor],  # (1, L, …) → one number
+    x: Tensor,  # (1, L, …)
+    b: Tensor,  # (1, L, …)
+    words: Sequence[Sequence[int]],  # positions of each word
+    rule: Rule,
+) -> Tensor:
+    """SIG of one example, (1, L, …)."""
+    attributions = torch.zeros_like(x)
+    for word in words:
+        x_bar = at_baseline(x, b, word)
+        for node, weight in zip(rule.nodes.tolist(), rule.weights.tolist(), strict=True):
+            point = (x_bar + node * (x - x_bar)).detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(f(point).sum(), point)
+            for position in word:
+                step = x[:, position] - b[:, position]
+                attributions[:, position] += weight * gradient[:, position] * step
+    return attributions
+
+
+def word_differences(
+    f: Callable[[Tensor], Tensor], x: Tensor, b: Tensor, words: Sequence[Sequence[int]]
+) -> Tensor:
+    """F(x) − F(x̄ʷ) at every position of each word, (1, L)."""
+    scores = torch.zeros(x.shape[:2], dtype=x.dtype)
+    with torch.no_grad():
+        for word in words:
+            for position in word:
+                scores[:, position] = (f(x) - f(at_baseline(x, b, word))).sum()
+    return scores
+
+
+def at_baseline(x: Tensor, b: Tensor, word: Sequence[int]) -> Tensor:
+    """x̄ʷ: x with the positions of one word at b."""
+    x_bar = x.clone()
+    for position in word:
+        x_bar[:, position] = b[:, position]
+    return x_bar

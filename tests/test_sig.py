@@ -1,0 +1,351 @@
+"""Both classes against the oracle, the closed forms and Captum, in float64."""
+
+import functools
+
+import pytest
+import torch
+from captum.attr import IntegratedGradients, LayerIntegratedGradients
+from torch import Tensor, nn
+
+from captum_sig import LayerSequentialIntegratedGradients, SequentialIntegratedGradients
+from captum_sig.quadrature import METHODS, rule
+from tests import oracle
+from tests.problems import PROBLEMS, D, L
+from tests.tiny_models import PAD, mask_baseline, random_ids, tiny
+
+EXACT = {"rtol": 0, "atol": 1e-10}
+close = functools.partial(torch.testing.assert_close, **EXACT)
+WORDS = [[0], [1, 2], [3]]
+MASK = torch.tensor([[0, 1, 1, 2]])
+
+
+def random(*shape: int) -> Tensor:
+    """Standard normal, float64."""
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def by_example(f, x, b, words, chosen):
+    """The oracle for each example."""
+    return torch.cat(
+        [
+            oracle.sequential_integrated_gradients(f, x[i : i + 1], b[i : i + 1], words, chosen)
+            for i in range(len(x))
+        ]
+    )
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
+class TestClosedForms:
+    """Models whose SIG is known by hand."""
+
+    def test_sig(self, problem):
+        x, b = random(3, L, D), random(3, L, D)
+        integral = SequentialIntegratedGradients(problem.f).integrate(x, b, n_steps=4)
+        close(integral.attributions, problem.sig(x, b))
+        close(integral.word_delta, torch.zeros(3, L, dtype=torch.float64))
+
+    def test_word_scores(self, problem):
+        x, b = random(3, L, D), random(3, L, D)
+        scores = SequentialIntegratedGradients(problem.f).attribute_words(x, b)
+        close(scores, problem.sig(x, b).sum(-1))
+
+    def test_ig_agrees_where_the_model_is_additive_and_only_there(self, problem):
+        x, b = random(3, L, D), random(3, L, D)
+        ig = IntegratedGradients(problem.f).attribute(x, b, n_steps=20)
+        same = torch.allclose(ig, problem.sig(x, b), atol=1e-6)  # Captum's weights are float32
+        assert same == problem.ig_is_sig
+
+    def test_one_word_of_all_positions_is_ig(self, problem):
+        x, b = random(3, L, D), random(3, L, D)
+        whole = torch.zeros(1, L, dtype=torch.long)
+        sig = SequentialIntegratedGradients(problem.f).attribute(x, b, feature_mask=whole)
+        ig = IntegratedGradients(problem.f).attribute(x, b)
+        torch.testing.assert_close(sig, ig, rtol=0, atol=1e-5)  # Captum's weights are float32
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("words", [[[0], [1], [2], [3]], WORDS], ids=["positions", "words"])
+def test_input_level_equals_the_oracle(method, words):
+    def f(x: Tensor) -> Tensor:
+        return (x[:, 0] * x[:, 1].sin() * x[:, 2].exp() + x[:, 3] ** 3).sum(-1)
+
+    x, b = random(2, L, D), random(2, L, D)
+    mask = None if len(words) == L else MASK
+    sig = SequentialIntegratedGradients(f).attribute(x, b, n_steps=7, method=method,
+                                                     feature_mask=mask)  # fmt: skip
+    close(sig, by_example(f, x, b, words, rule(method, 7)))
+
+
+@pytest.mark.parametrize("internal_batch_size", [1, 3, 100, None])
+@pytest.mark.parametrize("words", [[[1], [2], [3], [4]], [[1, 3], [2, 4]]], ids=["tokens", "words"])
+def test_layer_level_equals_the_oracle(words, internal_batch_size):
+    bert = tiny("bert")
+    ids = random_ids(2, 6)
+    base = mask_baseline(ids)
+    mask = torch.arange(6)[None].clone()
+    for word in words:
+        mask[0, word] = word[0]
+    sig = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)
+    options = {"target": 1, "feature_mask": mask, "internal_batch_size": internal_batch_size}
+    integral = sig.integrate(ids, base, n_steps=5, **options)
+    x, b = bert.embedding(ids).detach(), bert.embedding(base).detach()
+
+    def f(embeddings: Tensor) -> Tensor:
+        return bert.model(inputs_embeds=embeddings).logits[:, 1]
+
+    close(integral.attributions, by_example(f, x, b, words, rule("gausslegendre", 5)))
+    exact = torch.cat([oracle.word_differences(f, x[i:][:1], b[i:][:1], words) for i in (0, 1)])
+    close(sig.attribute_words(ids, base, **options), exact)
+    first = mask == torch.arange(6)
+    summed = torch.stack(
+        [integral.attributions.sum(-1)[:, mask[0] == mask[0, p]].sum(1) for p in range(6)], 1
+    )
+    close(integral.word_delta, summed - exact)
+    _, delta = sig.attribute(ids, base, n_steps=5, return_convergence_delta=True, **options)
+    close(delta, (integral.word_delta * first).sum(1))
+    options.pop("internal_batch_size")
+    close(sig.compute_convergence_delta(integral.attributions, base, ids, **options), delta)
+
+
+def test_one_position_is_captums_layer_integrated_gradients():
+    lstm = tiny("lstm")
+    ids, base = torch.tensor([[7], [9]]), torch.tensor([[4], [4]])
+    sig = LayerSequentialIntegratedGradients(lstm.logits, lstm.embedding)
+    ig = LayerIntegratedGradients(lstm.logits, lstm.embedding)
+    expected, expected_delta = ig.attribute(ids, base, target=0, return_convergence_delta=True)
+    found, delta = sig.attribute(ids, base, target=0, return_convergence_delta=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)  # Captum's weights are float32
+    torch.testing.assert_close(delta, expected_delta, rtol=0, atol=1e-7)
+
+
+def test_word_scores_are_the_integrals_limit():
+    bert = tiny("bert")
+    ids = random_ids(2, 7)
+    sig = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)
+    integral = sig.attribute(ids, mask_baseline(ids), target=0, n_steps=300).sum(-1)
+    close(sig.attribute_words(ids, mask_baseline(ids), target=0), integral)
+
+
+def test_sentence_level_completeness_is_not_claimed():
+    """What Captum's base class would report does not vanish; ours does."""
+    x, b = random(2, L, D), random(2, L, D)
+    sig = SequentialIntegratedGradients(PROBLEMS[2].f)
+    attributions, delta = sig.attribute(x, b, n_steps=4, return_convergence_delta=True)
+    close(delta, torch.zeros_like(delta))
+    captums = IntegratedGradients.compute_convergence_delta(sig, attributions, b, x)
+    assert captums.abs().min() > 0.1
+    close(sig.compute_convergence_delta(attributions + 1, b, x), torch.full((2,), 1.0 * L * D).double())
+
+
+def test_without_the_factor_the_attributions_are_mean_gradients():
+    x, b = random(2, L, D), random(2, L, D)
+    f = PROBLEMS[1].f
+    local = SequentialIntegratedGradients(f, multiply_by_inputs=False).integrate(x, b, n_steps=3)
+    whole = SequentialIntegratedGradients(f).integrate(x, b, n_steps=3)
+    close(local.attributions * (x - b), whole.attributions)
+    close(local.word_delta, whole.word_delta)
+
+
+def test_unchanged_words_cost_nothing():
+    x, b = random(2, L, D), random(2, L, D)
+    b[0, 1:], b[1, :2] = x[0, 1:], x[1, :2]
+    rows = []
+
+    def f(x: Tensor) -> Tensor:
+        rows.append(len(x))
+        return x.prod(1).sum(-1)
+
+    integral = SequentialIntegratedGradients(f).integrate(x, b, n_steps=10)
+    assert sum(rows) == 2 + 3 + 3 * 10  # F(x) twice, F(x̄ʷ) and ten gradients of three words
+    assert integral.n_evaluations.tolist() == [[10, 0, 0, 0], [0, 0, 10, 10]]
+    assert (integral.attributions[integral.n_evaluations == 0] == 0).all()
+    rows.clear()
+    SequentialIntegratedGradients(f).attribute_words(x, b)
+    assert sum(rows) == 2 + 3
+
+
+def test_one_differing_feature_moves_the_whole_word():
+    x, b = random(1, L, D), random(1, L, D)
+    b[0, 1] = x[0, 1]
+    b[0, 2, 1:] = x[0, 2, 1:]
+    sig = SequentialIntegratedGradients(PROBLEMS[2].f)
+    scores = sig.attribute_words(x, b, feature_mask=MASK)
+    assert scores[0, 1] == scores[0, 2] != 0
+
+
+def test_additional_arguments_and_targets_follow_their_example():
+    model = nn.Linear(D, 3).double()
+    x, scale = random(4, L, D), random(4, 1)
+    seen = []
+
+    def f(x: Tensor, scale: Tensor, table: Tensor, name: str) -> Tensor:
+        seen.append((tuple(table.shape), name))
+        return model(x.prod(1)) * scale
+
+    sig = SequentialIntegratedGradients(f)
+    arguments = scale, torch.zeros(7), "as it is"
+    targets = [0, 2, 1, 1]
+    alone = torch.cat(
+        [
+            sig.attribute(x[i : i + 1], target=targets[i],
+                          additional_forward_args=(scale[i : i + 1], *arguments[1:]))
+            for i in range(4)
+        ]
+    )  # fmt: skip
+    close(sig.attribute(x, target=targets, additional_forward_args=arguments), alone)
+    close(sig.attribute(x, target=torch.tensor(targets), additional_forward_args=arguments), alone)
+    assert set(seen) == {((7,), "as it is")}
+
+
+@pytest.mark.parametrize(
+    "target", [(1, 2), [(1, 2), (0, 0)]], ids=["one tuple", "a tuple for each example"]
+)
+def test_targets_in_a_grid(target):
+    x = random(2, L, D)
+    grid = random(D, 6)
+    each = [target] * 2 if isinstance(target, tuple) else target
+
+    def f(x: Tensor) -> Tensor:
+        return (x.prod(1) @ grid).reshape(-1, 2, 3)
+
+    found = SequentialIntegratedGradients(f).attribute(x, target=target)
+    for i, (row, column) in enumerate(each):
+        alone = SequentialIntegratedGradients(lambda x, r=row, c=column: f(x)[:, r, c])
+        close(found[i : i + 1], alone.attribute(x[i : i + 1]))
+
+
+class TestTuples:
+    """Several tensors at once."""
+
+    def test_equal_lengths_move_together(self):
+        x, y = random(2, L, D), random(2, L)
+
+        def f(x: Tensor, y: Tensor) -> Tensor:
+            return (x.sum(-1) * y).prod(1)
+
+        found = SequentialIntegratedGradients(f).integrate((x, y))
+        total = f(x, y)[:, None].expand(2, L)
+        for scores in SequentialIntegratedGradients(f).attribute_words((x, y)):
+            close(scores, total)  # a word at zero makes the product zero
+        close(found.attributions[0].sum(-1) + found.attributions[1], total)
+        assert isinstance(found.word_delta, tuple)
+
+    def test_other_lengths_have_words_of_their_own(self):
+        x, y = random(2, L, D), random(2, 2, D)
+
+        def f(x: Tensor, y: Tensor) -> Tensor:
+            return (x.prod(1) * y.prod(1)).sum(-1)
+
+        scores = SequentialIntegratedGradients(f).attribute_words((x, y), (0.0, y))
+        close(scores[0], f(x, y)[:, None].expand(2, L))
+        close(scores[1], torch.zeros(2, 2).double())
+
+    def test_a_mask_for_each_overrides(self):
+        x, y = random(2, L, D), random(2, 2, D)
+
+        def f(x: Tensor, y: Tensor) -> Tensor:
+            return x.sum((1, 2)) + y.sum((1, 2))
+
+        masks = torch.tensor([[5, 6, 6, 8]]), torch.tensor([[8, 9]])
+        left, right = SequentialIntegratedGradients(f).attribute_words((x, y), feature_mask=masks)
+        both = x[:, 3].sum(-1) + y[:, 0].sum(-1)
+        close(left[:, 3], both)
+        close(right[:, 0], both)
+        close(left[:, 1], x[:, 1:3].sum((1, 2)))
+
+
+class TestLayers:
+    """Several layers, layer inputs, given activations."""
+
+    def test_several_layers_at_once(self):
+        bert = tiny("bert")
+        layers = [bert.embedding, bert.model.bert.embeddings.position_embeddings]
+        ids = random_ids(1, 6)
+        with pytest.warns(UserWarning, match="Multiple layers provided"):
+            sig = LayerSequentialIntegratedGradients(bert.logits, layers)
+        with pytest.raises(ValueError, match="gives a torch.float64 tensor of shape"):
+            sig.attribute(ids.repeat(2, 1), 0, target=0)  # position embeddings are (1, L, D)
+        words, positions = sig.attribute(ids, mask_baseline(ids), target=0)
+        one = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)
+        close(words, one.attribute(ids, mask_baseline(ids), target=0))
+        assert (positions == 0).all()  # the baseline has the same positions
+
+    def test_layer_input(self):
+        bert = tiny("bert")
+        ids = random_ids(2, 6)
+        embeddings = bert.model.bert.embeddings
+        sig = LayerSequentialIntegratedGradients(bert.logits, embeddings.LayerNorm)
+        found, delta = sig.attribute(ids, mask_baseline(ids), target=0, n_steps=100,
+                                     attribute_to_layer_input=True,
+                                     return_convergence_delta=True)  # fmt: skip
+        inside = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)
+        close(found.sum(-1), inside.attribute_words(ids, mask_baseline(ids), target=0))
+        close(delta, torch.zeros(2).double())
+
+    @pytest.mark.parametrize("as_vector", [False, True])
+    def test_activations_as_baseline(self, as_vector):
+        bert = tiny("bert")
+        ids = random_ids(2, 5)
+        mean = bert.embedding.weight.detach().mean(0)
+        x = bert.embedding(ids).detach()
+        b = mean.expand_as(x) if as_vector else torch.zeros_like(x)
+        sig = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)
+        found = sig.attribute(ids, target=1, n_steps=5,
+                              layer_baselines=mean if as_vector else 0.0)  # fmt: skip
+
+        def f(embeddings: Tensor) -> Tensor:
+            return bert.model(inputs_embeds=embeddings).logits[:, 1]
+
+        words = [[p] for p in range(5)]
+        close(found, by_example(f, x, b, words, rule("gausslegendre", 5)))
+
+    def test_data_parallel_without_a_gpu_is_the_model(self):
+        lstm = tiny("lstm")
+        ids = random_ids(2, 5)
+        arguments = {"target": 1, "additional_forward_args": torch.ones_like(ids)}
+        parallel = LayerSequentialIntegratedGradients(nn.DataParallel(lstm.model), lstm.embedding)
+        plain = LayerSequentialIntegratedGradients(lstm.model, lstm.embedding)
+        close(parallel.attribute(ids, 4, **arguments), plain.attribute(ids, 4, **arguments))
+
+    def test_grad_kwargs_reach_autograd(self):
+        lstm = tiny("lstm")
+        ids = random_ids(2, 5)
+        sig = LayerSequentialIntegratedGradients(lstm.logits, lstm.embedding)
+        with pytest.raises(TypeError, match="no_such_keyword"):
+            sig.attribute(ids, 4, target=1, grad_kwargs={"no_such_keyword": 1})
+        close(
+            sig.attribute(ids, 4, target=1, grad_kwargs={"retain_graph": True}),
+            sig.attribute(ids, 4, target=1),
+        )
+
+    def test_a_layer_that_the_output_ignores_is_zero_with_allow_unused(self):
+        class Two(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.used, self.unused = nn.Embedding(9, 3), nn.Embedding(9, 3)
+
+            def forward(self, ids: Tensor) -> Tensor:
+                self.unused(ids)
+                return self.used(ids).prod(1).sum(-1)
+
+        model = Two()
+        with pytest.warns(UserWarning, match="Multiple layers"):
+            sig = LayerSequentialIntegratedGradients(model, [model.used, model.unused])
+        used, unused = sig.attribute(
+            torch.tensor([[1, 2]]), 3, grad_kwargs={"allow_unused": True}
+        )
+        assert used.abs().min() > 0
+        assert (unused == 0).all()
+
+    def test_ends_of_the_path_keep_the_inputs_position_ids(self):
+        """RoBERTa numbers positions by the ids that are not PAD: a baseline of PADs must not."""
+        roberta = tiny("roberta")
+        ids = random_ids(1, 6)
+        ids[ids == PAD] = 7
+        base = torch.where(mask_baseline(ids) == ids, ids, PAD)
+        sig = LayerSequentialIntegratedGradients(roberta.logits, roberta.embedding)
+        _, delta = sig.attribute(ids, base, target=0, n_steps=200, return_convergence_delta=True)
+        assert delta.abs().max() < 1e-6
+        captums = LayerIntegratedGradients(roberta.logits, roberta.embedding)
+        _, wrong = captums.attribute(ids, base, target=0, n_steps=200, return_convergence_delta=True)
+        assert wrong.abs().max() > 1e-3
