@@ -55,14 +55,18 @@ def explain(
     """Say which words made a text classifier decide as it did."""
     if format not in FORMATS:
         _fail(f"format {format!r} is unknown: use one of {', '.join(FORMATS)}")
-    lines = [line for text in texts for line in (_stdin_lines() if text == "-" else [text])]
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
+            lines = [line for text in texts for line in (_stdin_lines() if text == "-" else [text])]
             results = _explainer(model, baseline, level)(
                 lines, target=target, method=method, truncation=truncate
             )
             _write(results, format, output)
+        except BrokenPipeError:
+            raise  # the reader has seen enough: typer ends quietly
         except (ValueError, OSError, FloatingPointError) as error:
             _fail(str(error))
 
@@ -81,7 +85,7 @@ def _explainer(model: str | None, baseline: str, level: str):  # type: ignore[no
 
 
 def _as_text(results: Sequence[WordAttribution]) -> str:
-    return "\n\n".join(viz.to_plain(result) for result in results) + "\n"
+    return "\n".join(viz.to_plain(result) + "\n" for result in results)
 
 
 def _as_json(results: Sequence[WordAttribution]) -> str:
@@ -101,14 +105,15 @@ def _write(results: Sequence[WordAttribution], format: str, output: Path | None)
     elif format == "text" and sys.stdout.isatty():
         from rich.console import Console
 
+        console = Console(highlight=False)
         for result in results:
-            Console(highlight=False).print(viz.to_terminal(result), "")
+            console.print(viz.to_terminal(result), end="\n\n")
     else:
         sys.stdout.write(FORMATS[format](results))
 
 
 def _stdin_lines() -> list[str]:
-    return [line for line in sys.stdin.read().splitlines() if line.strip()]
+    return [line.rstrip("\r\n") for line in sys.stdin]
 
 
 def _show_warning(message: Warning | str, *args: object) -> None:

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from captum_sig.baselines import choose_token, replace_words
 from captum_sig.words import Grouping, Span, feature_mask, spans, token_groups, word_groups
 
-LEVELS: dict[str, Callable[..., Grouping]] = {"word": word_groups, "token": token_groups}
+LEVELS: dict[str, Callable[..., Grouping]] = {
+    "word": word_groups,
+    "token": lambda tokenizer, ids, _: token_groups(tokenizer, ids),
+}
 
 ROOM_FOR_ANY_TEXT = 10**9  # tokenizers without a limit name a number beyond this
 

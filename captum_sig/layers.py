@@ -38,17 +38,25 @@ def word_embedding(model: nn.Module) -> nn.Module:
 
 
 def modules_in(forward_func: Callable[..., Any]) -> tuple[nn.Module, ...]:
-    """The modules that a forward function is known to run: itself, its owner, its closure."""
-    if isinstance(forward_func, nn.Module):
-        return tuple(forward_func.modules())
+    """The modules that a forward function is known to run.
+
+    Those it is, and those that its owner or its closure name or hold as an attribute.
+    """
     if isinstance(forward_func, functools.partial):
         return modules_in(forward_func.func)
-    owner = getattr(forward_func, "__self__", None)
-    found: Iterable[Any] = (owner, *vars(owner).values()) if hasattr(owner, "__dict__") else ()
+    named: Iterable[Any] = (forward_func, getattr(forward_func, "__self__", None))
     if inspect.isfunction(forward_func):
-        names = inspect.getclosurevars(forward_func)
-        found = (*names.nonlocals.values(), *names.globals.values())
-    return tuple(m for root in found if isinstance(root, nn.Module) for m in root.modules())
+        variables = inspect.getclosurevars(forward_func)
+        named = (*variables.nonlocals.values(), *variables.globals.values())
+    return tuple(module for one in named for root in _held(one) for module in root.modules())
+
+
+def _held(thing: Any) -> list[nn.Module]:
+    if isinstance(thing, nn.Module):
+        return [thing]
+    if inspect.ismodule(thing) or inspect.isclass(thing) or not hasattr(thing, "__dict__"):
+        return []
+    return [value for value in vars(thing).values() if isinstance(value, nn.Module)]
 
 
 def has_active_dropout(modules: Iterable[nn.Module]) -> bool:

@@ -78,12 +78,12 @@ class WordAttribution:
             true_label: the label to show as the true one.
         """
         import torch
-        from captum.attr.visualization import VisualizationDataRecord
+        from captum.attr import visualization
 
         def shown(text: str | None) -> str:
             return html.escape(text or "")
 
-        return VisualizationDataRecord(
+        return visualization.VisualizationDataRecord(
             word_attributions=torch.tensor(self.normalized_scores),
             pred_prob=math.nan if self.probability is None else self.probability,
             pred_class=shown(self.label),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ class TextClassificationExplainer:
             raise ValueError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
         chosen = None if target is None else self.label_index(target)
         results: dict[int, WordAttribution] = {}
-        device = next(self.layer.parameters()).device
+        device = next(itertools.chain(self.layer.parameters(), self.model.parameters())).device
         for batch in self.encoder.batches(several, batch_size, truncation, device):
             found = self._explain(batch, chosen, method, n_steps, internal_batch_size)
             results.update(zip(batch.numbers, found, strict=True))
@@ -171,6 +172,12 @@ class TextClassificationExplainer:
             scores, deltas = METHODS[method](question)
         else:
             scores, deltas = torch.zeros(batch.ids.shape), [0.0] * len(batch.texts)
+        for number, row in enumerate(torch.cat([logits.to(scores.device), scores], 1)):
+            if not row.isfinite().all():
+                raise FloatingPointError(
+                    f"the model's output for text {batch.numbers[number]} is not finite: "
+                    "check the model, or use a wider dtype"
+                )
         return [
             self._result(batch, number, method, int(targets[number]), row, scores[number], delta)
             for number, (row, delta) in enumerate(zip(logits, deltas, strict=True))

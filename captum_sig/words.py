@@ -110,15 +110,18 @@ def spans(
             end = max(offsets[position][1] for position in members)
         else:
             pieces = tokenizer.convert_ids_to_tokens([ids[position] for position in members])
-            spelt = tokenizer.convert_tokens_to_string(pieces).removeprefix(CONTINUES).strip()
+            spelt = tokenizer.convert_tokens_to_string(pieces).replace(f" {CONTINUES}", "")
+            spelt = spelt.removeprefix(CONTINUES).strip()
             start = text.lower().find(spelt.lower(), cursor)
             if start < 0:
                 found.append(Span(members[0], spelt, None, None))
                 continue
             cursor = end = start + len(spelt)
-        shown = text[start:end]
-        start += len(shown) - len(shown.lstrip())
-        found.append(Span(members[0], shown.strip() or shown, start, start + len(shown.strip())))
+        bare = text[start:end].strip()
+        if bare:  # else the word is white space, and that is what it shows
+            start += text[start:end].index(bare)
+            end = start + len(bare)
+        found.append(Span(members[0], text[start:end], start, end))
     return found
 
 

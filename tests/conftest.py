@@ -8,6 +8,7 @@ import pytest
 import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -1,0 +1,108 @@
+"""The command line, in this process and as a user starts it."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from captum_sig import WordAttribution
+from captum_sig.cli import app
+
+TEXT = "a gorgeous, witty, seductive movie"
+
+
+def run(*arguments: str, stdin: str | None = None):
+    return CliRunner().invoke(app, ["explain", *arguments], input=stdin)
+
+
+def test_plain_lines_where_there_is_no_terminal():
+    result = run(TEXT)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("POSITIVE ")
+    assert [line.split()[0] for line in lines[1:]] == ["a", "gorgeous", ",", "witty", ",",
+                                                       "seductive", "movie"]  # fmt: skip
+    assert all(float(line.split()[1]) for line in lines[1:])
+
+
+def test_json_has_an_object_per_text(demo):
+    result = run("-", "--format", "json", stdin=f"{TEXT}\n\nIt's not <good>.\n")
+    objects = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [o["text"] for o in objects] == [TEXT, "", "It's not <good>."]
+    keys = {"text", "label", "probability", "target", "method", "baseline", "max_abs_word_delta"}
+    assert keys | {"words"} <= set(objects[0])
+    scores = WordAttribution.from_dict(objects[0]).scores
+    assert scores == pytest.approx(demo(TEXT).scores, abs=1e-5)
+    assert objects[2]["label"] == "NEGATIVE"
+
+
+def test_html_goes_to_a_file(tmp_path):
+    result = run("<i>fun</i> movie", "--format", "html", "--output", str(tmp_path / "out.html"))
+    assert result.stdout == ""
+    page = (tmp_path / "out.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "<i>" not in page
+
+
+def test_options_reach_the_explainer():
+    result = run(TEXT, "--target", "negative", "--method", "ig", "--baseline", "pad", "--level",
+                 "token", "--format", "json")  # fmt: skip
+    data = json.loads(result.stdout)
+    assert (data["target"], data["method"], data["baseline"]) == ("NEGATIVE", "ig", "pad")
+    assert data["max_abs_word_delta"] is None
+
+
+def test_empty_text():
+    result = run("", "--format", "json")
+    assert json.loads(result.stdout)["words"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "happy"], "use one of NEGATIVE (0), POSITIVE (1)"),
+        (["--method", "lime"], "use one of sig, ig"),
+        (["--baseline", "zeros"], "use one of mask, pad, unk, eos"),
+        (["--level", "sentence"], "use one of word, token"),
+        (["--format", "xml"], "use one of text, json, html"),
+        (["--model", "/no/such/folder"], "/no/such/folder"),
+        (["--output", "/no/such/folder/file"], "/no/such/folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_no_output(options, message):
+    result = run(TEXT, *options)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("captum-sig: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_long_texts_are_cut_with_a_warning_or_refused():
+    long = "good movie " * 2000
+    cut = run(long, "--format", "json")
+    assert cut.exit_code == 0
+    assert cut.stderr.count("captum-sig: warning: 1 of 1 texts exceed") == 1
+    refused = run(long, "--no-truncate")
+    assert refused.exit_code == 2
+    assert "would be dropped" in refused.stderr
+
+
+def test_a_terminal_gets_the_coloured_sentence():
+    leader, follower = pty.openpty()
+    colours = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "90"}
+    environment = {**os.environ, **colours}
+    command = [sys.executable, "-m", "captum_sig", "explain", TEXT]
+    done = subprocess.run(command, stdout=follower, stderr=subprocess.PIPE, env=environment,
+                          timeout=120)  # fmt: skip
+    os.close(follower)
+    shown = os.read(leader, 100_000).decode()
+    os.close(leader)
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert "\x1b[30;48;2;34;160;90m" in shown  # the strongest word in full colour
+    assert "POSITIVE" in shown

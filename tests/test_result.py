@@ -1,0 +1,88 @@
+"""Results and what they look like: JSON, Captum's records, HTML, terminal."""
+
+import dataclasses
+import json
+import math
+import re
+
+import pytest
+
+from captum_sig import WordAttribution, viz
+from captum_sig.result import Word
+
+NASTY = '<script>alert("x")</script> & good'
+RESULT = WordAttribution(
+    text=NASTY,
+    label="<b>POSITIVE</b>",
+    probability=0.75,
+    target="NEGATIVE",
+    method="sig",
+    baseline="mask",
+    max_abs_word_delta=1e-7,
+    words=(Word("<script>alert", 0, 13, -3.0, -0.6), Word("good", 30, 34, 4.0, 0.8)),
+    probabilities={"<b>POSITIVE</b>": 0.75, "NEGATIVE": 0.25},
+)
+
+
+def test_json_round_trip():
+    assert WordAttribution.from_dict(json.loads(json.dumps(RESULT.to_dict()))) == RESULT
+
+
+def test_keys():
+    data = RESULT.to_dict()
+    assert list(data)[:8] == ["text", "label", "probability", "target", "method", "baseline",
+                              "max_abs_word_delta", "words"]  # fmt: skip
+    assert list(data["words"][0]) == ["word", "start", "end", "score", "normalized"]
+
+
+def test_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RESULT.label = "other"
+    assert hash(RESULT) == hash(RESULT)
+
+
+def test_unknown_fields_are_refused():
+    with pytest.raises(TypeError, match="surprise"):
+        WordAttribution.from_dict({**RESULT.to_dict(), "surprise": 1})
+
+
+def test_captum_record_is_escaped():
+    record = RESULT.to_captum_record("<i>true</i>")
+    assert record.raw_input_ids == ["&lt;script&gt;alert", "good"]
+    assert record.pred_class == "&lt;b&gt;POSITIVE&lt;/b&gt;"
+    assert record.true_class == "&lt;i&gt;true&lt;/i&gt;"
+    assert record.attr_score == pytest.approx(1.0)
+    assert record.word_attributions.tolist() == pytest.approx([-0.6, 0.8])
+    nothing = dataclasses.replace(RESULT, probability=None, words=())
+    assert math.isnan(nothing.to_captum_record().pred_prob)
+
+
+@pytest.mark.parametrize("html", [RESULT._repr_html_(), viz.to_page([RESULT, RESULT])])
+def test_html_holds_the_whole_text_and_only_our_tags(html):
+    assert set(re.findall(r"</?(\w+)", html)) <= {
+        "div", "span", "html", "head", "meta", "title", "body", "p", "DOCTYPE",
+    }  # fmt: skip
+    shown = re.sub(r"<[^>]*>", "", html)
+    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; good" in shown
+    assert "+4.0000 logits" in html
+
+
+def test_the_strongest_word_has_the_full_colour():
+    assert viz.colours(RESULT.words)[1] == viz.FOR
+    weak = viz.colours([Word("a", 0, 1, 0.0, 0.0), Word("b", 1, 2, -1.0, -1.0)])
+    assert weak == [(255, 255, 255), viz.AGAINST]
+
+
+def test_terminal_and_plain():
+    shown = viz.to_terminal(RESULT)
+    assert shown.plain.startswith(NASTY)
+    assert len(shown.spans) == 3
+    lines = viz.to_plain(RESULT).splitlines()
+    assert lines[0] == "<b>POSITIVE</b> 75.0%  (why NEGATIVE, sig, baseline mask)"
+    assert lines[1:] == ["<script>alert -3.0000", "good +4.0000"]
+
+
+def test_words_without_offsets_stand_one_after_the_other():
+    words = (Word("good", None, None, 1.0, 0.7), Word("movi", None, None, -1.0, -0.7))
+    result = dataclasses.replace(RESULT, words=words)
+    assert "".join(text for text, _, _ in viz.pieces(result)) == "good movi "

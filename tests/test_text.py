@@ -1,0 +1,297 @@
+"""Strings in, `WordAttribution` out."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from captum_sig import TextClassificationExplainer, WordAttribution
+from captum_sig.demo_model import PATH
+from tests.tiny_models import (
+    MASK,
+    SlowTokenizer,
+    byte_level_tokenizer,
+    unsplit_tokenizer,
+    wordpiece_tokenizer,
+)
+
+TEXTS = ["a gorgeous mess!", "bad", "The movie is not unbelievable, not good.", "bad movies"]
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "intermediate_size": 48, "vocab_size": 300, "max_position_embeddings": 40}  # fmt: skip
+
+
+def spread(model: nn.Module) -> nn.Module:
+    """Random weights large enough for words to matter."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(std=0.2, generator=generator)
+    return model.eval().double()
+
+
+def bert(**changes: object) -> nn.Module:
+    names = {0: "NEGATIVE", 1: "POSITIVE", 2: "neutral"}
+    config = BertConfig(**SHAPE, id2label=names, **changes)
+    return spread(BertForSequenceClassification(config))
+
+
+@pytest.fixture(scope="module")
+def explainer():
+    return TextClassificationExplainer(bert(), wordpiece_tokenizer())
+
+
+def test_scores_are_logit_differences_by_hand(explainer):
+    """Replace each word by MASKs in plain ids, and look at the logit."""
+    tokenizer = wordpiece_tokenizer()
+    for text in TEXTS:
+        ids = tokenizer(text, return_tensors="pt")
+        word_ids = ids.word_ids()
+        with torch.no_grad():
+            logits = explainer.model(**ids).logits[0]
+            target = int(logits.argmax())
+            found = explainer(text)
+            expected = []
+            for word in range(max(w for w in word_ids if w is not None) + 1):
+                masked = ids["input_ids"].clone()
+                masked[0, [p for p, w in enumerate(word_ids) if w == word]] = MASK
+                changed = explainer.model(masked, attention_mask=ids["attention_mask"]).logits
+                expected.append(float(logits[target] - changed[0, target]))
+        assert found.scores == pytest.approx(expected, abs=1e-10)
+        norm = sum(score**2 for score in expected) ** 0.5
+        assert found.normalized_scores == pytest.approx([s / norm for s in expected], abs=1e-10)
+        assert found.label == found.target == explainer.labels[target]
+        assert list(found.probabilities.values()) == pytest.approx(logits.softmax(-1).tolist())
+        assert found.probability == pytest.approx(float(logits.softmax(-1).max()))
+        assert found.max_abs_word_delta < 1e-12
+
+
+def test_a_list_in_any_order_equals_each_text_alone(explainer):
+    together = explainer([*TEXTS, *TEXTS[::-1]], batch_size=3)
+    for found, text in zip(together, [*TEXTS, *TEXTS[::-1]], strict=True):
+        alone = explainer(text)
+        assert found.text == text
+        assert found.scores == pytest.approx(alone.scores, abs=1e-10)
+        assert [w.word for w in found.words] == [w.word for w in alone.words]
+        for word in found.words:
+            assert text[word.start : word.end] == word.word
+
+
+def test_levels(explainer):
+    tokens = TextClassificationExplainer(explainer.model, wordpiece_tokenizer(), level="token")
+    words = explainer("movies")
+    assert [w.word for w in words.words] == ["movies"]
+    assert [w.word for w in tokens("movies").words] == ["movie", "s"]
+
+
+@pytest.mark.parametrize("target", ["positive", "POSITIVE", 1, "1"])
+def test_targets(explainer, target):
+    found = explainer("bad movie", target=target)
+    assert found.target == "POSITIVE"
+    assert found.scores == explainer("bad movie", target=1).scores
+    assert found.scores != explainer("bad movie", target="neutral").scores
+
+
+def test_ig_is_captums(explainer):
+    from captum.attr import LayerIntegratedGradients
+
+    text = "a gorgeous movies"
+    found = explainer(text, target=1, method="ig", n_steps=20)
+    ids = wordpiece_tokenizer()(text, return_tensors="pt")["input_ids"]
+    base = torch.where(ids < 5, ids, MASK)
+    captums = LayerIntegratedGradients(
+        lambda ids: explainer.model(ids).logits, explainer.model.get_input_embeddings()
+    )
+    tokens = captums.attribute(ids, base, target=1, n_steps=20).sum(-1)[0]
+    expected = [tokens[1], tokens[2], tokens[3] + tokens[4]]
+    assert found.scores == pytest.approx([float(t) for t in expected], abs=1e-6)
+    assert found.max_abs_word_delta is None
+    assert found.method == "ig"
+
+
+@pytest.mark.parametrize("text", ["", "   ", "[SEP] [MASK]"])
+@pytest.mark.parametrize("method", ["sig", "ig"])
+def test_nothing_to_attribute(explainer, text, method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = explainer(text, method=method)
+        mixed = explainer([text, "bad movie", ""], method=method)
+    assert found.words == ()
+    assert found.label in explainer.labels
+    assert [len(result.words) for result in mixed] == [0, 2, 0]
+    assert explainer([]) == []
+
+
+def gpt2(pad: int | None) -> nn.Module:
+    config = GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=40,
+                        pad_token_id=pad, bos_token_id=0, eos_token_id=0)  # fmt: skip
+    return spread(GPT2ForSequenceClassification(config))
+
+
+class TestDecoders:
+    """Tokenizers without mask or pad token, models that pool at the last token."""
+
+    def test_without_pad_token_only_equal_lengths_share_a_batch(self):
+        with pytest.warns(UserWarning, match="no mask token: its unk token"):
+            explainer = TextClassificationExplainer(gpt2(0), byte_level_tokenizer())
+        found = explainer(["good movie", " good movie", "the movies", ""])
+        assert [len(result.words) for result in found] == [2, 2, 2, 0]
+        assert found[0].baseline == "unk"
+        assert found[3].label is None
+        assert found[3].probability is None
+        assert WordAttribution.from_dict(found[3].to_dict()) == found[3]
+        alone = explainer("the movies")
+        assert found[2].scores == pytest.approx(alone.scores, abs=1e-10)
+
+    def test_padded_batch(self):
+        tokenizer = unsplit_tokenizer()
+        explainer = TextClassificationExplainer(gpt2(2), tokenizer, baseline="unk")
+        texts = ["the good movies", "good"]
+        for found, text in zip(explainer(texts), texts, strict=True):
+            assert found.scores == pytest.approx(explainer(text).scores, abs=1e-10)
+
+
+def test_slow_tokenizer():
+    explainer = TextClassificationExplainer(bert(), SlowTokenizer())
+    found = explainer(["the unbelievable movie", "bad"])
+    assert [w.word for w in found[0].words] == ["the", "unbelievable", "movie"]
+    assert found[1].scores == pytest.approx(explainer("bad").scores, abs=1e-10)
+
+
+class TestLimits:
+    """Texts beyond what the model reads."""
+
+    LONG = " ".join(["movie"] * 50)
+
+    def test_truncated_with_one_warning_that_says_how_much(self, explainer):
+        message = "1 of 2 texts exceed the model's 40 tokens: 12 tokens"
+        with pytest.warns(UserWarning, match=message) as caught:
+            found = explainer([self.LONG, "bad"])
+        assert len(caught) == 1
+        assert len(found[0].words) == 38
+
+    def test_refused(self, explainer):
+        with pytest.raises(ValueError, match="12 tokens .* would be dropped; shorten"):
+            explainer(self.LONG, truncation=False)
+
+    def test_robertas_positions_start_behind_the_padding(self):
+        config = RobertaConfig(**{**SHAPE, "max_position_embeddings": 34}, pad_token_id=1)
+        model = spread(RobertaForSequenceClassification(config))
+        explainer = TextClassificationExplainer(model, wordpiece_tokenizer())
+        with pytest.warns(UserWarning, match="the model's 32 tokens"):
+            assert len(explainer(self.LONG).words) == 30
+
+
+def test_half_precision():
+    explainer = TextClassificationExplainer(bert().bfloat16(), wordpiece_tokenizer())
+    found = explainer(TEXTS[0], target=0)
+    expected = TextClassificationExplainer(bert(), wordpiece_tokenizer())(TEXTS[0], target=0)
+    worst = max(abs(s - e) for s, e in zip(found.scores, expected.scores, strict=True))
+    assert 0 < worst < 0.1 * max(map(abs, expected.scores))
+
+
+def test_multi_label_probabilities_are_sigmoids():
+    explainer = TextClassificationExplainer(
+        bert(problem_type="multi_label_classification"), wordpiece_tokenizer()
+    )
+    assert sum(explainer("bad").probabilities.values()) != pytest.approx(1)
+
+
+def test_model_and_tokenizer_are_left_as_they_were(explainer):
+    state = {name: value.clone() for name, value in explainer.model.state_dict().items()}
+    explainer(TEXTS)
+    assert all(torch.equal(state[n], v) for n, v in explainer.model.state_dict().items())
+    assert not explainer.layer._forward_hooks
+    assert not explainer.model.training
+
+
+class TestErrors:
+    """Got, wanted, do this."""
+
+    def test_unknown_label(self, explainer):
+        with pytest.raises(ValueError, match=r"'happy' .* NEGATIVE \(0\), POSITIVE \(1\), neutral"):
+            explainer("bad", target="happy")
+
+    @pytest.mark.parametrize("target", [3, -1, "7"])
+    def test_index_out_of_range(self, explainer, target):
+        with pytest.raises(ValueError, match="is no label of this model"):
+            explainer("bad", target=target)
+
+    def test_unknown_method(self, explainer):
+        with pytest.raises(ValueError, match="'lime' is unknown: use one of sig, ig"):
+            explainer("bad", method="lime")
+
+    @pytest.mark.parametrize("texts", [[1], [None], [["a"]]])
+    def test_no_string(self, explainer, texts):
+        with pytest.raises(TypeError, match="text 0 is .*; wanted a string"):
+            explainer(texts)
+
+    def test_batch_size(self, explainer):
+        with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+            explainer("bad", batch_size=0)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"baseline": "zeros"}, "'zeros' is unknown: use one of mask, pad, unk, eos"),
+            ({"level": "sentence"}, "'sentence' is unknown: use one of word, token"),
+        ],
+    )
+    def test_unknown_options(self, explainer, options, message):
+        with pytest.raises(ValueError, match=message):
+            TextClassificationExplainer(explainer.model, wordpiece_tokenizer(), **options)
+
+    def test_no_word_embedding(self):
+        class Bare(nn.Module):
+            config = BertConfig(**SHAPE)
+
+        with pytest.raises(ValueError, match="Bare does not tell its word embedding: pass layer="):
+            TextClassificationExplainer(Bare(), wordpiece_tokenizer())
+
+    def test_checkpoint_without_a_head(self, tmp_path):
+        BertForMaskedLM(BertConfig(**SHAPE)).save_pretrained(tmp_path)
+        wordpiece_tokenizer().save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="no weights for .*classifier.bias"):
+            TextClassificationExplainer.from_pretrained(tmp_path)
+
+    def test_pickles_are_not_read(self, tmp_path):
+        model = bert()
+        model.config.save_pretrained(tmp_path)
+        torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+        wordpiece_tokenizer().save_pretrained(tmp_path)
+        with pytest.raises(OSError, match="safetensors"):
+            TextClassificationExplainer.from_pretrained(tmp_path)
+
+    def test_output_that_is_not_finite(self):
+        model = bert()
+        with torch.no_grad():
+            model.get_input_embeddings().weight[MASK] = torch.nan
+        explainer = TextClassificationExplainer(model, wordpiece_tokenizer())
+        with pytest.raises(FloatingPointError, match="example 0, word 0"):
+            explainer("bad movie")
+
+
+def test_from_pretrained_reads_a_saved_model(tmp_path, explainer):
+    explainer.model.save_pretrained(tmp_path)
+    wordpiece_tokenizer().save_pretrained(tmp_path)
+    loaded = TextClassificationExplainer.from_pretrained(tmp_path, level="token")
+    assert [w.word for w in loaded("movies").words] == ["movie", "s"]
+    assert loaded("bad movie").label == explainer("bad movie").label
+
+
+def test_the_demo_model_reads_ordinary_english(demo):
+    found = demo(["I loved it!", "The film is a dull, lifeless mess.", "It isn't good."])
+    assert [result.label for result in found] == ["POSITIVE", "NEGATIVE", "NEGATIVE"]
+    words = {word.word: word.score for word in found[1].words}
+    assert max(words, key=words.__getitem__) in {"dull", "lifeless", "mess"}
+    assert PATH.is_dir()

@@ -1,0 +1,102 @@
+"""Which tokens form a word, for fast and slow tokenizers of every marker."""
+
+import pytest
+import torch
+
+from captum_sig.words import feature_mask, masks_of, spans, token_groups, word_groups, word_sums
+from tests.tiny_models import (
+    SlowTokenizer,
+    byte_level_tokenizer,
+    unsplit_tokenizer,
+    wordpiece_tokenizer,
+)
+
+
+def read(tokenizer, text, groups=word_groups):
+    """The words of a text, as (word, start, end), and its grouping."""
+    encoding = tokenizer(text)
+    ids = encoding["input_ids"]
+    fast = tokenizer.is_fast
+    grouping = (
+        groups(tokenizer, ids, encoding.word_ids() if fast else None)
+        if groups is word_groups
+        else groups(tokenizer, ids)
+    )
+    offsets = encoding.encodings[0].offsets if fast else None
+    found = spans(tokenizer, text, ids, grouping, offsets)
+    for span in found:
+        assert span.start is None or text[span.start : span.end] == span.word
+    return [span.word for span in found], grouping
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "words"),
+    [
+        (wordpiece_tokenizer, "The good movies!", ["The", "good", "movies", "!"]),
+        (wordpiece_tokenizer, "  unbelievable 🎉 mess", ["unbelievable", "🎉", "mess"]),
+        (byte_level_tokenizer, "the good  movies", ["the", "good", " ", "movies"]),
+        (byte_level_tokenizer, "naïve 🎉", ["naïve", "🎉"]),
+        (unsplit_tokenizer, "the good movies", ["the", "good", "movies"]),
+        (SlowTokenizer, "The unbelievable movie", ["The", "unbelievable", "movie"]),
+        (SlowTokenizer, "", []),
+        (wordpiece_tokenizer, "[MASK] [SEP]", []),
+    ],
+)
+def test_words(tokenizer, text, words):
+    assert read(tokenizer(), text)[0] == words
+
+
+def test_sub_tokens_share_a_word_and_special_tokens_have_none():
+    assert read(wordpiece_tokenizer(), "good movies")[1] == [None, 0, 1, 1, None]
+    assert read(unsplit_tokenizer(), "good movies")[1] == [None, 1, 2, 2, 2]
+    assert read(SlowTokenizer(), "good unbelievable")[1] == [None, 1, 2, 2, 2, None]
+
+
+def test_tokens_stand_alone():
+    words, grouping = read(wordpiece_tokenizer(), "good movies", token_groups)
+    assert words == ["good", "movie", "s"]
+    assert grouping == [None, 1, 2, 3, None]
+
+
+def test_an_unknown_word_is_a_word():
+    assert read(wordpiece_tokenizer(), "good zzz")[0] == ["good", "zzz"]
+
+
+def test_a_tokenizer_without_markers_has_a_word_per_token():
+    class Plain:
+        all_special_ids = [0]
+        unk_token_id = None
+
+        def convert_ids_to_tokens(self, ids):
+            return [str(i) for i in ids]
+
+        def get_vocab(self):
+            return {str(i): i for i in range(9)}
+
+    assert word_groups(Plain(), [0, 3, 4]) == [None, 1, 2]
+
+
+def test_a_word_that_is_spelt_otherwise_has_no_offsets():
+    tokenizer = SlowTokenizer()
+    ids = tokenizer("good movie")["input_ids"]
+    found = spans(tokenizer, "gööd movie", ids, [None, 1, 2, None], None)
+    assert [(span.word, span.start) for span in found] == [("good", None), ("movi", 5)]
+
+
+def test_positions_of_no_word_get_numbers_of_their_own():
+    mask = feature_mask([[None, 0, 0, 7, None], [None, 3, None, None, None]])
+    assert mask.dtype == torch.long
+    assert [len(row.unique()) for row in mask] == [4, 5]
+    assert mask[0, 1] == mask[0, 2]
+
+
+def test_word_sums():
+    mask = torch.tensor([[3, 1, 3], [0, 1, 2]])
+    found = word_sums(torch.tensor([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0]]), mask)
+    assert found.tolist() == [[5, 2, 5], [1, 2, 4]]
+
+
+def test_default_masks_number_other_lengths_on():
+    x, y, z = torch.zeros(2, 3, 4), torch.zeros(2, 3), torch.zeros(2, 2, 5)
+    masks = [mask[0].tolist() for mask in masks_of(None, (x, y, z))]
+    assert masks == [[0, 1, 2], [0, 1, 2], [3, 4]]
