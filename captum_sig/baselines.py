@@ -6,13 +6,13 @@ Special tokens and padding keep their ids, so they never differ and are never at
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_sig.notices import warn
 from captum_sig.words import special_ids
 
 # Which token each baseline asks for, and what stands in for it where the tokenizer has none.
@@ -46,10 +46,9 @@ def choose_token(tokenizer: Any, name: str) -> tuple[str, int]:
             f"use baseline {' or '.join(known) or 'ids of your own'}"
         )
     if role != name:
-        warnings.warn(
+        warn(
             f"the tokenizer has no {name} token: its {role} token "
-            f"{getattr(tokenizer, f'{role}_token')!r} is the baseline instead",
-            stacklevel=3,
+            f"{getattr(tokenizer, f'{role}_token')!r} is the baseline instead"
         )
     return role, known[role]
 

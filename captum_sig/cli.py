@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captum_sig import viz
+from captum_sig import __version__, viz
 
 if TYPE_CHECKING:
     from captum_sig.result import WordAttribution
@@ -21,11 +21,25 @@ app = typer.Typer(
     help="Explain language models with Sequential Integrated Gradients.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
     """Explain language models with Sequential Integrated Gradients."""
 
 
@@ -80,7 +94,7 @@ def _explainer(model: str | None, baseline: str, level: str):  # type: ignore[no
     logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the answer
     logging.set_verbosity_error()
     return TextClassificationExplainer.from_pretrained(
-        model or PATH, baseline=baseline, level=level
+        PATH if model is None else model, baseline=baseline, level=level
     )
 
 
@@ -100,12 +114,12 @@ FORMATS: dict[str, Callable[[Sequence[WordAttribution]], str]] = {
 
 
 def _write(results: Sequence[WordAttribution], format: str, output: Path | None) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
     if output is not None:
         output.write_text(FORMATS[format](results), encoding="utf-8")
-    elif format == "text" and sys.stdout.isatty():
-        from rich.console import Console
-
-        console = Console(highlight=False)
+    elif format == "text" and console.is_terminal and console.color_system and not console.no_color:
         for result in results:
             console.print(viz.to_terminal(result), end="\n\n")
     else:
@@ -113,7 +127,8 @@ def _write(results: Sequence[WordAttribution], format: str, output: Path | None)
 
 
 def _stdin_lines() -> list[str]:
-    return [line.rstrip("\r\n") for line in sys.stdin]
+    text = sys.stdin.read().removeprefix("\ufeff")
+    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
 def _show_warning(message: Warning | str, *args: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig.baselines import choose_token, replace_words
+from captum_sig.notices import warn
 from captum_sig.words import Grouping, Span, feature_mask, spans, token_groups, word_groups
 
-LEVELS: dict[str, Callable[..., Grouping]] = {
-    "word": word_groups,
-    "token": lambda tokenizer, ids, _: token_groups(tokenizer, ids),
-}
+LEVELS: dict[str, Callable[..., Grouping]] = {"word": word_groups, "token": token_groups}
 
 ROOM_FOR_ANY_TEXT = 10**9  # tokenizers without a limit name a number beyond this
 
@@ -59,7 +56,8 @@ class Encoder:
     ) -> Iterator[Batch]:
         """The texts by length, at most `batch_size` in a batch; texts without a token alone.
 
-        Without a pad token only texts of equal length share a batch.
+        Only texts of equal length share a batch if the tokenizer has no pad token, or pads at the
+        left, where most models would number the words' positions otherwise.
 
         Raises:
             ValueError: if a text is too long and may not be truncated.
@@ -71,7 +69,7 @@ class Encoder:
         encoded = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         lengths = [len(ids) for ids in encoded]
         self._check_lengths(lengths, truncation)
-        pads = self.tokenizer.pad_token_id is not None
+        pads = self.tokenizer.pad_token_id is not None and self.tokenizer.padding_side == "right"
         order = sorted(range(len(texts)), key=lambda number: lengths[number])
         for _, alike in itertools.groupby(
             order, key=lambda number: lengths[number] > 0 if pads else lengths[number]
@@ -118,16 +116,18 @@ class Encoder:
             return
         message = (
             f"{len(dropped)} of {len(lengths)} texts exceed the model's {self.limit} tokens: "
-            f"{sum(dropped)} tokens at their ends (up to {max(dropped)} of one text) "
+            f"{sum(dropped)} tokens (up to {max(dropped)} of one text) "
         )
         if not truncation:
             raise ValueError(message + "would be dropped; shorten them or allow truncation")
-        warnings.warn(message + "are dropped", stacklevel=4)
+        warn(message + "are dropped")
 
 
 def token_limit(model: nn.Module) -> int:
     """Most tokens that the model reads, as its config and its position embedding tell."""
     positions = getattr(model.config, "max_position_embeddings", None) or ROOM_FOR_ANY_TEXT
+    if positions < 0:  # how XLNet says that it has no limit
+        return ROOM_FOR_ANY_TEXT
     for module in model.modules():
         padding = getattr(getattr(module, "position_embeddings", None), "padding_idx", None)
         if padding is not None:  # RoBERTa's positions start behind the padding's

@@ -8,6 +8,7 @@ the number of the example it belongs to. `at_inputs` and `at_layer` say how rows
 from __future__ import annotations
 
 import functools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from captum_sig.layers import rnns_can_go_backward
 
 Tensors = tuple[Tensor, ...]
 Forward = Callable[[Tensors, Tensor], object]  # (rows, example of each row) → model output
+
+HOOKED = threading.RLock()  # held while hooks stand in a model: threads must not meet the others'
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,10 @@ class RowFunction:
             ) from error
         n_rows = len(example)
         if selected.numel() != n_rows:
-            hint = "no target says which to explain: pass target=" if self.target is None else (
-                f"target {self.target!r} leaves shape {tuple(selected.shape)}"
+            hint = (
+                "no target says which to explain: pass target="
+                if self.target is None
+                else (f"target {self.target!r} leaves shape {tuple(selected.shape)}")
             )
             raise ValueError(
                 f"F must give one value per row, but for {n_rows} rows the model's output has "
@@ -142,29 +147,63 @@ def layer_activations(
     Raises:
         ValueError: if a layer did not run, or gave anything but (B, L, …) floating tensors.
     """
-    try:
-        activations = forward_layer_eval(
-            forward_func,
-            inputs,
-            layers,
-            additional_forward_args=format_additional_forward_args(additional),
-            device_ids=device_ids,
-            attribute_to_layer_input=attribute_to_layer_input,
-        )
-    except AssertionError as error:
-        raise ValueError(
-            f"{_names(layers)} did not run in the model's forward pass: pass a layer that does "
-            "(where embeddings are tied, the module that is called)"
-        ) from error
-    n_examples = inputs[0].shape[0]
+    wanted = f"wanted floating activations ({inputs[0].shape[0]}, L, D)"
+    ran: set[nn.Module] = set()
+
+    def look(module: nn.Module, args: Any, output: Any = None) -> None:
+        ran.add(module)
+        given = args if attribute_to_layer_input else output
+        tensors = given if isinstance(given, (tuple, list)) else (given,)
+        if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
+            kinds = ", ".join(type(tensor).__name__ for tensor in tensors) or "nothing"
+            raise ValueError(f"{_names([module])} gives {kinds}; {wanted}: pass another layer")
+
+    with HOOKED, _hooks(layers, [look] * len(layers), attribute_to_layer_input):
+        try:
+            activations = forward_layer_eval(
+                forward_func,
+                inputs,
+                layers,
+                additional_forward_args=format_additional_forward_args(additional),
+                device_ids=device_ids,
+                attribute_to_layer_input=attribute_to_layer_input,
+            )
+        except (AssertionError, KeyError):  # Captum's own words for a layer that did not run
+            _require_all_ran(layers, ran)
+            raise
     for tensor in (tensor for of_layer in activations for tensor in of_layer):
-        if tensor.dim() < 3 or tensor.shape[0] != n_examples or not tensor.is_floating_point():
+        shape = tuple(tensor.shape)
+        if len(shape) < 3 or shape[0] != inputs[0].shape[0] or not tensor.is_floating_point():
             raise ValueError(
-                f"{_names(layers)} gives a {tensor.dtype} tensor of shape {tuple(tensor.shape)}; "
-                f"wanted floating activations ({n_examples}, L, D) with one row per example and "
+                f"{_names(layers)} gives a {tensor.dtype} tensor of shape {shape}; {wanted} with "
                 "positions in dim 1: pass a layer such as the word embedding"
             )
     return [tuple(tensor.detach() for tensor in of_layer) for of_layer in activations]
+
+
+def _require_all_ran(layers: Sequence[nn.Module], ran: set[nn.Module]) -> None:
+    missing = [layer for layer in layers if layer not in ran]
+    if missing:
+        raise ValueError(
+            f"{_names(missing)} did not run in the model's forward pass: pass a layer that does "
+            "(of tied embeddings the one that is called, of a compiled model the original)"
+        )
+
+
+@contextmanager
+def _hooks(
+    layers: Sequence[nn.Module], hooks: Sequence[Callable[..., Any]], at_input: bool
+) -> Iterator[None]:
+    """While open, a hook on the output (or input) of each layer."""
+    handles = []
+    try:
+        for layer, hook in zip(layers, hooks, strict=True):
+            register = layer.register_forward_pre_hook if at_input else layer.register_forward_hook
+            handles.append(register(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -183,14 +222,14 @@ def _swapped(
     parts = scatter(rows, device_ids) if device_ids else (rows,)
     on_device = {part[0].device: part for part in parts}
     starts = [sum(n_tensors[:i]) for i in range(len(n_tensors))]
-    calls: Counter[tuple[int, torch.device]] = Counter()
+    calls: Counter[tuple[nn.Module, torch.device]] = Counter()
 
     def hook(number: int, module: nn.Module, args: Any, output: Any = None) -> Any:
         original = args if at_input else output
         is_tuple = isinstance(original, (tuple, list))
         device = (original[0] if is_tuple else original).device
-        calls[number, device] += 1
-        if calls[number, device] > 1:
+        calls[layers[number], device] += 1
+        if calls[layers[number], device] > 1:
             raise ValueError(
                 f"{_names([module])} runs more than once in a forward pass, so its output is no "
                 "single (B, L, D) tensor: pass a layer that runs once"
@@ -199,15 +238,10 @@ def _swapped(
         mine = on_device[device][start : start + n_tensors[number]]
         return mine if is_tuple else mine[0]
 
-    handles = []
-    try:
-        for number, layer in enumerate(layers):
-            register = layer.register_forward_pre_hook if at_input else layer.register_forward_hook
-            handles.append(register(functools.partial(hook, number)))
+    numbered = [functools.partial(hook, number) for number in range(len(layers))]
+    with HOOKED, _hooks(layers, numbered, at_input):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    _require_all_ran(layers, {layer for layer, _ in calls})
 
 
 def _of_rows(args: tuple[Any, ...], example: Tensor, n_examples: int) -> tuple[Any, ...]:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from captum_sig.notices import warn
+
 
 def word_embedding(model: nn.Module) -> nn.Module:
     """The module that turns the input's token ids into vectors, as the forward pass calls it.
@@ -46,7 +48,10 @@ def modules_in(forward_func: Callable[..., Any]) -> tuple[nn.Module, ...]:
         return modules_in(forward_func.func)
     named: Iterable[Any] = (forward_func, getattr(forward_func, "__self__", None))
     if inspect.isfunction(forward_func):
-        variables = inspect.getclosurevars(forward_func)
+        try:
+            variables = inspect.getclosurevars(forward_func)
+        except ValueError:  # a variable of the closure that has no value yet
+            return ()
         named = (*variables.nonlocals.values(), *variables.globals.values())
     return tuple(module for one in named for root in _held(one) for module in root.modules())
 
@@ -59,16 +64,20 @@ def _held(thing: Any) -> list[nn.Module]:
     return [value for value in vars(thing).values() if isinstance(value, nn.Module)]
 
 
-def has_active_dropout(modules: Iterable[nn.Module]) -> bool:
-    """Whether a module draws random numbers, so that F is another function at every call."""
-    return any(
+def warn_of_dropout(modules: Iterable[nn.Module]) -> None:
+    """Warn if a module draws random numbers, so that F is another function at every call."""
+    if any(
         module.training
         and (
             (isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0)
             or (isinstance(module, nn.RNNBase) and module.dropout > 0)
         )
         for module in modules
-    )
+    ):
+        warn(
+            "the model is in train mode and its dropout is active: F is another function at "
+            "every pass; call model.eval() first"
+        )
 
 
 def rnns_can_go_backward(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:

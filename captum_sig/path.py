@@ -7,6 +7,7 @@ Only they cost anything.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,6 +27,18 @@ NOTHING = -2  # in `Moves.rows`: the row of the unchanged input
 CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
 
 
+class NotFiniteError(FloatingPointError):
+    """The model gave a value or gradient that is not finite; names the example and the word."""
+
+    def __init__(self, what: str, example: int, where: str) -> None:
+        """Keep the parts: who batches examples can name them as its caller does."""
+        super().__init__(
+            f"the model's {what} is not finite for example {example}, {where}: "
+            "check the model and its inputs, or use a wider dtype"
+        )
+        self.what, self.example, self.where = what, example, where
+
+
 @dataclass(frozen=True)
 class Moves:
     """The input x, the baseline b, and which positions go together from b to x."""
@@ -41,10 +54,8 @@ class Moves:
         """Find the words that differ; `masks` holds word numbers, (B, Lₜ) each."""
         n_examples = points[0].shape[0]
         device = points[0].device
-        numbers = torch.cat(masks, dim=1).to(device)
-        low = numbers.min() if numbers.numel() else 0
-        span = numbers.max() - low + 1 if numbers.numel() else 1
-        keys = torch.arange(n_examples, device=device)[:, None] * span + numbers - low
+        numbers, number_of = torch.cat(masks, dim=1).to(device).unique(return_inverse=True)
+        keys = torch.arange(n_examples, device=device)[:, None] * len(numbers) + number_of
         pairs, pair_of = keys.unique(return_inverse=True)  # (example, word) in ascending order
         differs = torch.cat(
             [(x != b).flatten(2).any(-1) if x.dim() > 2 else x != b
@@ -58,8 +69,8 @@ class Moves:
             points=points,
             baselines=baselines,
             move_of=renumbered[pair_of].split([x.shape[1] for x in points], dim=1),
-            example=pairs[moves] // span,
-            word=pairs[moves] % span + low,
+            example=pairs[moves] // len(numbers),
+            word=numbers[pairs[moves] % len(numbers)],
         )
 
     def __len__(self) -> int:
@@ -98,11 +109,12 @@ class Moves:
 
     def sums(self, attributions: Tensors) -> Tensor:
         """Σ over each move's positions and features: (B, Lₜ, …) tensors → (P,)."""
-        totals = attributions[0].new_zeros(len(self) + 1)
+        widest = functools.reduce(torch.promote_types, (t.dtype for t in attributions))
+        totals = torch.zeros(len(self) + 1, dtype=widest, device=self.example.device)
         for of, values in zip(self.move_of, attributions, strict=True):
             per_position = values.flatten(2).sum(-1) if values.dim() > 2 else values
             number = torch.where(of == UNMOVED, len(self), of)
-            totals.index_add_(0, number.flatten(), per_position.flatten())
+            totals.index_add_(0, number.flatten(), per_position.flatten().to(widest))
         return totals[:-1]
 
     def name(self, number: int) -> str:
@@ -148,8 +160,7 @@ def path_gradients(
         tensors shaped as the points, in float32 at least.
     """
     totals = tuple(
-        torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
-        for x in moves.points
+        torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in moves.points
     )
     device = moves.example.device
     nodes, weights = (
@@ -190,7 +201,7 @@ def in_chunks(
     """
     from tqdm import tqdm
 
-    size = min(chunk or default_chunk(moves.points), n_rows)
+    size = max(1, min(chunk or default_chunk(moves.points), n_rows))
     start = 0
     with tqdm(total=n_rows, unit="row", disable=not progress) as bar:
         while start < n_rows:
@@ -211,18 +222,14 @@ def in_chunks(
 
 def default_chunk(points: Tensors) -> int:
     """Rows in a chunk such that their activations stay within `CHUNK_BYTES`."""
-    per_row = sum(x[0].numel() * x.element_size() for x in points)
+    n_examples = max(1, points[0].shape[0])
+    per_row = sum(x.numel() * x.element_size() // n_examples for x in points)
     budget = CHUNK_BYTES.get(points[0].device.type, CHUNK_BYTES["cuda"])
     return max(1, budget // max(1, per_row))
 
 
-def _require_finite(
-    what: str, finite: Tensor, moves: Moves, example: Tensor, move: Tensor
-) -> None:
+def _require_finite(what: str, finite: Tensor, moves: Moves, example: Tensor, move: Tensor) -> None:
     if finite.all():
         return
     bad = int((~finite).nonzero()[0])
-    raise FloatingPointError(
-        f"the model's {what} is not finite for example {int(example[bad])}, "
-        f"{moves.name(int(move[bad]))}: check the model and its inputs, or use a wider dtype"
-    )
+    raise NotFiniteError(what, int(example[bad]), moves.name(int(move[bad])))

@@ -6,7 +6,7 @@ make one from their arguments (`input_problem`, `layer_problem`) and ask it for 
 
 from __future__ import annotations
 
-import warnings
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ from captum_sig.function import (
     at_layer,
     layer_activations,
 )
-from captum_sig.layers import has_active_dropout, modules_in
+from captum_sig.layers import modules_in, warn_of_dropout
+from captum_sig.notices import warn
 from captum_sig.path import Moves, move_values, path_gradients
 from captum_sig.quadrature import rule
 from captum_sig.words import masks_of
@@ -64,19 +65,10 @@ class Problem:
 
     def __post_init__(self) -> None:
         """Check the chunk and say what the caller would not expect."""
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"internal_batch_size must be at least 1 row, got {self.chunk}")
-        if has_active_dropout(self.function.modules):
-            warnings.warn(
-                "the model is in train mode and its dropout is active: F is another function at "
-                "every pass; call model.eval() first",
-                stacklevel=5,
-            )
+        if self.chunk is not None and not (isinstance(self.chunk, int) and self.chunk >= 1):
+            raise ValueError(f"internal_batch_size must be at least 1 row, got {self.chunk!r}")
         if len(self.moves) == 0:
-            warnings.warn(
-                "nothing differs between input and baseline: every attribution is zero",
-                stacklevel=5,
-            )
+            warn("nothing differs between input and baseline: every attribution is zero")
 
     @plain_tensors()
     def values(self) -> tuple[Tensor, Tensor]:
@@ -154,11 +146,13 @@ def input_problem(
             )
     points = tuple(x.detach() for x in points)
     n_examples = points[0].shape[0]
+    modules = modules_in(forward_func)
+    warn_of_dropout(modules)
     return Problem(
         function=RowFunction(
             forward=at_inputs(forward_func, additional_forward_args, n_examples),
             target=_checked_target(target, n_examples),
-            modules=modules_in(forward_func),
+            modules=modules,
         ),
         moves=Moves.between(points, _alike(baselines, points, "baselines"),
                             masks_of(feature_mask, points)),
@@ -213,12 +207,14 @@ def layer_problem(
         )
 
     n_examples = ids[0].shape[0]
+    modules = (*modules_in(forward_func), *(m for one in layers for m in one.modules()))
+    warn_of_dropout(modules)
     return Problem(
         function=RowFunction(
             forward=at_layer(forward_func, layers, ids, additional_forward_args, n_tensors,
                              device_ids, attribute_to_layer_input),
             target=_checked_target(target, n_examples),
-            modules=(*modules_in(forward_func), *(m for one in layers for m in one.modules())),
+            modules=modules,
             grad_kwargs=grad_kwargs or {},
         ),
         moves=Moves.between(points, _alike(at_baseline, points, "layer_baselines"),
@@ -254,9 +250,13 @@ def _alike(given: Any, points: Tensors, name: str) -> Tensors:
 
 
 def _like(value: Any, x: Tensor, name: str) -> Tensor:
-    if not isinstance(value, (Tensor, int, float)):
+    if not isinstance(value, (Tensor, numbers.Real)):
         raise TypeError(f"{name} must be numbers or tensors, got {type(value).__name__}")
-    tensor = torch.as_tensor(value, device=x.device).detach()
+    if isinstance(value, Tensor):
+        tensor = value.detach().to(x.device)
+    else:  # a number keeps the digits that the point's dtype can hold
+        exact = torch.long if isinstance(value, numbers.Integral) else torch.float64
+        tensor = torch.tensor(value, dtype=exact).to(x.device)
     fits = tensor.shape in (torch.Size(), x.shape[2:], x.shape, (1, *x.shape[1:]))
     if not fits or (tensor.is_floating_point() and not x.is_floating_point()):
         advice = "" if x.is_floating_point() else " (activations go to layer_baselines)"
@@ -269,12 +269,16 @@ def _like(value: Any, x: Tensor, name: str) -> Tensor:
 
 def _checked_target(target: Any, n_examples: int) -> TargetType:
     """Whole numbers of any type become int; lists and tensors need one entry for each example."""
+    if hasattr(target, "tolist") and not isinstance(target, Tensor):  # NumPy's arrays and numbers
+        target = target.tolist()
     if isinstance(target, Tensor) and target.numel() == 1 and not target.is_floating_point():
         return int(target)
-    if hasattr(target, "__index__") and not isinstance(target, Tensor):
-        return int(target)
-    if isinstance(target, (list, Tensor)) and len(target) != n_examples:
-        raise ValueError(f"target has {len(target)} entries; wanted one, or {n_examples}")
+    several = isinstance(target, list) or (isinstance(target, Tensor) and target.dim() > 0)
+    if several and len(target) != n_examples:
+        raise ValueError(
+            f"target has {len(target)} entries; wanted one index, or one for each of the "
+            f"{n_examples} examples"
+        )
     return target
 
 

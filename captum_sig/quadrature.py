@@ -95,7 +95,6 @@ METHODS: dict[str, Callable[[int], Rule]] = {
 }
 
 
-@lru_cache(maxsize=64)
 def rule(method: str, n_steps: int) -> Rule:
     """The rule that Captum's arguments `method` and `n_steps` name.
 
@@ -104,8 +103,13 @@ def rule(method: str, n_steps: int) -> Rule:
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
-    if not isinstance(n_steps, int) or n_steps < 1:
+    if not hasattr(n_steps, "__index__") or n_steps < 1:
         raise ValueError(f"n_steps must be a positive integer, got {n_steps!r}")
+    return _made(method, int(n_steps))
+
+
+@lru_cache(maxsize=64)
+def _made(method: str, n_steps: int) -> Rule:
     return METHODS[method](n_steps)
 
 

@@ -35,7 +35,9 @@ class WordAttribution:
     `label` is the predicted label, `probability` its probability and `probabilities` that of each
     label (None and empty where the model does not give probabilities, or a text without any
     token gave it nothing to read). `max_abs_word_delta` is the worst measured gap, in logits,
-    between a word's score and F(x) − F(x̄ʷ); None for methods without completeness per word.
+    between a word's score and the difference F(x) − F(x̄ʷ) with the model's own F(x), asked
+    without any hook; exact scores differ from it by rounding only. It is None for methods
+    without completeness per word.
     """
 
     text: str

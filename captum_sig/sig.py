@@ -193,26 +193,14 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         Args:
             inputs: what the model takes, such as token ids (B, n); a tensor or a tuple.
             baselines: baseline inputs, such as ids: a number, or shaped as the inputs; default 0.
-            target: as in Captum.
-            additional_forward_args: as in Captum.
-            n_steps: gradients per word.
-            method: a name in `captum_sig.quadrature.METHODS`.
-            internal_batch_size: most rows in a pass.
-            return_convergence_delta: also return the word deltas' sum, (B,).
             attribute_to_layer_input: the layer's input moves in place of its output.
             grad_kwargs: more keywords for `torch.autograd.grad`.
             feature_mask: (B, L) or (1, L) integers over the *layer's* positions.
-            show_progress: draw a bar.
             layer_baselines: baseline activations in place of baseline ids: a number, a feature
                 vector such as the mean embedding, or shaped as the layer's output.
 
         Returns:
-            attributions shaped as the layer's output, in the containers that Captum uses; with
-            `return_convergence_delta` a pair of them and the delta.
-
-        Raises:
-            TypeError, ValueError: for arguments that do not fit, with what would.
-            FloatingPointError: if the model gives a value or gradient that is not finite.
+            attributions shaped as the layer's output, in the containers that Captum uses.
         """
         problem = self._problem(
             inputs, baselines, layer_baselines, target, additional_forward_args,

@@ -13,8 +13,12 @@ from captum.attr import LayerIntegratedGradients
 from torch import Tensor, nn
 
 from captum_sig.encoding import Batch, Encoder, token_limit
+from captum_sig.function import HOOKED
 from captum_sig.layers import word_embedding
+from captum_sig.notices import warn
+from captum_sig.path import NotFiniteError
 from captum_sig.problem import layer_problem
+from captum_sig.quadrature import rule
 from captum_sig.result import WordAttribution, scored_words
 from captum_sig.words import word_sums
 
@@ -31,7 +35,8 @@ class TextClassificationExplainer:
         device: where to move the model; None leaves it where it is.
 
     Raises:
-        ValueError: for an unknown baseline or level, or a baseline that the tokenizer lacks.
+        ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, or an
+            encoder–decoder model, whose decoder reads every word once more.
 
     >>> from captum_sig.demo_model import PATH
     >>> explainer = TextClassificationExplainer.from_pretrained(PATH)
@@ -50,6 +55,12 @@ class TextClassificationExplainer:
         device: torch.device | str | None = None,
     ) -> None:
         """Find the word embedding and the baseline token."""
+        model = getattr(model, "_orig_mod", model)  # a compiled model would not see the hooks
+        if layer is None and getattr(model.config, "is_encoder_decoder", False):
+            raise ValueError(
+                f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
+                "no single layer moves a word in both; wanted an encoder or a decoder alone"
+            )
         self.encoder = Encoder(tokenizer, level, baseline, token_limit(model))
         self.model = model if device is None else model.to(device)
         self.layer = word_embedding(model) if layer is None else layer
@@ -114,13 +125,22 @@ class TextClassificationExplainer:
         for number, text in enumerate(several):
             if not isinstance(text, str):
                 raise TypeError(f"text {number} is {type(text).__name__}; wanted a string")
+            if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                raise ValueError(f"text {number} is not valid Unicode; decode it as UTF-8 first")
         if method not in METHODS:
             raise ValueError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
         chosen = None if target is None else self.label_index(target)
+        if getattr(self.model.config, "pad_token_id", 0) is None:  # it refuses batches, then
+            batch_size = internal_batch_size = 1
+            warn("the model's config has no pad_token_id, so rows go one by one: set it if you can")
         results: dict[int, WordAttribution] = {}
         device = next(itertools.chain(self.layer.parameters(), self.model.parameters())).device
         for batch in self.encoder.batches(several, batch_size, truncation, device):
-            found = self._explain(batch, chosen, method, n_steps, internal_batch_size)
+            try:
+                found = self._explain(batch, chosen, method, n_steps, internal_batch_size)
+            except NotFiniteError as error:
+                number = batch.numbers[error.example]
+                raise NotFiniteError(error.what, number, error.where) from None
             results.update(zip(batch.numbers, found, strict=True))
         return results[0] if isinstance(texts, str) else [results[i] for i in range(len(several))]
 
@@ -128,20 +148,23 @@ class TextClassificationExplainer:
     def labels(self) -> list[str]:
         """Names of the model's classes, by index."""
         names: dict[int, str] = self.model.config.id2label  # type: ignore[assignment, union-attr]
-        return [str(names[index]) for index in sorted(names)]
+        labels = [str(names[index]) for index in sorted(names)]
+        if len(set(labels)) < len(labels):  # equal names must not be taken for one label
+            return [f"{label} ({index})" for index, label in enumerate(labels)]
+        return labels
 
     def label_index(self, target: str | int) -> int:
-        """Index of a label given by name, in any case, or by index.
+        """Index of a label given by name, in any case, or by index; an int is always an index.
 
         Raises:
             ValueError: if there is no such label; it lists those there are.
         """
         labels = self.labels
-        if target in labels:
-            return labels.index(str(target))
         by_lower_case = [label.lower() for label in labels]
-        if str(target).lower() in by_lower_case:
-            return by_lower_case.index(str(target).lower())
+        if isinstance(target, str) and target in labels:
+            return labels.index(target)
+        if isinstance(target, str) and target.lower() in by_lower_case:
+            return by_lower_case.index(target.lower())
         if str(target).isdecimal() and int(target) < len(labels):
             return int(target)
         known = ", ".join(f"{label} ({index})" for index, label in enumerate(labels))
@@ -159,11 +182,9 @@ class TextClassificationExplainer:
         others = tuple(batch.others.values())
 
         def forward(ids: Tensor, *others: Tensor) -> Tensor:
-            return self.model(
-                input_ids=ids, **dict(zip(batch.others, others, strict=True))
-            ).logits
+            return self.model(input_ids=ids, **dict(zip(batch.others, others, strict=True))).logits
 
-        with torch.no_grad():
+        with HOOKED, torch.no_grad():
             logits = forward(batch.ids, *others).detach()
         predicted = logits.argmax(-1)
         targets = predicted if target is None else torch.full_like(predicted, target)
@@ -174,10 +195,7 @@ class TextClassificationExplainer:
             scores, deltas = torch.zeros(batch.ids.shape), [0.0] * len(batch.texts)
         for number, row in enumerate(torch.cat([logits.to(scores.device), scores], 1)):
             if not row.isfinite().all():
-                raise FloatingPointError(
-                    f"the model's output for text {batch.numbers[number]} is not finite: "
-                    "check the model, or use a wider dtype"
-                )
+                raise NotFiniteError("output", number, "the unchanged input or a word of it")
         return [
             self._result(batch, number, method, int(targets[number]), row, scores[number], delta)
             for number, (row, delta) in enumerate(zip(logits, deltas, strict=True))
@@ -193,21 +211,28 @@ class TextClassificationExplainer:
         scores: Tensor,  # (L,)
         delta: float | None,
     ) -> WordAttribution:
-        several = getattr(self.model.config, "problem_type", None) == "multi_label_classification"
-        activation = torch.sigmoid if several or len(logits) == 1 else _softmax
-        probabilities = dict(zip(self.labels, activation(logits.float()).tolist(), strict=True))
-        label = self.labels[int(logits.argmax())]
+        labels = self.labels
+        probabilities = dict(zip(labels, self._probabilities(logits.float()), strict=False))
+        label = labels[int(logits.argmax())]
         return WordAttribution(
             text=batch.texts[number],
             label=label,
-            probability=probabilities[label],
-            target=self.labels[target],
+            probability=probabilities.get(label),
+            target=labels[target],
             method=method,
             baseline=self.encoder.baseline,
             max_abs_word_delta=delta,
             words=scored_words(batch.spans[number], scores.tolist()),
             probabilities=probabilities,
         )
+
+    def _probabilities(self, logits: Tensor) -> list[float]:  # (C,)
+        kind = getattr(self.model.config, "problem_type", None)
+        if kind == "multi_label_classification":
+            return logits.sigmoid().tolist()
+        if kind == "regression" or len(logits) == 1:  # a quantity, no logit
+            return []
+        return logits.softmax(-1).tolist()
 
 
 @dataclass(frozen=True)
@@ -228,10 +253,7 @@ Scores = tuple[Tensor, Sequence[float | None]]  # (B, L) at every position; wors
 
 
 def _sig(question: Question) -> Scores:
-    """Exact word scores; the delta is their distance from the drop of the unhooked model's logit.
-
-    It measures rounding: about 1e-7 in float32, 1e-2 in bfloat16.
-    """
+    """Exact word scores; the delta is how far the hooked model is from the model itself."""
     batch = question.batch
     problem = layer_problem(
         question.forward, question.layer, None, batch.ids, batch.baseline_ids, None,
@@ -246,6 +268,7 @@ def _sig(question: Question) -> Scores:
 
 def _ig(question: Question) -> Scores:
     """Captum's own method; completeness holds for the sentence only, so there is no word delta."""
+    rule("gausslegendre", question.n_steps)  # refuses what Captum would trip over
     batch = question.batch
     attributions = LayerIntegratedGradients(question.forward, question.layer).attribute(
         batch.ids,
@@ -262,7 +285,3 @@ def _ig(question: Question) -> Scores:
 IG_ROWS = 64  # rows in a pass of Captum's IG, so that its memory stays bounded
 
 METHODS: dict[str, Callable[[Question], Scores]] = {"sig": _sig, "ig": _ig}
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    return logits.softmax(-1)

@@ -84,7 +84,7 @@ def to_page(results: Iterable[WordAttribution]) -> str:
         "<title>Sequential Integrated Gradients</title></head>\n"
         '<body style="max-width:50em;margin:2em auto;padding:0 1em;background:#fff;color:#000">\n'
         f"{body}\n"
-        '<p style="color:#666;font-size:85%;font-family:sans-serif">'
+        '<p style="font-size:85%;font-family:sans-serif">'
         f'<span style="background:rgb{FOR};padding:1px 4px">for</span> and '
         f'<span style="background:rgb{AGAINST};padding:1px 4px">against</span> the explained '
         "label; each text's strongest word has the full colour.</p>\n</body></html>\n"
@@ -98,12 +98,17 @@ def to_terminal(result: WordAttribution) -> Text:
     shown = Text()
     for text, word, colour in pieces(result):
         style = f"black on rgb({','.join(map(str, colour))})" if word is not None else ""
-        shown.append(text, style)
-    return shown.append(f"\n{summary(result)}", "bold")
+        shown.append(_visible(text), style)
+    return shown.append(f"\n{_visible(summary(result))}", "bold")
 
 
 def to_plain(result: WordAttribution) -> str:
     """The summary, then a line `word score` for each word."""
     lines: list[Any] = [summary(result)]
     lines += [f"{' '.join(word.word.split())} {word.score:+.4f}" for word in result.words]
-    return "\n".join(lines)
+    return "\n".join(_visible(line) for line in lines)
+
+
+def _visible(text: str) -> str:
+    """Control characters as their pictures: a text must not steer the terminal."""
+    return "".join(chr(0x2400 + ord(c)) if c < " " and c not in "\n\t" else c for c in text)

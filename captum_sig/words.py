@@ -29,8 +29,10 @@ def special_ids(tokenizer: Any) -> set[int]:
     return special | {token_id for token_id in named if token_id is not None}
 
 
-def token_groups(tokenizer: Any, ids: Sequence[int]) -> Grouping:
-    """Every token its own word; special tokens and padding belong to none."""
+def token_groups(
+    tokenizer: Any, ids: Sequence[int], word_ids: Sequence[int | None] | None = None
+) -> Grouping:
+    """Every token its own word, whatever `word_ids`; special tokens and padding belong to none."""
     special = special_ids(tokenizer)
     return [None if token in special else position for position, token in enumerate(ids)]
 
@@ -59,12 +61,14 @@ def word_groups(
 def _by_markers(tokenizer: Any, ids: Sequence[int], groups: Grouping) -> Grouping:
     pieces = tokenizer.convert_ids_to_tokens(list(ids))
     vocabulary = tokenizer.get_vocab()
-    if any(piece.startswith(CONTINUES) for piece in vocabulary):
-        starts = [not piece.startswith(CONTINUES) for piece in pieces]
-    elif any(piece.startswith(STARTS) for piece in vocabulary):
+    n_starts = sum(piece.startswith(STARTS) for piece in vocabulary)
+    n_continues = sum(piece.startswith(CONTINUES) for piece in vocabulary)
+    if n_starts == n_continues == 0:
+        return groups
+    if n_starts >= n_continues:  # the other sign may stand for itself, as in "##" of Markdown
         starts = [piece.startswith(STARTS) for piece in pieces]
     else:
-        return groups
+        starts = [not piece.startswith(CONTINUES) for piece in pieces]
     words: Grouping = []
     current: int | None = None
     for position, (group, start) in enumerate(zip(groups, starts, strict=True)):
@@ -98,6 +102,7 @@ def spans(
     Without a fast tokenizer's offsets the word is searched in the text, and its start and end are
     None if it does not stand there as the tokenizer spells it.
     """
+    lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)  # offsets must hold
     positions: dict[int, list[int]] = {}
     for position, word in enumerate(groups):
         if word is not None:
@@ -112,7 +117,7 @@ def spans(
             pieces = tokenizer.convert_ids_to_tokens([ids[position] for position in members])
             spelt = tokenizer.convert_tokens_to_string(pieces).replace(f" {CONTINUES}", "")
             spelt = spelt.removeprefix(CONTINUES).strip()
-            start = text.lower().find(spelt.lower(), cursor)
+            start = lower.find(spelt.lower(), cursor)
             if start < 0:
                 found.append(Span(members[0], spelt, None, None))
                 continue
@@ -179,8 +184,9 @@ def masks_of(feature_masks: Any, points: tuple[Tensor, ...]) -> tuple[Tensor, ..
             )
         if mask.dim() != 2 or mask.shape[0] not in (1, wanted[0]) or mask.shape[1] != wanted[1]:
             raise ValueError(
-                f"feature_mask has shape {tuple(mask.shape)}; wanted {wanted} or (1, {wanted[1]}):"
-                " one number for each position of the tensor that moves"
+                f"feature_mask has shape {tuple(mask.shape)}; wanted {wanted}"
+                f"{'' if wanted[0] == 1 else f' or (1, {wanted[1]})'}: "
+                "one number for each position of the tensor that moves"
             )
         masks.append(mask.to(x.device, torch.long).expand(wanted))
     return tuple(masks)

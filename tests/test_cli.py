@@ -92,10 +92,29 @@ def test_long_texts_are_cut_with_a_warning_or_refused():
     assert "would be dropped" in refused.stderr
 
 
-def test_a_terminal_gets_the_coloured_sentence():
+@pytest.mark.parametrize("options", [["--version"], ["-h"], ["explain", "-h"]])
+def test_help_and_version(options):
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0
+    assert result.stdout
+
+
+def test_a_byte_order_mark_is_no_text():
+    result = run("-", "--format", "json", stdin="\ufeffgood\r\nbad\n")
+    assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["good", "bad"]
+    assert run("-", stdin="").stdout == ""
+
+
+def test_a_text_does_not_steer_the_terminal():
+    result = run("good \x1b[2J movie")
+    assert "\x1b" not in result.stdout
+
+
+def terminal(**variables: str) -> str:
+    """What a user sees who runs the command in a terminal."""
     leader, follower = pty.openpty()
-    colours = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "90"}
-    environment = {**os.environ, **colours}
+    plain = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
+    environment = {**plain, "COLUMNS": "90", **variables}
     command = [sys.executable, "-m", "captum_sig", "explain", TEXT]
     done = subprocess.run(command, stdout=follower, stderr=subprocess.PIPE, env=environment,
                           timeout=120)  # fmt: skip
@@ -104,5 +123,15 @@ def test_a_terminal_gets_the_coloured_sentence():
     os.close(leader)
     assert done.returncode == 0
     assert done.stderr == b""
+    return shown
+
+
+@pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}])
+def test_a_terminal_without_colours_gets_the_lines(variables):
+    assert "gorgeous +" in terminal(**variables)
+
+
+def test_a_terminal_gets_the_coloured_sentence():
+    shown = terminal(TERM="xterm-256color", COLORTERM="truecolor")
     assert "\x1b[30;48;2;34;160;90m" in shown  # the strongest word in full colour
     assert "POSITIVE" in shown

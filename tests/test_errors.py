@@ -73,7 +73,7 @@ class TestInputs:
 
     @pytest.mark.parametrize("target", [[0, 1, 1], torch.tensor([0, 1, 1])])
     def test_target_of_another_batch(self, verb, target):
-        with pytest.raises(ValueError, match="3 entries; wanted one, or 2"):
+        with pytest.raises(ValueError, match="3 entries; wanted one index, or one for each"):
             self.call(verb, f=lambda x: x.prod(1), target=target)
 
     def test_no_tensor_output(self, verb):
@@ -148,6 +148,38 @@ class TestLayer:
     def test_layer_that_never_runs(self):
         with pytest.raises(ValueError, match="Embedding did not run"):
             self.sig(nn.Embedding(3, 3)).attribute(random_ids(2, 5), MASK, target=0)
+
+    def test_one_of_several_layers_that_never_runs(self):
+        with pytest.warns(UserWarning, match="Multiple layers"):
+            sig = self.sig([self.bert.embedding, nn.Embedding(3, 3)])
+        with pytest.raises(ValueError, match="Embedding did not run"):
+            sig.attribute(random_ids(2, 5), MASK, target=0)
+
+    def test_layer_that_runs_only_at_first(self):
+        """A forward function that caches what it saw would give zeros without a word."""
+        calls = []
+
+        def cached(ids: Tensor) -> Tensor:
+            calls.append(ids)
+            return self.bert.logits(ids) if len(calls) <= 2 else torch.zeros(len(ids), 2)
+
+        with pytest.raises(ValueError, match="Embedding did not run"):
+            self.sig(forward=cached).attribute_words(random_ids(2, 5), MASK, target=0)
+
+    def test_layers_that_give_no_tensors(self):
+        lstm = nn.LSTM(3, 4, batch_first=True)
+        sig = LayerSequentialIntegratedGradients(lambda x: lstm(x)[0].sum((1, 2)), lstm)
+        with pytest.raises(ValueError, match="LSTM gives Tensor, tuple; wanted floating"):
+            sig.attribute(X)
+        with pytest.raises(ValueError, match="BertModel gives BaseModelOutput.*; wanted"):
+            self.sig(self.bert.model.bert).attribute(random_ids(2, 5), MASK, target=0)
+        embeddings = self.bert.model.bert.embeddings
+        with pytest.raises(ValueError, match="BertEmbeddings gives nothing; wanted"):
+            self.sig(embeddings).attribute(
+                random_ids(2, 5), MASK, target=0, attribute_to_layer_input=True
+            )
+        assert not lstm._forward_hooks
+        assert not embeddings._forward_pre_hooks
 
     def test_layer_that_runs_twice(self):
         def twice(ids: Tensor) -> Tensor:

@@ -42,8 +42,8 @@ def test_the_main_command_stands_by_line_30_and_explains():
 def test_ci_runs_the_readmes_test_command():
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     awk = re.search(r"\$\((awk '.*?' README\.md)\)", script, flags=re.DOTALL).group(1)
-    found = subprocess.run(["bash", "-c", awk], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == 'pip install -e ".[test]" && python -m pytest'
+    found = subprocess.check_output(["bash", "-c", awk], cwd=ROOT, text=True)
+    assert found.strip() == 'pip install -e ".[test]" && python -m pytest'
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))

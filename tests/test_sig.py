@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerIntegratedGradients
@@ -254,6 +255,67 @@ class TestTuples:
         close(right[:, 0], both)
         close(left[:, 1], x[:, 1:3].sum((1, 2)))
 
+    def test_dtypes_may_differ(self):
+        x, y = random(2, L, D), torch.randn(2, L)
+
+        def f(x: Tensor, y: Tensor) -> Tensor:
+            return (x.sum(-1) * y).sum(1)
+
+        found = SequentialIntegratedGradients(f).integrate((x, y))
+        assert [part.dtype for part in found.attributions] == [torch.float64, torch.float32]
+        torch.testing.assert_close(
+            found.word_delta[0], torch.zeros(2, L).double(), rtol=0, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("numbers", [[0, 2**62 - 1, 5, 5], [-(2**63), 2**63 - 1, -7, -7]])
+def test_words_may_have_any_numbers(numbers):
+    x = random(6, L, D)
+    sig = SequentialIntegratedGradients(PROBLEMS[2].f)
+    found = sig.attribute_words(x, feature_mask=torch.tensor([numbers]))
+    close(found, sig.attribute_words(x, feature_mask=torch.tensor([[0, 1, 2, 2]])))
+
+
+def test_a_number_as_baseline_keeps_its_digits():
+    x = random(1, 1, 1)
+    found = SequentialIntegratedGradients(lambda x: x.sum((1, 2))).attribute_words(x, 0.1)
+    assert float(found) == float(x) - 0.1
+
+
+def test_numpys_numbers_are_numbers():
+    x = random(2, L, D)
+    sig = SequentialIntegratedGradients(lambda x: x.prod(1))
+    expected = sig.attribute(x, 0.5, target=[0, 1], n_steps=3)
+    found = sig.attribute(x, np.float32(0.5), target=np.array([0, 1]), n_steps=np.int64(3))
+    close(found, expected)
+    close(sig.attribute(x, target=np.int64(1)), sig.attribute(x, target=torch.tensor([1])))
+
+
+def test_no_example_at_all():
+    sig = SequentialIntegratedGradients(PROBLEMS[2].f)
+    with pytest.warns(UserWarning, match="nothing differs"):
+        assert sig.attribute(torch.zeros(0, L, D)).shape == (0, L, D)
+
+
+def test_warnings_point_at_the_caller():
+    sig = SequentialIntegratedGradients(PROBLEMS[2].f)
+    x = random(1, L, D)
+    with pytest.warns(UserWarning, match="nothing differs") as caught:
+        sig.attribute(x, x)
+    assert caught[0].filename == __file__
+
+
+def test_a_closure_that_is_not_complete_yet_is_no_obstacle():
+    def outer() -> Tensor:
+        def f(x: Tensor) -> Tensor:
+            return x.prod(1).sum(-1) if len(x) else later(x)
+
+        found = SequentialIntegratedGradients(f).attribute_words(random(1, L, D))
+        later = len  # noqa: F841  # only now does the closure hold a value
+        return found
+
+    assert outer().shape == (1, L)
+
 
 class TestLayers:
     """Several layers, layer inputs, given activations."""
@@ -332,9 +394,7 @@ class TestLayers:
         model = Two()
         with pytest.warns(UserWarning, match="Multiple layers"):
             sig = LayerSequentialIntegratedGradients(model, [model.used, model.unused])
-        used, unused = sig.attribute(
-            torch.tensor([[1, 2]]), 3, grad_kwargs={"allow_unused": True}
-        )
+        used, unused = sig.attribute(torch.tensor([[1, 2]]), 3, grad_kwargs={"allow_unused": True})
         assert used.abs().min() > 0
         assert (unused == 0).all()
 

@@ -1,6 +1,9 @@
 """Strings in, `WordAttribution` out."""
 
+import pickle
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,6 +16,10 @@ from transformers import (
     GPT2ForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
+    T5Config,
+    T5ForSequenceClassification,
+    XLNetConfig,
+    XLNetForSequenceClassification,
 )
 
 from captum_sig import TextClassificationExplainer, WordAttribution
@@ -168,6 +175,82 @@ def test_slow_tokenizer():
     assert found[1].scores == pytest.approx(explainer("bad").scores, abs=1e-10)
 
 
+class TestAwkwardModels:
+    """What a model or tokenizer may be like without being wrong."""
+
+    def test_left_padding_changes_nothing(self):
+        tokenizer = wordpiece_tokenizer()
+        tokenizer.padding_side = "left"
+        explainer = TextClassificationExplainer(bert(), tokenizer)
+        for found, text in zip(explainer(TEXTS), TEXTS, strict=True):
+            assert found.scores == pytest.approx(explainer(text).scores, abs=1e-10)
+
+    def test_without_a_pad_id_in_the_config_rows_go_one_by_one(self):
+        explainer = TextClassificationExplainer(gpt2(None), unsplit_tokenizer(), baseline="unk")
+        with pytest.warns(UserWarning, match="has no pad_token_id, so rows go one by one"):
+            found = explainer(["the good movies", "good"])
+        assert [len(result.words) for result in found] == [3, 1]
+        padded = TextClassificationExplainer(gpt2(2), unsplit_tokenizer(), baseline="unk")
+        assert found[0].scores == pytest.approx(padded("the good movies").scores, abs=1e-10)
+
+    def test_a_compiled_model_is_explained_through_the_original(self, explainer):
+        compiled = torch.compile(explainer.model, backend="eager")
+        found = TextClassificationExplainer(compiled, wordpiece_tokenizer())("bad movie")
+        assert found.scores == explainer("bad movie").scores
+
+    def test_encoder_decoders_are_refused(self):
+        config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+        with pytest.raises(ValueError, match="T5ForSequenceClassification reads the text twice"):
+            TextClassificationExplainer(T5ForSequenceClassification(config), wordpiece_tokenizer())
+
+    def test_no_limit_may_be_a_negative_number(self):
+        config = XLNetConfig(vocab_size=64, d_model=32, n_layer=1, n_head=4, d_inner=48)
+        explainer = TextClassificationExplainer(
+            spread(XLNetForSequenceClassification(config)), wordpiece_tokenizer()
+        )
+        assert explainer.encoder.limit == 40  # the tokenizer's
+        with pytest.raises(ValueError, match=r"shape \(5, 1, 32\); wanted .* \(1, L, D\)"):
+            explainer("bad movies")  # XLNet puts positions first
+
+    def test_an_int_is_an_index_even_where_labels_look_like_numbers(self):
+        model = bert()
+        model.config.id2label = {0: "1", 1: "2", 2: "3"}
+        explainer = TextClassificationExplainer(model, wordpiece_tokenizer())
+        assert [explainer("bad", target=t).target for t in (0, 1, "1", "3")] == ["1", "2", "1", "3"]
+
+    def test_equal_label_names_are_told_apart(self):
+        model = bert()
+        model.config.id2label = {0: "x", 1: "x", 2: "y"}
+        found = TextClassificationExplainer(model, wordpiece_tokenizer())("bad")
+        assert list(found.probabilities) == ["x (0)", "x (1)", "y (2)"]
+        assert sum(found.probabilities.values()) == pytest.approx(1)
+
+    @pytest.mark.parametrize("changes", [{"num_labels": 1}, {"problem_type": "regression"}])
+    def test_regression_has_no_probabilities(self, changes):
+        model = spread(BertForSequenceClassification(BertConfig(**SHAPE, **changes)))
+        found = TextClassificationExplainer(model, wordpiece_tokenizer())("bad movie")
+        assert found.probability is None
+        assert found.probabilities == {}
+        assert len(found.words) == 2
+
+    def test_threads_share_an_explainer(self, explainer):
+        expected = [explainer(text).scores for text in TEXTS]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            with ThreadPoolExecutor(3) as pool:
+                found = list(pool.map(explainer, TEXTS * 10))
+        finally:
+            sys.setswitchinterval(interval)
+        for result, scores in zip(found, expected * 10, strict=True):
+            assert result.scores == pytest.approx(scores, abs=1e-10)
+
+    @pytest.mark.parametrize("level", ["word", "token"])
+    def test_explainers_can_be_pickled(self, level):
+        explainer = TextClassificationExplainer(bert(), wordpiece_tokenizer(), level=level)
+        assert pickle.loads(pickle.dumps(explainer))("bad").scores == explainer("bad").scores
+
+
 class TestLimits:
     """Texts beyond what the model reads."""
 
@@ -236,6 +319,15 @@ class TestErrors:
         with pytest.raises(TypeError, match="text 0 is .*; wanted a string"):
             explainer(texts)
 
+    def test_text_that_is_no_unicode(self, explainer):
+        with pytest.raises(ValueError, match="text 1 is not valid Unicode"):
+            explainer(["good", "bad \ud83d film"])
+
+    @pytest.mark.parametrize("n_steps", [0, 1.5])
+    def test_steps_of_ig(self, explainer, n_steps):
+        with pytest.raises(ValueError, match="n_steps must be a positive integer"):
+            explainer("bad", method="ig", n_steps=n_steps)
+
     def test_batch_size(self, explainer):
         with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
             explainer("bad", batch_size=0)
@@ -277,8 +369,17 @@ class TestErrors:
         with torch.no_grad():
             model.get_input_embeddings().weight[MASK] = torch.nan
         explainer = TextClassificationExplainer(model, wordpiece_tokenizer())
-        with pytest.raises(FloatingPointError, match="example 0, word 0"):
-            explainer("bad movie")
+        with pytest.raises(FloatingPointError, match=r"example 0, word 0 \(positions \[1\]\)"):
+            explainer(["bad movie", "", "[SEP]"])
+
+    @pytest.mark.parametrize("method", ["sig", "ig"])
+    def test_the_callers_number_of_the_text_is_named(self, method):
+        model = bert()
+        with torch.no_grad():
+            model.get_input_embeddings().weight[wordpiece_tokenizer().vocab["gorgeous"]] = torch.nan
+        explainer = TextClassificationExplainer(model, wordpiece_tokenizer())
+        with pytest.raises(FloatingPointError, match="example 0"):
+            explainer(["the gorgeous movie is not bad", "bad", "good movie"], method=method)
 
 
 def test_from_pretrained_reads_a_saved_model(tmp_path, explainer):

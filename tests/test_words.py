@@ -58,6 +58,29 @@ def test_tokens_stand_alone():
     assert grouping == [None, 1, 2, 3, None]
 
 
+@pytest.mark.parametrize(
+    ("make", "text", "grouping"),
+    [
+        (unsplit_tokenizer, "good movies", [None, 1, 2, 2, 2]),
+        (byte_level_tokenizer, " movie", [0]),
+        (byte_level_tokenizer, "movie", [0, 0, 0, 0]),
+    ],
+)
+def test_a_double_hash_in_the_vocabulary_is_no_wordpiece(make, text, grouping):
+    tokenizer = make()
+    tokenizer.add_tokens(["##", "####"])
+    assert read(tokenizer, text)[1] == grouping
+
+
+def test_offsets_hold_where_lower_case_is_longer():
+    tokenizer = SlowTokenizer()
+    text = "İİİ good movie"
+    ids = tokenizer(text)["input_ids"]
+    grouping = word_groups(tokenizer, ids)
+    found = spans(tokenizer, text, ids, grouping, None)
+    assert [(s.word, s.start) for s in found[-2:]] == [("good", 4), ("movie", 9)]
+
+
 def test_an_unknown_word_is_a_word():
     assert read(wordpiece_tokenizer(), "good zzz")[0] == ["good", "zzz"]
 

@@ -1,0 +1,1 @@
+"""Measurements with printed ratios; nothing here is a timed test."""
