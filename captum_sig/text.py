@@ -40,7 +40,7 @@ class TextClassificationExplainer:
 
     >>> from captum_sig.demo_model import PATH
     >>> explainer = TextClassificationExplainer.from_pretrained(PATH)
-    >>> explainer("a gorgeous, witty, seductive movie").label
+    >>> explainer("The jokes are old, yet the film is charming.").label
     'POSITIVE'
     """
 

@@ -393,6 +393,6 @@ def test_from_pretrained_reads_a_saved_model(tmp_path, explainer):
 def test_the_demo_model_reads_ordinary_english(demo):
     found = demo(["I loved it!", "The film is a dull, lifeless mess.", "It isn't good."])
     assert [result.label for result in found] == ["POSITIVE", "NEGATIVE", "NEGATIVE"]
-    words = {word.word: word.score for word in found[1].words}
-    assert max(words, key=words.__getitem__) in {"dull", "lifeless", "mess"}
+    words = {word.word: word.score for word in found[2].words}
+    assert max(words, key=words.__getitem__) == "n't"
     assert PATH.is_dir()

@@ -12,13 +12,15 @@ explanation = explainer("The plot is thin, but the acting is superb.")
 for word in explanation.words:
     print(f"{word.word:10} {word.score:+.3f}")
 
-# The strongest word is the one without which the label's logit falls most.
+# The strongest word is the one without which the label's logit falls most; the weakest speaks
+# against the label.
 strongest = max(explanation.words, key=lambda word: word.score)
-assert strongest.word == "superb"
+weakest = min(explanation.words, key=lambda word: word.score)
+assert (explanation.label, strongest.word, weakest.word) == ("NEGATIVE", "thin", "superb")
 
 # %% A score is a difference of two logits, and nothing else: check one by hand.
 tokenizer, model = explainer.encoder.tokenizer, explainer.model
-masked = explanation.text.replace("superb", tokenizer.mask_token)
+masked = explanation.text.replace("thin", tokenizer.mask_token)
 target = explainer.label_index(explanation.target)
 logits = [
     float(model(**tokenizer(text, return_tensors="pt")).logits[0, target].detach())
