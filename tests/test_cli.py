@@ -24,7 +24,21 @@ def test_plain_lines_where_there_is_no_terminal():
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0].startswith("POSITIVE ")
-    words = ["This", "story", "is", "funny", "and", "warm", ",", "and", "it", "is", "never", "boring", "."]
+    words = [
+        "This",
+        "story",
+        "is",
+        "funny",
+        "and",
+        "warm",
+        ",",
+        "and",
+        "it",
+        "is",
+        "never",
+        "boring",
+        ".",
+    ]
     assert [line.split()[0] for line in lines[1:]] == words
     assert all(float(line.split()[1]) for line in lines[1:])
 
