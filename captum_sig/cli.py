@@ -14,6 +14,8 @@ import typer
 from captum_sig import __version__, viz
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from captum_sig.result import WordAttribution
 
 app = typer.Typer(
@@ -60,13 +62,22 @@ def explain(
         str, typer.Option(help="What a word is replaced by: mask, pad, unk or eos.")
     ] = "mask",
     level: Annotated[str, typer.Option(help="word or token.")] = "word",
-    format: Annotated[str, typer.Option(help="text, json (a line per text) or html.")] = "text",
+    format: Annotated[
+        str | None,
+        typer.Option(help="text, json (a line per text) or html; default: as --output ends."),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write; default: stdout.")] = None,
     truncate: Annotated[
         bool, typer.Option(help="Cut texts beyond the model's limit, or refuse them.")
     ] = True,
 ) -> None:
-    """Say which words made a text classifier decide as it did."""
+    """Say which words made a text classifier decide as it did.
+
+    A terminal gets the text coloured by score; a file or pipe gets lines `word score`.
+    """
+    format = format or ENDINGS.get(output.suffix if output else "", "text")
+    if model is not None and model.startswith((".", "/", "~")) and not Path(model).is_dir():
+        _fail(f"there is no folder {model}")
     if format not in FORMATS:
         _fail(f"format {format!r} is unknown: use one of {', '.join(FORMATS)}")
     with warnings.catch_warnings():
@@ -113,17 +124,25 @@ FORMATS: dict[str, Callable[[Sequence[WordAttribution]], str]] = {
 }
 
 
+ENDINGS = {".json": "json", ".jsonl": "json", ".html": "html", ".htm": "html"}
+
+
 def _write(results: Sequence[WordAttribution], format: str, output: Path | None) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
     if output is not None:
         output.write_text(FORMATS[format](results), encoding="utf-8")
-    elif format == "text" and console.is_terminal and console.color_system and not console.no_color:
+    elif format == "text" and console.is_terminal and _has_shades(console):
         for result in results:
             console.print(viz.to_terminal(result), end="\n\n")
     else:
         sys.stdout.write(FORMATS[format](results))
+
+
+def _has_shades(console: Console) -> bool:
+    """Fewer colours than 256 cannot show for, against and how much."""
+    return console.color_system in ("256", "truecolor") and not console.no_color
 
 
 def _stdin_lines() -> list[str]:

@@ -40,9 +40,13 @@ class Encoder:
         level: "word" or "token".
         baseline: a name in `captum_sig.baselines.BASELINES`.
         limit: most tokens that the model reads.
+        multiple: the model pads to a multiple of this by itself; do it first, so that positions
+            agree.
     """
 
-    def __init__(self, tokenizer: Any, level: str, baseline: str, limit: int) -> None:
+    def __init__(
+        self, tokenizer: Any, level: str, baseline: str, limit: int, multiple: int | None = None
+    ) -> None:
         """Check the names and choose the baseline's token."""
         if level not in LEVELS:
             raise ValueError(f"level {level!r} is unknown: use one of {', '.join(LEVELS)}")
@@ -50,6 +54,9 @@ class Encoder:
         self.groups = LEVELS[level]
         self.baseline, self.baseline_id = choose_token(tokenizer, baseline)
         self.limit = min(tokenizer.model_max_length, limit)
+        self.multiple = multiple
+        if multiple is not None:
+            self.limit = max(multiple, self.limit // multiple * multiple)
 
     def batches(
         self, texts: Sequence[str], batch_size: int, truncation: bool, device: torch.device
@@ -84,24 +91,30 @@ class Encoder:
     ) -> Batch:
         encoding = self.tokenizer(
             texts, padding=pads, truncation=True, max_length=min(self.limit, ROOM_FOR_ANY_TEXT),
-            return_tensors="pt", verbose=False,
+            pad_to_multiple_of=self.multiple, return_tensors="pt", verbose=False,
         )  # fmt: skip
         names = [name for name in self.tokenizer.model_input_names if name in encoding]
         tensors = {name: encoding[name].to(device) for name in names}
         ids = tensors.pop("input_ids").long()
         rows = ids.tolist()
         fast = self.tokenizer.is_fast
+        attended = tensors.get("attention_mask", torch.ones_like(ids))
         groups = [
-            self.groups(self.tokenizer, row, encoding.word_ids(i) if fast else None)
+            [
+                word if seen else None
+                for word, seen in zip(
+                    self.groups(self.tokenizer, row, encoding.word_ids(i) if fast else None),
+                    attended[i].tolist(),
+                    strict=True,
+                )
+            ]
             for i, row in enumerate(rows)
         ]
         return Batch(
             numbers=numbers,
             texts=texts,
             ids=ids,
-            baseline_ids=replace_words(
-                self.tokenizer, ids, self.baseline_id, tensors.get("attention_mask")
-            ),
+            baseline_ids=replace_words(self.tokenizer, ids, self.baseline_id, attended),
             others=tensors,
             feature_mask=feature_mask(groups).to(device),
             spans=[
@@ -121,6 +134,12 @@ class Encoder:
         if not truncation:
             raise ValueError(message + "would be dropped; shorten them or allow truncation")
         warn(message + "are dropped")
+
+
+def padded_to(model: nn.Module) -> int | None:
+    """The multiple to which the model pads by itself (Longformer: its attention window)."""
+    window = getattr(model.config, "attention_window", None)
+    return max(window) if isinstance(window, (list, tuple)) else window
 
 
 def token_limit(model: nn.Module) -> int:

@@ -12,7 +12,7 @@ import torch
 from captum.attr import LayerIntegratedGradients
 from torch import Tensor, nn
 
-from captum_sig.encoding import Batch, Encoder, token_limit
+from captum_sig.encoding import Batch, Encoder, padded_to, token_limit
 from captum_sig.function import HOOKED
 from captum_sig.layers import word_embedding
 from captum_sig.notices import warn
@@ -61,7 +61,9 @@ class TextClassificationExplainer:
                 f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
                 "no single layer moves a word in both; wanted an encoder or a decoder alone"
             )
-        self.encoder = Encoder(tokenizer, level, baseline, token_limit(model))
+        self.encoder = Encoder(
+            tokenizer, level, baseline, token_limit(model), multiple=padded_to(model)
+        )
         self.model = model if device is None else model.to(device)
         self.layer = word_embedding(model) if layer is None else layer
 

@@ -67,7 +67,7 @@ def to_html(result: WordAttribution) -> str:
         title = f"{word.score:+.4f} logits, {word.normalized:+.3f} normalised"
         spans.append(
             f'<span title="{title}" style="background:rgb{colour};color:#000;'
-            f'border-radius:3px;padding:1px 2px">{html.escape(text)}</span>'
+            f'border-radius:3px;padding:1px 0">{html.escape(text)}</span>'
         )
     return (
         '<div style="font-family:sans-serif;line-height:1.9;margin:0.8em 0">'
@@ -87,7 +87,8 @@ def to_page(results: Iterable[WordAttribution]) -> str:
         '<p style="font-size:85%;font-family:sans-serif">'
         f'<span style="background:rgb{FOR};padding:1px 4px">for</span> and '
         f'<span style="background:rgb{AGAINST};padding:1px 4px">against</span> the explained '
-        "label; each text's strongest word has the full colour.</p>\n</body></html>\n"
+        "label; each text's strongest word has the full colour. Hover a word for its score, in "
+        "logits and divided by the L2 norm of the text's scores.</p>\n</body></html>\n"
     )
 
 

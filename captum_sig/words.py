@@ -19,11 +19,15 @@ Grouping = list[int | None]
 # How a piece shows whether it starts a word or goes on with one.
 STARTS = ("▁", "Ġ")  # sentencepiece, byte-level BPE
 CONTINUES = "##"  # WordPiece
+NEWLINES = {"<0x0A>", "\n", "Ċ"}  # as pieces, where no marker stands for a new line
 
 
 def special_ids(tokenizer: Any) -> set[int]:
-    """Ids of special tokens. An unknown word is a word: unk counts only in a second role."""
-    roles = ("bos", "eos", "sep", "cls", "pad", "mask")
+    """Ids of special tokens. An unknown word is a word: unk counts only in a second role.
+
+    Padding with unk's id is no such role; the attention mask tells it from words.
+    """
+    roles = ("bos", "eos", "sep", "cls", "mask")
     named = [getattr(tokenizer, f"{role}_token_id", None) for role in roles]
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     return special | {token_id for token_id in named if token_id is not None}
@@ -71,12 +75,14 @@ def _by_markers(tokenizer: Any, ids: Sequence[int], groups: Grouping) -> Groupin
         starts = [not piece.startswith(CONTINUES) for piece in pieces]
     words: Grouping = []
     current: int | None = None
-    for position, (group, start) in enumerate(zip(groups, starts, strict=True)):
+    for position, (group, start, piece) in enumerate(zip(groups, starts, pieces, strict=True)):
         if group is None:
             current = None
-        elif start or current is None:
+        elif start or current is None or piece in NEWLINES:
             current = position
         words.append(current)
+        if piece in NEWLINES:
+            current = None
     return words
 
 

@@ -36,7 +36,7 @@ def test_the_main_command_stands_by_line_30_and_explains():
     assert program == "captum-sig"
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0
-    assert result.stdout.startswith("POSITIVE")
+    assert result.stdout.startswith("NEGATIVE")
 
 
 def test_ci_runs_the_readmes_test_command():

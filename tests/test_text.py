@@ -14,6 +14,8 @@ from transformers import (
     BertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    LongformerConfig,
+    LongformerForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
     T5Config,
@@ -211,6 +213,23 @@ class TestAwkwardModels:
         assert explainer.encoder.limit == 40  # the tokenizer's
         with pytest.raises(ValueError, match=r"shape \(5, 1, 32\); wanted .* \(1, L, D\)"):
             explainer("bad movies")  # XLNet puts positions first
+
+    def test_longformer_pads_to_its_window(self):
+        config = LongformerConfig(**SHAPE, attention_window=[8, 8], pad_token_id=0)
+        explainer = TextClassificationExplainer(
+            spread(LongformerForSequenceClassification(config)), wordpiece_tokenizer()
+        )
+        found = explainer(TEXTS)
+        assert [len(result.words) for result in found] == [4, 1, 9, 2]
+        assert found[1].scores == pytest.approx(explainer(TEXTS[1]).scores, abs=1e-6)
+
+    def test_padding_may_have_the_id_of_unknown_words(self):
+        tokenizer = wordpiece_tokenizer()
+        tokenizer.pad_token = "[UNK]"
+        explainer = TextClassificationExplainer(bert(), tokenizer)
+        found = explainer(["the zzz good", "good"])
+        assert [[w.word for w in r.words] for r in found] == [["the", "zzz", "good"], ["good"]]
+        assert found[1].scores == pytest.approx(explainer("good").scores, abs=1e-10)
 
     def test_an_int_is_an_index_even_where_labels_look_like_numbers(self):
         model = bert()

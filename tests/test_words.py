@@ -72,6 +72,12 @@ def test_a_double_hash_in_the_vocabulary_is_no_wordpiece(make, text, grouping):
     assert read(tokenizer, text)[1] == grouping
 
 
+def test_a_new_line_ends_a_word():
+    tokenizer = unsplit_tokenizer()
+    ids = tokenizer.convert_tokens_to_ids(["<s>", "▁good", "<0x0A>", "g", "o"])
+    assert word_groups(tokenizer, ids, [None, 0, 0, 0, 0]) == [None, 1, 2, 3, 3]
+
+
 def test_offsets_hold_where_lower_case_is_longer():
     tokenizer = SlowTokenizer()
     text = "İİİ good movie"

@@ -194,7 +194,21 @@ def byte_level_tokenizer() -> PreTrainedTokenizerFast:
 
 def unsplit_tokenizer() -> PreTrainedTokenizerFast:
     """Llama 2's kind: ▁ put by the normalizer, no split before the model: one `word_id` for all."""
-    pieces = ["<unk>", "<s>", "</s>", "▁", "▁the", "▁good", "▁mov", "ie", "s", "g", "o", "d"]
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "▁",
+        "▁the",
+        "▁good",
+        "▁mov",
+        "ie",
+        "s",
+        "g",
+        "o",
+        "d",
+        "<0x0A>",
+    ]
     tokenizer = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], 0))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]

@@ -32,7 +32,7 @@ assert abs(strongest.score - (logits[0] - logits[1])) < 1e-4
 one, two = explainer(["a superb movie", "a superb, superb, superb, superb movie"])
 alone = max(word.score for word in one.words)
 repeated = [word.score for word in two.words if word.word == "superb"]
-print(f"superb alone {alone:+.2f}, each of four {max(repeated):+.2f} at most")
+print(f"superb alone {alone:+.3f}, each of four {max(repeated):+.3f} at most")
 assert max(repeated) < alone / 2
 
 # %% Per-feature attributions by quadrature carry a measured error for each word.
