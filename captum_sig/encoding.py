@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from captum_sig.baselines import choose_token, replace_words
 from captum_sig.notices import warn
-from captum_sig.words import Grouping, Span, feature_mask, spans, token_groups, word_groups
+from captum_sig.words import (
+    Grouping,
+    Span,
+    encoding_groups,
+    feature_mask,
+    spans,
+    token_groups,
+    word_groups,
+)
 
 LEVELS: dict[str, Callable[..., Grouping]] = {"word": word_groups, "token": token_groups}
 
@@ -98,23 +106,14 @@ class Encoder:
         ids = tensors.pop("input_ids").long()
         rows = ids.tolist()
         fast = self.tokenizer.is_fast
-        attended = tensors.get("attention_mask", torch.ones_like(ids))
-        groups = [
-            [
-                word if seen else None
-                for word, seen in zip(
-                    self.groups(self.tokenizer, row, encoding.word_ids(i) if fast else None),
-                    attended[i].tolist(),
-                    strict=True,
-                )
-            ]
-            for i, row in enumerate(rows)
-        ]
+        groups = encoding_groups(self.tokenizer, encoding, self.groups)
         return Batch(
             numbers=numbers,
             texts=texts,
             ids=ids,
-            baseline_ids=replace_words(self.tokenizer, ids, self.baseline_id, attended),
+            baseline_ids=replace_words(
+                self.tokenizer, ids, self.baseline_id, tensors.get("attention_mask")
+            ),
             others=tensors,
             feature_mask=feature_mask(groups).to(device),
             spans=[

@@ -64,6 +64,7 @@ class TextClassificationExplainer:
         self.encoder = Encoder(
             tokenizer, level, baseline, token_limit(model), multiple=padded_to(model)
         )
+        self.tokenizer = tokenizer
         self.model = model if device is None else model.to(device)
         self.layer = word_embedding(model) if layer is None else layer
 

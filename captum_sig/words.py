@@ -7,7 +7,7 @@ Captum: (B, L) integers, equal numbers move together, special tokens and padding
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,35 @@ def word_groups(
         if len({w for w in by_id if w is not None}) > 1:
             return by_id
     return _by_markers(tokenizer, ids, groups)
+
+
+def encoding_groups(
+    tokenizer: Any, encoding: Any, group: Callable[..., Grouping] = word_groups
+) -> list[Grouping]:
+    """The words of every text that a tokenizer has encoded; what is not attended has none.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        encoding: what it gave, for one text or several, as lists or tensors.
+        group: `word_groups` or `token_groups`.
+    """
+    ids = _rows(encoding["input_ids"])
+    attended = (
+        _rows(encoding["attention_mask"])
+        if "attention_mask" in encoding
+        else [[1] * len(row) for row in ids]
+    )
+    found = []
+    for number, row in enumerate(ids):
+        word_ids = encoding.word_ids(number) if tokenizer.is_fast else None
+        pairs = zip(group(tokenizer, row, word_ids), attended[number], strict=True)
+        found.append([word if seen else None for word, seen in pairs])
+    return found
+
+
+def _rows(values: Any) -> list[list[int]]:
+    rows = values.tolist() if isinstance(values, Tensor) else values
+    return rows if not rows or isinstance(rows[0], (list, tuple)) else [rows]
 
 
 def _by_markers(tokenizer: Any, ids: Sequence[int], groups: Grouping) -> Grouping:

@@ -18,7 +18,7 @@ def test_only_safe_formats():
 
 
 def test_nothing_but_masks_is_close_to_neutral(demo):
-    tokenizer = demo.encoder.tokenizer
+    tokenizer = demo.tokenizer
     for length in (3, 10, 25):
         text = " ".join([tokenizer.mask_token] * length)
         assert max(demo(text).probabilities.values()) < 0.9
@@ -29,7 +29,7 @@ def test_accuracy_on_the_dev_sentences(demo, shared, masked):
     with (shared / "data/sst2/dev.tsv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     generator = torch.Generator().manual_seed(0)
-    tokenizer = demo.encoder.tokenizer
+    tokenizer = demo.tokenizer
     right = 0
     for start in range(0, len(rows), 109):
         batch = rows[start : start + 109]

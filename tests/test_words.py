@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from captum_sig.words import feature_mask, masks_of, spans, token_groups, word_groups, word_sums
+from captum_sig.words import (
+    encoding_groups,
+    feature_mask,
+    masks_of,
+    spans,
+    token_groups,
+    word_groups,
+    word_sums,
+)
 from tests.tiny_models import (
     SlowTokenizer,
     byte_level_tokenizer,
@@ -117,6 +125,20 @@ def test_positions_of_no_word_get_numbers_of_their_own():
     assert mask.dtype == torch.long
     assert [len(row.unique()) for row in mask] == [4, 5]
     assert mask[0, 1] == mask[0, 2]
+
+
+@pytest.mark.parametrize("tokenizer", [wordpiece_tokenizer(), SlowTokenizer()])
+@pytest.mark.parametrize("tensors", ["pt", None])
+def test_a_mask_from_what_a_tokenizer_gave(tokenizer, tensors):
+    encoding = tokenizer(["good movies", "bad"], padding=True, return_tensors=tensors)
+    groups = encoding_groups(tokenizer, encoding)
+    length = len(encoding["input_ids"][0])
+    assert groups[0][1] is not None
+    assert groups[0][2] == groups[0][3] is not None
+    assert [word is None for word in groups[1]] == [True, False] + [True] * (length - 2)
+    assert feature_mask(groups).shape == (2, length)
+    one = encoding_groups(tokenizer, tokenizer("good movies"), token_groups)
+    assert len({word for word in one[0] if word is not None}) == 3
 
 
 def test_word_sums():

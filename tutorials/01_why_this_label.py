@@ -19,7 +19,7 @@ weakest = min(explanation.words, key=lambda word: word.score)
 assert (explanation.label, strongest.word, weakest.word) == ("NEGATIVE", "thin", "superb")
 
 # %% A score is a difference of two logits, and nothing else: check one by hand.
-tokenizer, model = explainer.encoder.tokenizer, explainer.model
+tokenizer, model = explainer.tokenizer, explainer.model
 masked = explanation.text.replace("thin", tokenizer.mask_token)
 target = explainer.label_index(explanation.target)
 logits = [
