@@ -15,7 +15,7 @@ from tests.problems import PROBLEMS, D, L
 from tests.tiny_models import PAD, mask_baseline, random_ids, tiny
 
 EXACT = {"rtol": 0, "atol": 1e-10}
-close = functools.partial(torch.testing.assert_close, **EXACT)
+assert_exact = functools.partial(torch.testing.assert_close, **EXACT)
 WORDS = [[0], [1, 2], [3]]
 MASK = torch.tensor([[0, 1, 1, 2]])
 
@@ -42,13 +42,13 @@ class TestClosedForms:
     def test_sig(self, problem):
         x, b = random(3, L, D), random(3, L, D)
         integral = SequentialIntegratedGradients(problem.f).integrate(x, b, n_steps=4)
-        close(integral.attributions, problem.sig(x, b))
-        close(integral.word_delta, torch.zeros(3, L, dtype=torch.float64))
+        assert_exact(integral.attributions, problem.sig(x, b))
+        assert_exact(integral.word_delta, torch.zeros(3, L, dtype=torch.float64))
 
     def test_word_scores(self, problem):
         x, b = random(3, L, D), random(3, L, D)
         scores = SequentialIntegratedGradients(problem.f).attribute_words(x, b)
-        close(scores, problem.sig(x, b).sum(-1))
+        assert_exact(scores, problem.sig(x, b).sum(-1))
 
     def test_ig_agrees_where_the_model_is_additive_and_only_there(self, problem):
         x, b = random(3, L, D), random(3, L, D)
@@ -74,7 +74,7 @@ def test_input_level_equals_the_oracle(method, words):
     mask = None if len(words) == L else MASK
     sig = SequentialIntegratedGradients(f).attribute(x, b, n_steps=7, method=method,
                                                      feature_mask=mask)  # fmt: skip
-    close(sig, by_example(f, x, b, words, rule(method, 7)))
+    assert_exact(sig, by_example(f, x, b, words, rule(method, 7)))
 
 
 @pytest.mark.parametrize("internal_batch_size", [1, 3, 100, None])
@@ -94,18 +94,18 @@ def test_layer_level_equals_the_oracle(words, internal_batch_size):
     def f(embeddings: Tensor) -> Tensor:
         return bert.model(inputs_embeds=embeddings).logits[:, 1]
 
-    close(integral.attributions, by_example(f, x, b, words, rule("gausslegendre", 5)))
+    assert_exact(integral.attributions, by_example(f, x, b, words, rule("gausslegendre", 5)))
     exact = torch.cat([oracle.word_differences(f, x[i:][:1], b[i:][:1], words) for i in (0, 1)])
-    close(sig.attribute_words(ids, base, **options), exact)
+    assert_exact(sig.attribute_words(ids, base, **options), exact)
     first = mask == torch.arange(6)
     summed = torch.stack(
         [integral.attributions.sum(-1)[:, mask[0] == mask[0, p]].sum(1) for p in range(6)], 1
     )
-    close(integral.word_delta, summed - exact)
+    assert_exact(integral.word_delta, summed - exact)
     _, delta = sig.attribute(ids, base, n_steps=5, return_convergence_delta=True, **options)
-    close(delta, (integral.word_delta * first).sum(1))
+    assert_exact(delta, (integral.word_delta * first).sum(1))
     options.pop("internal_batch_size")
-    close(sig.compute_convergence_delta(integral.attributions, base, ids, **options), delta)
+    assert_exact(sig.compute_convergence_delta(integral.attributions, base, ids, **options), delta)
 
 
 def test_one_position_is_captums_layer_integrated_gradients():
@@ -124,7 +124,7 @@ def test_word_scores_are_the_integrals_limit():
     ids = random_ids(2, 7)
     sig = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)
     integral = sig.attribute(ids, mask_baseline(ids), target=0, n_steps=300).sum(-1)
-    close(sig.attribute_words(ids, mask_baseline(ids), target=0), integral)
+    assert_exact(sig.attribute_words(ids, mask_baseline(ids), target=0), integral)
 
 
 def test_sentence_level_completeness_is_not_claimed():
@@ -132,11 +132,11 @@ def test_sentence_level_completeness_is_not_claimed():
     x, b = random(2, L, D), random(2, L, D)
     sig = SequentialIntegratedGradients(PROBLEMS[2].f)
     attributions, delta = sig.attribute(x, b, n_steps=4, return_convergence_delta=True)
-    close(delta, torch.zeros_like(delta))
+    assert_exact(delta, torch.zeros_like(delta))
     captums = IntegratedGradients.compute_convergence_delta(sig, attributions, b, x)
     assert captums.abs().min() > 0.1
     shifted = sig.compute_convergence_delta(attributions + 1, b, x)
-    close(shifted, delta + L * D)
+    assert_exact(shifted, delta + L * D)
 
 
 def test_without_the_factor_the_attributions_are_mean_gradients():
@@ -144,8 +144,8 @@ def test_without_the_factor_the_attributions_are_mean_gradients():
     f = PROBLEMS[1].f
     local = SequentialIntegratedGradients(f, multiply_by_inputs=False).integrate(x, b, n_steps=3)
     whole = SequentialIntegratedGradients(f).integrate(x, b, n_steps=3)
-    close(local.attributions * (x - b), whole.attributions)
-    close(local.word_delta, whole.word_delta)
+    assert_exact(local.attributions * (x - b), whole.attributions)
+    assert_exact(local.word_delta, whole.word_delta)
 
 
 def test_unchanged_words_cost_nothing():
@@ -194,8 +194,10 @@ def test_additional_arguments_and_targets_follow_their_example():
             for i in range(4)
         ]
     )  # fmt: skip
-    close(sig.attribute(x, target=targets, additional_forward_args=arguments), alone)
-    close(sig.attribute(x, target=torch.tensor(targets), additional_forward_args=arguments), alone)
+    assert_exact(sig.attribute(x, target=targets, additional_forward_args=arguments), alone)
+    assert_exact(
+        sig.attribute(x, target=torch.tensor(targets), additional_forward_args=arguments), alone
+    )
     assert set(seen) == {((7,), "as it is")}
 
 
@@ -213,7 +215,7 @@ def test_targets_in_a_grid(target):
     found = SequentialIntegratedGradients(f).attribute(x, target=target)
     for i, (row, column) in enumerate(each):
         alone = SequentialIntegratedGradients(lambda x, r=row, c=column: f(x)[:, r, c])
-        close(found[i : i + 1], alone.attribute(x[i : i + 1]))
+        assert_exact(found[i : i + 1], alone.attribute(x[i : i + 1]))
 
 
 class TestTuples:
@@ -228,8 +230,8 @@ class TestTuples:
         found = SequentialIntegratedGradients(f).integrate((x, y))
         total = f(x, y)[:, None].expand(2, L)
         for scores in SequentialIntegratedGradients(f).attribute_words((x, y)):
-            close(scores, total)  # a word at zero makes the product zero
-        close(found.attributions[0].sum(-1) + found.attributions[1], total)
+            assert_exact(scores, total)  # a word at zero makes the product zero
+        assert_exact(found.attributions[0].sum(-1) + found.attributions[1], total)
         assert isinstance(found.word_delta, tuple)
 
     def test_other_lengths_have_words_of_their_own(self):
@@ -239,8 +241,8 @@ class TestTuples:
             return (x.prod(1) * y.prod(1)).sum(-1)
 
         scores = SequentialIntegratedGradients(f).attribute_words((x, y), (0.0, y))
-        close(scores[0], f(x, y)[:, None].expand(2, L))
-        close(scores[1], torch.zeros(2, 2).double())
+        assert_exact(scores[0], f(x, y)[:, None].expand(2, L))
+        assert_exact(scores[1], torch.zeros(2, 2).double())
 
     def test_a_mask_for_each_overrides(self):
         x, y = random(2, L, D), random(2, 2, D)
@@ -251,9 +253,9 @@ class TestTuples:
         masks = torch.tensor([[5, 6, 6, 8]]), torch.tensor([[8, 9]])
         left, right = SequentialIntegratedGradients(f).attribute_words((x, y), feature_mask=masks)
         both = x[:, 3].sum(-1) + y[:, 0].sum(-1)
-        close(left[:, 3], both)
-        close(right[:, 0], both)
-        close(left[:, 1], x[:, 1:3].sum((1, 2)))
+        assert_exact(left[:, 3], both)
+        assert_exact(right[:, 0], both)
+        assert_exact(left[:, 1], x[:, 1:3].sum((1, 2)))
 
     def test_dtypes_may_differ(self):
         x, y = random(2, L, D), torch.randn(2, L)
@@ -273,7 +275,7 @@ def test_words_may_have_any_numbers(numbers):
     x = random(6, L, D)
     sig = SequentialIntegratedGradients(PROBLEMS[2].f)
     found = sig.attribute_words(x, feature_mask=torch.tensor([numbers]))
-    close(found, sig.attribute_words(x, feature_mask=torch.tensor([[0, 1, 2, 2]])))
+    assert_exact(found, sig.attribute_words(x, feature_mask=torch.tensor([[0, 1, 2, 2]])))
 
 
 def test_a_number_as_baseline_keeps_its_digits():
@@ -287,8 +289,8 @@ def test_numpys_numbers_are_numbers():
     sig = SequentialIntegratedGradients(lambda x: x.prod(1))
     expected = sig.attribute(x, 0.5, target=[0, 1], n_steps=3)
     found = sig.attribute(x, np.float32(0.5), target=np.array([0, 1]), n_steps=np.int64(3))
-    close(found, expected)
-    close(sig.attribute(x, target=np.int64(1)), sig.attribute(x, target=torch.tensor([1])))
+    assert_exact(found, expected)
+    assert_exact(sig.attribute(x, target=np.int64(1)), sig.attribute(x, target=torch.tensor([1])))
 
 
 def test_no_example_at_all():
@@ -330,7 +332,7 @@ class TestLayers:
             sig.attribute(ids.repeat(2, 1), 0, target=0)  # position embeddings are (1, L, D)
         words, positions = sig.attribute(ids, mask_baseline(ids), target=0)
         one = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)
-        close(words, one.attribute(ids, mask_baseline(ids), target=0))
+        assert_exact(words, one.attribute(ids, mask_baseline(ids), target=0))
         assert (positions == 0).all()  # the baseline has the same positions
 
     def test_layer_input(self):
@@ -342,8 +344,8 @@ class TestLayers:
                                      attribute_to_layer_input=True,
                                      return_convergence_delta=True)  # fmt: skip
         inside = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)
-        close(found.sum(-1), inside.attribute_words(ids, mask_baseline(ids), target=0))
-        close(delta, torch.zeros(2).double())
+        assert_exact(found.sum(-1), inside.attribute_words(ids, mask_baseline(ids), target=0))
+        assert_exact(delta, torch.zeros(2).double())
 
     @pytest.mark.parametrize("as_vector", [False, True])
     def test_activations_as_baseline(self, as_vector):
@@ -360,7 +362,7 @@ class TestLayers:
             return bert.model(inputs_embeds=embeddings).logits[:, 1]
 
         words = [[p] for p in range(5)]
-        close(found, by_example(f, x, b, words, rule("gausslegendre", 5)))
+        assert_exact(found, by_example(f, x, b, words, rule("gausslegendre", 5)))
 
     def test_data_parallel_without_a_gpu_is_the_model(self):
         lstm = tiny("lstm")
@@ -368,7 +370,7 @@ class TestLayers:
         arguments = {"target": 1, "additional_forward_args": torch.ones_like(ids)}
         parallel = LayerSequentialIntegratedGradients(nn.DataParallel(lstm.model), lstm.embedding)
         plain = LayerSequentialIntegratedGradients(lstm.model, lstm.embedding)
-        close(parallel.attribute(ids, 4, **arguments), plain.attribute(ids, 4, **arguments))
+        assert_exact(parallel.attribute(ids, 4, **arguments), plain.attribute(ids, 4, **arguments))
 
     def test_grad_kwargs_reach_autograd(self):
         lstm = tiny("lstm")
@@ -376,7 +378,7 @@ class TestLayers:
         sig = LayerSequentialIntegratedGradients(lstm.logits, lstm.embedding)
         with pytest.raises(TypeError, match="no_such_keyword"):
             sig.attribute(ids, 4, target=1, grad_kwargs={"no_such_keyword": 1})
-        close(
+        assert_exact(
             sig.attribute(ids, 4, target=1, grad_kwargs={"retain_graph": True}),
             sig.attribute(ids, 4, target=1),
         )
