@@ -23,7 +23,7 @@ from captum_sig.function import (
     at_layer,
     layer_activations,
 )
-from captum_sig.layers import modules_in, warn_of_dropout
+from captum_sig.layers import modules_in
 from captum_sig.notices import warn
 from captum_sig.path import Moves, move_values, path_gradients
 from captum_sig.quadrature import rule
@@ -146,13 +146,11 @@ def input_problem(
             )
     points = tuple(x.detach() for x in points)
     n_examples = points[0].shape[0]
-    modules = modules_in(forward_func)
-    warn_of_dropout(modules)
     return Problem(
         function=RowFunction(
             forward=at_inputs(forward_func, additional_forward_args, n_examples),
             target=_checked_target(target, n_examples),
-            modules=modules,
+            modules=modules_in(forward_func),
         ),
         moves=Moves.between(points, _alike(baselines, points, "baselines"),
                             masks_of(feature_mask, points)),
@@ -207,14 +205,12 @@ def layer_problem(
         )
 
     n_examples = ids[0].shape[0]
-    modules = (*modules_in(forward_func), *(m for one in layers for m in one.modules()))
-    warn_of_dropout(modules)
     return Problem(
         function=RowFunction(
             forward=at_layer(forward_func, layers, ids, additional_forward_args, n_tensors,
                              device_ids, attribute_to_layer_input),
             target=_checked_target(target, n_examples),
-            modules=modules,
+            modules=(*modules_in(forward_func), *(m for one in layers for m in one.modules())),
             grad_kwargs=grad_kwargs or {},
         ),
         moves=Moves.between(points, _alike(at_baseline, points, "layer_baselines"),

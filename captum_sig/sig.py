@@ -19,6 +19,7 @@ from captum.log import log_usage
 from torch import Tensor
 
 from captum_sig._captum import BaselineType, TargetType
+from captum_sig.layers import warn_of_dropout
 from captum_sig.problem import Problem, SequentialIntegral, input_problem, layer_problem
 
 
@@ -152,8 +153,10 @@ class SequentialIntegratedGradients(IntegratedGradients):
         chunk: int | None = None,
         progress: bool = False,
     ) -> Problem:
-        return input_problem(self.forward_func, inputs, baselines, target,
-                             additional_forward_args, feature_mask, chunk, progress)  # fmt: skip
+        problem = input_problem(self.forward_func, inputs, baselines, target,
+                                additional_forward_args, feature_mask, chunk, progress)  # fmt: skip
+        warn_of_dropout(problem.function.modules)
+        return problem
 
 
 class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
@@ -286,8 +289,10 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         chunk: int | None = None,
         progress: bool = False,
     ) -> Problem:
-        return layer_problem(
+        problem = layer_problem(
             self.forward_func, self.layer, self.device_ids, inputs, baselines, layer_baselines,
             target, additional_forward_args, attribute_to_layer_input, grad_kwargs, feature_mask,
             chunk, progress
         )  # fmt: skip
+        warn_of_dropout(problem.function.modules)
+        return problem

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from captum_sig.encoding import Batch, Encoder, padded_to, token_limit
 from captum_sig.function import HOOKED
-from captum_sig.layers import word_embedding
+from captum_sig.layers import warn_of_dropout, word_embedding
 from captum_sig.notices import warn
 from captum_sig.path import NotFiniteError
 from captum_sig.problem import layer_problem
@@ -136,6 +136,7 @@ class TextClassificationExplainer:
         if getattr(self.model.config, "pad_token_id", 0) is None:  # it refuses batches, then
             batch_size = internal_batch_size = 1
             warn("the model's config has no pad_token_id, so rows go one by one: set it if you can")
+        warn_of_dropout(self.model.modules())
         results: dict[int, WordAttribution] = {}
         device = next(itertools.chain(self.layer.parameters(), self.model.parameters())).device
         for batch in self.encoder.batches(several, batch_size, truncation, device):

@@ -302,6 +302,18 @@ def test_half_precision():
     assert 0 < worst < 0.1 * max(map(abs, expected.scores))
 
 
+@pytest.mark.parametrize("method", ["sig", "ig"])
+def test_train_mode_is_warned_of_once_for_all_batches(method):
+    explainer = TextClassificationExplainer(bert().train(), wordpiece_tokenizer())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = explainer(TEXTS, method=method, batch_size=1, n_steps=2)
+    assert [str(w.message)[:25] for w in caught] == ["the model is in train mod"]
+    assert caught[0].filename == __file__
+    assert explainer.model.training
+    assert len(found) == len(TEXTS)
+
+
 def test_multi_label_probabilities_are_sigmoids():
     explainer = TextClassificationExplainer(
         bert(problem_type="multi_label_classification"), wordpiece_tokenizer()
