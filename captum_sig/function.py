@@ -87,7 +87,7 @@ class RowFunction:
             hint = (
                 "no target says which to explain: pass target="
                 if self.target is None
-                else (f"target {self.target!r} leaves shape {tuple(selected.shape)}")
+                else f"target {self.target!r} leaves shape {tuple(selected.shape)}"
             )
             raise ValueError(
                 f"F must give one value per row, but for {n_rows} rows the model's output has "

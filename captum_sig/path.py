@@ -8,7 +8,7 @@ Only they cost anything.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from captum_sig.quadrature import Rule
 Result = TypeVar("Result")
 
 UNMOVED = -1  # in `Moves.move_of`: no move concerns this position
-NOTHING = -2  # in `Moves.rows`: the row of the unchanged input
+NOTHING = -2  # as a row's move: the row of the unchanged input
 
 # Bytes of moving activations in a chunk when the caller sets no `internal_batch_size`.
 CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
@@ -77,7 +77,11 @@ class Moves:
         """P, the number of moves."""
         return len(self.example)
 
-    def moved(self, example: Tensor, move: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def moved(
+        self,
+        example: Tensor,  # (R,)
+        move: Tensor,  # (R,), or NOTHING
+    ) -> list[tuple[Tensor, Tensor]]:
         """Per tensor, the (row, position) pairs that each row's move concerns."""
         return [
             (of[example] == move[:, None]).nonzero(as_tuple=True)  # type: ignore[misc]
@@ -87,14 +91,12 @@ class Moves:
     def rows(
         self,
         example: Tensor,  # (R,)
-        move: Tensor,  # (R,), or NOTHING
+        moved: Sequence[tuple[Tensor, Tensor]],  # as from the method of this name
         alpha: Tensor,  # (R,) in [0, 1]
     ) -> Tensors:
-        """The input x with the positions of one move at b + α (x − b); new tensors, (R, Lₜ, …)."""
+        """The input x with the moved positions at b + α (x − b); new tensors, (R, Lₜ, …)."""
         rows = []
-        for x, b, (row, position) in zip(
-            self.points, self.baselines, self.moved(example, move), strict=True
-        ):
+        for x, b, (row, position) in zip(self.points, self.baselines, moved, strict=True):
             whole = x[example]
             at = example[row], position
             step = alpha[row].to(x.dtype).view(-1, *[1] * (x.dim() - 2))
@@ -118,7 +120,7 @@ class Moves:
         return totals[:-1]
 
     def name(self, number: int) -> str:
-        """For errors: the example, the word and its positions."""
+        """For errors: the word and its positions."""
         if number == NOTHING:
             return "the unchanged input"
         positions = [(of == number).nonzero()[:, 1].tolist() for of in self.move_of]
@@ -140,7 +142,8 @@ def move_values(
 
     def evaluate(rows: slice) -> Tensor:
         at = example[rows], move[rows]
-        values = function.values(moves.rows(*at, torch.zeros_like(at[0])), example[rows])
+        ends = moves.rows(at[0], moves.moved(*at), torch.zeros_like(at[0]))
+        values = function.values(ends, at[0])
         _require_finite("output", values.isfinite(), moves, *at)
         return values
 
@@ -172,9 +175,10 @@ def path_gradients(
         number = torch.arange(rows.start, rows.stop, device=device)
         move, node = number // len(nodes), number % len(nodes)
         example = moves.example[move]
-        grads = function.gradients(moves.rows(example, move, nodes[node]), example)
+        moved = moves.moved(example, move)
+        grads = function.gradients(moves.rows(example, moved, nodes[node]), example)
         parts = []
-        for grad, (row, position) in zip(grads, moves.moved(example, move), strict=True):
+        for grad, (row, position) in zip(grads, moved, strict=True):
             part = grad[row, position]
             finite = part.isfinite().flatten(1).all(1) if part.dim() > 1 else part.isfinite()
             _require_finite("gradient", finite, moves, example[row], move[row])

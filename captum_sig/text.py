@@ -197,9 +197,10 @@ class TextClassificationExplainer:
             scores, deltas = METHODS[method](question)
         else:
             scores, deltas = torch.zeros(batch.ids.shape), [0.0] * len(batch.texts)
-        for number, row in enumerate(torch.cat([logits.to(scores.device), scores], 1)):
-            if not row.isfinite().all():
-                raise NotFiniteError("output", number, "the unchanged input or a word of it")
+        finite = torch.cat([logits.to(scores.device), scores], 1).isfinite().all(1)
+        if not finite.all():
+            bad = int((~finite).nonzero()[0])
+            raise NotFiniteError("output", bad, "the unchanged input or a word of it")
         return [
             self._result(batch, number, method, int(targets[number]), row, scores[number], delta)
             for number, (row, delta) in enumerate(zip(logits, deltas, strict=True))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ Grouping = list[int | None]
 
 # How a piece shows whether it starts a word or goes on with one.
 STARTS = ("▁", "Ġ")  # sentencepiece, byte-level BPE
-CONTINUES = "##"  # WordPiece
+CONTINUES = ("##",)  # WordPiece
 NEWLINES = {"<0x0A>", "\n", "Ċ"}  # as pieces, where no marker stands for a new line
 
 
@@ -93,15 +94,10 @@ def _rows(values: Any) -> list[list[int]]:
 
 def _by_markers(tokenizer: Any, ids: Sequence[int], groups: Grouping) -> Grouping:
     pieces = tokenizer.convert_ids_to_tokens(list(ids))
-    vocabulary = tokenizer.get_vocab()
-    n_starts = sum(piece.startswith(STARTS) for piece in vocabulary)
-    n_continues = sum(piece.startswith(CONTINUES) for piece in vocabulary)
-    if n_starts == n_continues == 0:
+    marked = _marked(tokenizer)
+    if marked is None:
         return groups
-    if n_starts >= n_continues:  # the other sign may stand for itself, as in "##" of Markdown
-        starts = [piece.startswith(STARTS) for piece in pieces]
-    else:
-        starts = [not piece.startswith(CONTINUES) for piece in pieces]
+    starts = [piece.startswith(marked) == (marked is STARTS) for piece in pieces]
     words: Grouping = []
     current: int | None = None
     for position, (group, start, piece) in enumerate(zip(groups, starts, pieces, strict=True)):
@@ -113,6 +109,25 @@ def _by_markers(tokenizer: Any, ids: Sequence[int], groups: Grouping) -> Groupin
         if piece in NEWLINES:
             current = None
     return words
+
+
+_MARKED: WeakKeyDictionary[Any, tuple[str, ...] | None] = WeakKeyDictionary()
+
+
+def _marked(tokenizer: Any) -> tuple[str, ...] | None:
+    """What the tokenizer marks: starts of words, continuations, or (None) neither.
+
+    The majority of its pieces decides, as the other sign may stand for itself ("##" of Markdown).
+    Counting takes as long as explaining a short text, so it is done once for a tokenizer.
+    """
+    if tokenizer not in _MARKED:
+        pieces = tokenizer.get_vocab()
+        counts = {
+            marks: sum(piece.startswith(marks) for piece in pieces) for marks in (STARTS, CONTINUES)
+        }
+        most = max(counts, key=counts.__getitem__)
+        _MARKED[tokenizer] = most if counts[most] else None
+    return _MARKED[tokenizer]
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,6 @@ def spans(
     Without a fast tokenizer's offsets the word is searched in the text, and its start and end are
     None if it does not stand there as the tokenizer spells it.
     """
-    lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)  # offsets must hold
     positions: dict[int, list[int]] = {}
     for position, word in enumerate(groups):
         if word is not None:
@@ -150,9 +164,9 @@ def spans(
             end = max(offsets[position][1] for position in members)
         else:
             pieces = tokenizer.convert_ids_to_tokens([ids[position] for position in members])
-            spelt = tokenizer.convert_tokens_to_string(pieces).replace(f" {CONTINUES}", "")
-            spelt = spelt.removeprefix(CONTINUES).strip()
-            start = lower.find(spelt.lower(), cursor)
+            spelt = tokenizer.convert_tokens_to_string(pieces)
+            spelt = spelt.replace(" ##", "").removeprefix("##").strip()
+            start = _lower(text).find(spelt.lower(), cursor)
             if start < 0:
                 found.append(Span(members[0], spelt, None, None))
                 continue
@@ -163,6 +177,11 @@ def spans(
             end = start + len(bare)
         found.append(Span(members[0], text[start:end], start, end))
     return found
+
+
+def _lower(text: str) -> str:
+    """Lower case in which every character stays where it was."""
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
 
 def feature_mask(groups: Sequence[Grouping]) -> Tensor:
