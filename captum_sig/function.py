@@ -31,7 +31,26 @@ from captum_sig.layers import rnns_can_go_backward
 Tensors = tuple[Tensor, ...]
 Forward = Callable[[Tensors, Tensor], object]  # (rows, example of each row) → model output
 
-HOOKED = threading.RLock()  # held while hooks stand in a model: threads must not meet the others'
+HOOKED = threading.RLock()  # held while a model is not as it was found: threads must not meet it
+
+
+@contextmanager
+def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """While open, the modules' weights need no gradient, so that nothing is kept to compute it."""
+    with HOOKED:
+        weights = [
+            weight
+            for module in modules
+            for weight in module.parameters(recurse=False)
+            if weight.requires_grad and not weight.is_inference()  # those could not be set back
+        ]
+        try:
+            for weight in weights:
+                weight.requires_grad_(False)
+            yield
+        finally:
+            for weight in weights:
+                weight.requires_grad_(True)
 
 
 @dataclass(frozen=True)
@@ -48,9 +67,9 @@ class RowFunction:
         with torch.no_grad():
             return _at_least_float32(self._outputs(rows, example))
 
-    def gradients(self, rows: Tensors, example: Tensor) -> Tensors:
-        """∇F of each row, shaped as the rows."""
-        with torch.enable_grad(), rnns_can_go_backward(self.modules):
+    def gradients(self, rows: Tensors, example: Tensor) -> tuple[Tensor, Tensors]:
+        """F of each row, (R,), in the model's dtype, and ∇F, shaped as the rows."""
+        with torch.enable_grad(), frozen(self.modules), rnns_can_go_backward(self.modules):
             leaves = tuple(row.requires_grad_() for row in rows)
             outputs = self._outputs(leaves, example)
             if not outputs.requires_grad:
@@ -62,7 +81,7 @@ class RowFunction:
             grads = torch.autograd.grad(
                 outputs, leaves, torch.ones_like(outputs), **self.grad_kwargs
             )
-        return tuple(
+        return outputs.detach(), tuple(
             torch.zeros_like(leaf) if grad is None else grad.detach()
             for leaf, grad in zip(leaves, grads, strict=True)
         )

@@ -8,24 +8,18 @@ Only they cost anything.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from captum_sig.chunks import Chunks
 from captum_sig.function import RowFunction, Tensors
 from captum_sig.quadrature import Rule
 
-Result = TypeVar("Result")
-
 UNMOVED = -1  # in `Moves.move_of`: no move concerns this position
 NOTHING = -2  # as a row's move: the row of the unchanged input
-
-# Bytes of moving activations in a chunk when the caller sets no `internal_batch_size`.
-CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
-
 
 class NotFiniteError(FloatingPointError):
     """The model gave a value or gradient that is not finite; names the example and the word."""
@@ -46,7 +40,7 @@ class Moves:
     points: Tensors  # x, each (B, Lₜ, …)
     baselines: Tensors  # b, as x
     move_of: Tensors  # (B, Lₜ): number of the move that a position belongs to, or UNMOVED
-    example: Tensor  # (P,): example of each move
+    example: Tensor  # (P,): example of each move, ascending
     word: Tensor  # (P,): its number in the feature mask
 
     @classmethod
@@ -99,8 +93,10 @@ class Moves:
         for x, b, (row, position) in zip(self.points, self.baselines, moved, strict=True):
             whole = x[example]
             at = example[row], position
-            step = alpha[row].to(x.dtype).view(-1, *[1] * (x.dim() - 2))
-            whole[row, position] = b[at] + step * (x[at] - b[at])
+            wide = torch.promote_types(x.dtype, torch.float32)  # or α itself would be rounded
+            start, end = b[at].to(wide), x[at].to(wide)
+            step = like(alpha[row].to(wide), start) * (end - start)
+            whole[row, position] = (start + step).to(x.dtype)
             rows.append(whole)
         return tuple(rows)
 
@@ -119,6 +115,13 @@ class Moves:
             totals.index_add_(0, number.flatten(), per_position.flatten().to(widest))
         return totals[:-1]
 
+    def zeros(self) -> Tensors:
+        """Zeros shaped as the points, in float32 at least."""
+        return tuple(
+            torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+            for x in self.points
+        )
+
     def name(self, number: int) -> str:
         """For errors: the word and its positions."""
         if number == NOTHING:
@@ -128,9 +131,17 @@ class Moves:
         return f"word {int(self.word[number])} (positions {shown})"
 
 
-def move_values(
-    function: RowFunction, moves: Moves, chunk: int | None, progress: bool
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Averages:
+    """The average gradient along each move's path, and what it took."""
+
+    gradients: Tensors  # shaped as the points, in float32 at least; zero where nothing moves
+    drops: Tensor  # (P,): F(x) − F(x̄ʷ)
+    n_evaluations: Tensor  # (P,): nodes; of α = 1 a row may be shared by an example's words
+    converged: Tensor  # (P,): False where a tolerance was asked for and not met
+
+
+def move_values(function: RowFunction, moves: Moves, chunks: Chunks) -> tuple[Tensor, Tensor]:
     """F(x) and F(x̄ʷ) by forward passes alone.
 
     Returns:
@@ -144,27 +155,43 @@ def move_values(
         at = example[rows], move[rows]
         ends = moves.rows(at[0], moves.moved(*at), torch.zeros_like(at[0]))
         values = function.values(ends, at[0])
-        _require_finite("output", values.isfinite(), moves, *at)
+        require_finite("output", values.isfinite(), moves, *at)
         return values
 
-    values = [value for _, value in in_chunks(evaluate, len(example), moves, chunk, progress)]
+    values = [value for _, value in chunks(evaluate, len(example))]
     if not values:
         return (none := torch.zeros(0, device=example.device)), none
     whole, at_baseline = torch.cat(values).to(example.device).split([len(examples), len(moves)])
     return whole[torch.searchsorted(examples, moves.example)], at_baseline
 
 
-def path_gradients(
-    function: RowFunction, moves: Moves, rule: Rule, chunk: int | None, progress: bool
-) -> Tensors:
-    """∫₀¹ ∇_w F(x̄ʷ + α (x − x̄ʷ)) dα at the positions of every move; zero elsewhere.
+def move_gradients(
+    function: RowFunction,
+    moves: Moves,
+    move: Tensor,  # (R,)
+    alpha: Tensor,  # (R,)
+) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
+    """F and ∇F at x̄ʷ + α (x − x̄ʷ), in one pass.
 
     Returns:
-        tensors shaped as the points, in float32 at least.
+        F (R,), and per tensor the gradients (K, …) at the positions that the moves concern, with
+        the row (K,) and the position (K,) of each; rows ascend.
     """
-    totals = tuple(
-        torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in moves.points
-    )
+    example = moves.example[move]
+    moved = moves.moved(example, move)
+    values, grads = function.gradients(moves.rows(example, moved, alpha), example)
+    parts = []
+    for grad, (row, position) in zip(grads, moved, strict=True):
+        part = grad[row, position]
+        require_finite("gradient", all_finite(part), moves, example[row], move[row])
+        parts.append((part, row, position))
+    return values, parts
+
+
+def by_rule(function: RowFunction, moves: Moves, chunks: Chunks, rule: Rule) -> Averages:
+    """∫₀¹ ∇_w F(x̄ʷ + α (x − x̄ʷ)) dα of every move at the same nodes."""
+    whole, at_baseline = move_values(function, moves, chunks)
+    totals = moves.zeros()
     device = moves.example.device
     nodes, weights = (
         torch.tensor(values, dtype=totals[0].dtype, device=device)
@@ -174,65 +201,35 @@ def path_gradients(
     def evaluate(rows: slice) -> list[tuple[tuple[Tensor, Tensor], Tensor]]:
         number = torch.arange(rows.start, rows.stop, device=device)
         move, node = number // len(nodes), number % len(nodes)
-        example = moves.example[move]
-        moved = moves.moved(example, move)
-        grads = function.gradients(moves.rows(example, moved, nodes[node]), example)
-        parts = []
-        for grad, (row, position) in zip(grads, moved, strict=True):
-            part = grad[row, position]
-            finite = part.isfinite().flatten(1).all(1) if part.dim() > 1 else part.isfinite()
-            _require_finite("gradient", finite, moves, example[row], move[row])
-            weight = weights[node[row]].view(-1, *[1] * (part.dim() - 1))
-            parts.append(((example[row], position), part * weight))
-        return parts
+        _, parts = move_gradients(function, moves, move, nodes[node])
+        return [
+            ((moves.example[move[row]], position), part * like(weights[node[row]], part))
+            for part, row, position in parts
+        ]
 
-    for _, parts in in_chunks(evaluate, len(moves) * len(nodes), moves, chunk, progress):
+    for _, parts in chunks(evaluate, len(moves) * len(nodes)):
         for total, (where, part) in zip(totals, parts, strict=True):
             total.index_put_(where, part.to(total.dtype), accumulate=True)
-    return totals
+    return Averages(
+        gradients=totals,
+        drops=whole - at_baseline,
+        n_evaluations=torch.full_like(moves.example, len(nodes)),
+        converged=torch.ones_like(moves.example, dtype=torch.bool),
+    )
 
 
-def in_chunks(
-    evaluate: Callable[[slice], Result],
-    n_rows: int,
-    moves: Moves,
-    chunk: int | None,
-    progress: bool,
-) -> Iterator[tuple[slice, Result]]:
-    """Evaluate rows 0 … n_rows − 1 in order, at most `chunk` at a time.
-
-    When a device runs out of memory the chunk is halved and tried again, down to one row.
-    """
-    from tqdm import tqdm
-
-    size = max(1, min(chunk or default_chunk(moves.points), n_rows))
-    start = 0
-    with tqdm(total=n_rows, unit="row", disable=not progress) as bar:
-        while start < n_rows:
-            rows = slice(start, min(start + size, n_rows))
-            try:
-                result = evaluate(rows)
-            except torch.cuda.OutOfMemoryError:
-                if size == 1:
-                    raise
-                size //= 2
-            else:
-                yield rows, result
-                bar.update(rows.stop - start)
-                start = rows.stop
-                continue
-            torch.cuda.empty_cache()  # after the except clause: the traceback held the tensors
+def like(per_row: Tensor, rows: Tensor) -> Tensor:
+    """(K,) shaped so that it multiplies (K, …)."""
+    return per_row.view(-1, *[1] * (rows.dim() - 1))
 
 
-def default_chunk(points: Tensors) -> int:
-    """Rows in a chunk such that their activations stay within `CHUNK_BYTES`."""
-    n_examples = max(1, points[0].shape[0])
-    per_row = sum(x.numel() * x.element_size() // n_examples for x in points)
-    budget = CHUNK_BYTES.get(points[0].device.type, CHUNK_BYTES["cuda"])
-    return max(1, budget // max(1, per_row))
+def all_finite(rows: Tensor) -> Tensor:
+    """(K, …) → (K,)."""
+    return rows.isfinite().flatten(1).all(1) if rows.dim() > 1 else rows.isfinite()
 
 
-def _require_finite(what: str, finite: Tensor, moves: Moves, example: Tensor, move: Tensor) -> None:
+def require_finite(what: str, finite: Tensor, moves: Moves, example: Tensor, move: Tensor) -> None:
+    """Raise `NotFiniteError` for the first row that is not."""
     if finite.all():
         return
     bad = int((~finite).nonzero()[0])

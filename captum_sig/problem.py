@@ -6,6 +6,8 @@ make one from their arguments (`input_problem`, `layer_problem`) and ask it for 
 
 from __future__ import annotations
 
+import functools
+import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, ModuleOrModuleList, TargetType, format_outputs
+from captum_sig.arguments import alike, checked_target, flat, input_tensors
+from captum_sig.chunks import Chunks
 from captum_sig.function import (
     RowFunction,
     Tensors,
@@ -25,8 +29,9 @@ from captum_sig.function import (
 )
 from captum_sig.layers import modules_in
 from captum_sig.notices import warn
-from captum_sig.path import Moves, move_values, path_gradients
+from captum_sig.path import Averages, Moves, by_rule, move_values
 from captum_sig.quadrature import rule
+from captum_sig.refinement import to_tolerance
 from captum_sig.words import masks_of
 
 
@@ -36,14 +41,51 @@ class SequentialIntegral:
 
     `attributions` is (B, L, …), in float32 at least. The others are (B, L), and every position of
     a word carries its word's value: `word_delta` is Σ_j SIG_wj − (F(x) − F(x̄ʷ)), the quadrature's
-    measured error in units of F; `n_evaluations` counts gradients, 0 where nothing differs;
-    `converged` is False only for words that stopped short of a tolerance that was asked for.
+    measured error in units of F; `n_evaluations` counts gradients, 0 where nothing differs (with a
+    tolerance, the one at the input is computed once for all words of the example); `converged` is
+    False only for words that stopped short of a tolerance that was asked for.
     """
 
     attributions: Any
     word_delta: Any
     n_evaluations: Any
     converged: Any
+
+
+Integrate = Callable[[RowFunction, Moves, Chunks], Averages]
+
+
+class Default(int):
+    """A default that can be told from the same number given by a caller."""
+
+
+N_STEPS = Default(50)  # Captum's
+MOST_NODES = 129  # of a word with a tolerance, if the caller gives no `n_steps`
+FEWEST_NODES = 9  # to see a path's error at all
+
+
+def quadrature(method: str, n_steps: int, tolerance: float | None) -> Integrate:
+    """How Captum's arguments, and a tolerance, say to integrate.
+
+    Raises:
+        ValueError: if they do not fit together.
+    """
+    if tolerance is None:
+        return functools.partial(by_rule, rule=rule(method, n_steps))
+    if not isinstance(tolerance, numbers.Real) or not 0 < tolerance < math.inf:
+        raise ValueError(f"tolerance must be a positive number, got {tolerance!r}")
+    if method != "gausslegendre":
+        raise ValueError(
+            f"a tolerance chooses its own nodes: leave method {method!r} out, or the tolerance"
+        )
+    rule(method, n_steps)  # refuses what is no number of steps
+    most = MOST_NODES if isinstance(n_steps, Default) else int(n_steps)
+    if most < FEWEST_NODES:
+        raise ValueError(
+            f"with a tolerance n_steps is the most evaluations of a word, at least {FEWEST_NODES}; "
+            f"got {n_steps}"
+        )
+    return functools.partial(to_tolerance, tolerance=float(tolerance), most=most)
 
 
 @contextmanager
@@ -73,7 +115,8 @@ class Problem:
     @plain_tensors()
     def values(self) -> tuple[Tensor, Tensor]:
         """F(x) and F(x̄ʷ) of every move, (P,) each."""
-        return move_values(self.function, self.moves, self.chunk, self.progress)
+        with self._chunks() as chunks:
+            return move_values(self.function, self.moves, chunks)
 
     def word_scores(self) -> Any:
         """Exact Σ_j SIG_wj = F(x) − F(x̄ʷ), (B, L) in the caller's container."""
@@ -81,40 +124,40 @@ class Problem:
 
     @plain_tensors()
     def integral(
-        self, n_steps: int, method: str, multiply_by_inputs: bool
+        self, integrate: Integrate, multiply_by_inputs: bool
     ) -> tuple[SequentialIntegral, Tensor]:
         """SIG by quadrature, and its convergence delta (B,): the word deltas summed."""
-        nodes = rule(method, n_steps)
-        drops = self._drops()
-        gradients = path_gradients(self.function, self.moves, nodes, self.chunk, self.progress)
+        with self._chunks() as chunks:
+            found = integrate(self.function, self.moves, chunks)
         products = tuple(
             gradient * (x.to(gradient.dtype) - b.to(gradient.dtype))
             for gradient, x, b in zip(
-                gradients, self.moves.points, self.moves.baselines, strict=True
+                found.gradients, self.moves.points, self.moves.baselines, strict=True
             )
         )
-        delta = self.moves.sums(products) - drops
-        used = torch.full_like(self.moves.example, len(nodes.nodes))
+        delta = self.moves.sums(products) - found.drops
+        stopped_short = self.moves.spread(~found.converged)
         result = SequentialIntegral(
-            attributions=self.contain(products if multiply_by_inputs else gradients),
+            attributions=self.contain(products if multiply_by_inputs else found.gradients),
             word_delta=self.contain(self.moves.spread(delta)),
-            n_evaluations=self.contain(self.moves.spread(used)),
-            converged=self.contain(
-                tuple(torch.ones_like(of, dtype=torch.bool) for of in self.moves.move_of)
-            ),
+            n_evaluations=self.contain(self.moves.spread(found.n_evaluations)),
+            converged=self.contain(tuple(~short for short in stopped_short)),
         )
         return result, self._per_example(delta)
 
     @plain_tensors()
     def convergence_delta(self, attributions: Any) -> Tensor:
         """Σ_w [Σ_j A_wj − (F(x) − F(x̄ʷ))] of attributions A that the caller holds, (B,)."""
-        tensors = _flat(attributions)
+        tensors = flat(attributions)
         shapes = [tuple(tensor.shape) for tensor in tensors]
         wanted = [tuple(x.shape) for x in self.moves.points]
         if shapes != wanted:
             raise ValueError(f"attributions have shapes {shapes}; wanted {wanted}")
         total = sum(tensor.flatten(1).sum(1) for tensor in tensors)
         return total - self._per_example(self._drops())
+
+    def _chunks(self) -> Chunks:
+        return Chunks(self.moves.points, self.chunk, self.progress)
 
     def _drops(self) -> Tensor:
         whole, at_baseline = self.values()
@@ -137,7 +180,7 @@ def input_problem(
     progress: bool,
 ) -> Problem:
     """The model's own inputs move."""
-    points = _input_tensors(inputs)
+    points = input_tensors(inputs)
     for x in points:
         if not x.is_floating_point():
             raise TypeError(
@@ -149,10 +192,10 @@ def input_problem(
     return Problem(
         function=RowFunction(
             forward=at_inputs(forward_func, additional_forward_args, n_examples),
-            target=_checked_target(target, n_examples),
+            target=checked_target(target, n_examples),
             modules=modules_in(forward_func),
         ),
-        moves=Moves.between(points, _alike(baselines, points, "baselines"),
+        moves=Moves.between(points, alike(baselines, points, "baselines"),
                             masks_of(feature_mask, points)),
         contain=lambda tensors: tensors if isinstance(inputs, tuple) else tensors[0],
         chunk=chunk,
@@ -177,7 +220,7 @@ def layer_problem(
     progress: bool,
 ) -> Problem:
     """The outputs (or inputs) of one or several layers move."""
-    ids = _input_tensors(inputs)
+    ids = input_tensors(inputs)
     layers: list[nn.Module] = layer if isinstance(layer, list) else [layer]
     if device_ids is None:
         device_ids = getattr(forward_func, "device_ids", None)
@@ -189,9 +232,9 @@ def layer_problem(
 
     nested = activations(ids)
     n_tensors = [len(of_layer) for of_layer in nested]
-    points = _flat(nested)
+    points = flat(nested)
     if layer_baselines is None:
-        at_baseline = _flat(activations(_alike(baselines, ids, "baselines")))
+        at_baseline = flat(activations(alike(baselines, ids, "baselines")))
     elif baselines is None:
         at_baseline = layer_baselines
     else:
@@ -209,77 +252,13 @@ def layer_problem(
         function=RowFunction(
             forward=at_layer(forward_func, layers, ids, additional_forward_args, n_tensors,
                              device_ids, attribute_to_layer_input),
-            target=_checked_target(target, n_examples),
+            target=checked_target(target, n_examples),
             modules=(*modules_in(forward_func), *(m for one in layers for m in one.modules())),
             grad_kwargs=grad_kwargs or {},
         ),
-        moves=Moves.between(points, _alike(at_baseline, points, "layer_baselines"),
+        moves=Moves.between(points, alike(at_baseline, points, "layer_baselines"),
                             masks_of(feature_mask, points)),
         contain=contain,
         chunk=chunk,
         progress=progress,
     )  # fmt: skip
-
-
-def _input_tensors(inputs: Tensor | Tensors) -> Tensors:
-    tensors = inputs if isinstance(inputs, tuple) else (inputs,)
-    for x in tensors:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"inputs must be tensors or a tuple of them, got {type(x).__name__}")
-        if x.dim() < 2 or x.shape[0] != tensors[0].shape[0]:
-            raise ValueError(
-                f"inputs have shapes {[tuple(t.shape) for t in tensors]}; "
-                "wanted (B, L, …) with the same B for all"
-            )
-    return tensors
-
-
-def _alike(given: Any, points: Tensors, name: str) -> Tensors:
-    """Baselines in all of Captum's forms → one tensor for each point, of its shape and dtype."""
-    values = _flat(given) if isinstance(given, (tuple, list)) else (given,) * len(points)
-    if len(values) != len(points) or (isinstance(given, Tensor) and len(points) > 1):
-        raise ValueError(
-            f"{name} must be one number, or a tuple with one entry for each of the "
-            f"{len(points)} tensors that move"
-        )
-    return tuple(_like(0 if v is None else v, x, name) for v, x in zip(values, points, strict=True))
-
-
-def _like(value: Any, x: Tensor, name: str) -> Tensor:
-    if not isinstance(value, (Tensor, numbers.Real)):
-        raise TypeError(f"{name} must be numbers or tensors, got {type(value).__name__}")
-    if isinstance(value, Tensor):
-        tensor = value.detach().to(x.device)
-    else:  # a number keeps the digits that the point's dtype can hold
-        exact = torch.long if isinstance(value, numbers.Integral) else torch.float64
-        tensor = torch.tensor(value, dtype=exact).to(x.device)
-    fits = tensor.shape in (torch.Size(), x.shape[2:], x.shape, (1, *x.shape[1:]))
-    if not fits or (tensor.is_floating_point() and not x.is_floating_point()):
-        advice = "" if x.is_floating_point() else " (activations go to layer_baselines)"
-        raise ValueError(
-            f"{name} has shape {tuple(tensor.shape)} and {tensor.dtype}; wanted one number or "
-            f"{tuple(x.shape)} or {(1, *x.shape[1:])} of {x.dtype}{advice}"
-        )
-    return tensor.to(x.dtype).expand(x.shape)
-
-
-def _checked_target(target: Any, n_examples: int) -> TargetType:
-    """Whole numbers of any type become int; lists and tensors need one entry for each example."""
-    if hasattr(target, "tolist") and not isinstance(target, Tensor):  # NumPy's arrays and numbers
-        target = target.tolist()
-    if isinstance(target, Tensor) and target.numel() == 1 and not target.is_floating_point():
-        return int(target)
-    several = isinstance(target, list) or (isinstance(target, Tensor) and target.dim() > 0)
-    if several and len(target) != n_examples:
-        raise ValueError(
-            f"target has {len(target)} entries; wanted one index, or one for each of the "
-            f"{n_examples} examples"
-        )
-    return target
-
-
-def _flat(nested: Any) -> Tensors:
-    """Tensors out of Captum's containers: a tensor, a tuple, a list of both."""
-    if isinstance(nested, (tuple, list)):
-        return tuple(tensor for part in nested for tensor in _flat(part))
-    return (nested,)
