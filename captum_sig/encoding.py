@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from captum_sig.words import (
 
 LEVELS: dict[str, Callable[..., Grouping]] = {"word": word_groups, "token": token_groups}
 
+PADDED = 1.25  # at most; more rows in a pass gain less than padding costs
 ROOM_FOR_ANY_TEXT = 10**9  # tokenizers without a limit name a number beyond this
 
 
@@ -71,8 +71,9 @@ class Encoder:
     ) -> Iterator[Batch]:
         """The texts by length, at most `batch_size` in a batch; texts without a token alone.
 
-        Only texts of equal length share a batch if the tokenizer has no pad token, or pads at the
-        left, where most models would number the words' positions otherwise.
+        Texts share a batch if the longest is at most `PADDED` times as long as the shortest. They
+        must be equally long if the tokenizer has no pad token, or pads at the left, where most
+        models would number the words' positions otherwise.
 
         Raises:
             ValueError: if a text is too long and may not be truncated.
@@ -85,14 +86,14 @@ class Encoder:
         lengths = [len(ids) for ids in encoded]
         self._check_lengths(lengths, truncation)
         pads = self.tokenizer.pad_token_id is not None and self.tokenizer.padding_side == "right"
-        order = sorted(range(len(texts)), key=lambda number: lengths[number])
-        for _, alike in itertools.groupby(
-            order, key=lambda number: lengths[number] > 0 if pads else lengths[number]
-        ):
-            numbers = list(alike)
-            for start in range(0, len(numbers), batch_size):
-                some = numbers[start : start + batch_size]
+        some: list[int] = []
+        for number in sorted(range(len(texts)), key=lambda number: lengths[number]):
+            longest = lengths[some[0]] * (PADDED if pads else 1) if some else 0
+            if some and (len(some) == batch_size or lengths[number] > longest):
                 yield self._encode(some, [texts[number] for number in some], pads, device)
+                some = []
+            some.append(number)
+        yield self._encode(some, [texts[number] for number in some], pads, device)
 
     def _encode(
         self, numbers: list[int], texts: list[str], pads: bool, device: torch.device

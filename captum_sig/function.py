@@ -160,17 +160,20 @@ def layer_activations(
     additional: object,
     device_ids: list[int] | None,
     attribute_to_layer_input: bool,
+    received: dict[nn.Module, Any] | None = None,
 ) -> list[Tensors]:
     """What each layer gives (or receives) for the inputs, detached.
+
+    `received` is filled with the positional arguments that each layer was called with.
 
     Raises:
         ValueError: if a layer did not run, or gave anything but (B, L, …) floating tensors.
     """
     wanted = f"wanted floating activations ({inputs[0].shape[0]}, L, D)"
-    ran: set[nn.Module] = set()
+    ran: dict[nn.Module, Any] = {} if received is None else received
 
     def look(module: nn.Module, args: Any, output: Any = None) -> None:
-        ran.add(module)
+        ran[module] = args
         given = args if attribute_to_layer_input else output
         tensors = given if isinstance(given, (tuple, list)) else (given,)
         if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
@@ -188,7 +191,7 @@ def layer_activations(
                 attribute_to_layer_input=attribute_to_layer_input,
             )
         except (AssertionError, KeyError):  # Captum's own words for a layer that did not run
-            _require_all_ran(layers, ran)
+            _require_all_ran(layers, set(ran))
             raise
     for tensor in (tensor for of_layer in activations for tensor in of_layer):
         shape = tuple(tensor.shape)

@@ -21,6 +21,7 @@ from captum_sig._captum import BaselineType, ModuleOrModuleList, TargetType, for
 from captum_sig.arguments import alike, checked_target, flat, input_tensors
 from captum_sig.chunks import Chunks
 from captum_sig.function import (
+    HOOKED,
     RowFunction,
     Tensors,
     at_inputs,
@@ -225,16 +226,22 @@ def layer_problem(
     if device_ids is None:
         device_ids = getattr(forward_func, "device_ids", None)
 
-    def activations(of: Tensors) -> list[Tensors]:
-        return layer_activations(
-            forward_func, layers, of, additional_forward_args, device_ids, attribute_to_layer_input
-        )
-
-    nested = activations(ids)
+    read = functools.partial(
+        layer_activations, forward_func, layers, additional=additional_forward_args,
+        device_ids=device_ids, attribute_to_layer_input=attribute_to_layer_input,
+    )  # fmt: skip
+    received: dict[nn.Module, Any] = {}
+    nested = read(ids, received=received)
     n_tensors = [len(of_layer) for of_layer in nested]
     points = flat(nested)
+    at_baseline: Any
     if layer_baselines is None:
-        at_baseline = flat(activations(alike(baselines, ids, "baselines")))
+        base = alike(baselines, ids, "baselines")
+        if not attribute_to_layer_input and _looks_up(layer, received, ids):
+            with HOOKED:  # another thread's hook may stand in the layer
+                at_baseline = (layer(base[0]),)  # no need of the whole model to look ids up
+        else:
+            at_baseline = flat(read(base))
     elif baselines is None:
         at_baseline = layer_baselines
     else:
@@ -262,3 +269,11 @@ def layer_problem(
         chunk=chunk,
         progress=progress,
     )  # fmt: skip
+
+
+def _looks_up(layer: Any, received: Mapping[nn.Module, Any], ids: Tensors) -> bool:
+    """Whether the layer is an embedding that was called with the ids as they are."""
+    if not isinstance(layer, nn.Embedding) or len(ids) != 1 or len(received[layer]) != 1:
+        return False
+    (fed,) = received[layer]
+    return fed.device == ids[0].device and torch.equal(fed, ids[0])

@@ -412,3 +412,25 @@ class TestLayers:
         captums = LayerIntegratedGradients(roberta.logits, roberta.embedding)
         wrong = captums.attribute(ids, base, target=0, n_steps=200, return_convergence_delta=True)
         assert wrong[1].abs().max() > 1e-3
+
+
+def test_baseline_ids_are_looked_up_without_the_model_only_where_it_does_the_same():
+    model = tiny("bert")
+    ids = random_ids(2, 6)
+    passes = []
+
+    def plain(ids: Tensor) -> Tensor:
+        passes.append(len(ids))
+        return model.logits(ids)
+
+    def changing(ids: Tensor) -> Tensor:
+        passes.append(len(ids))
+        return model.logits(torch.where(ids > 40, ids - 1, ids))
+
+    for forward, reads in [(plain, [2]), (changing, [2, 2])]:
+        passes.clear()
+        sig = LayerSequentialIntegratedGradients(forward, model.embedding)
+        found = sig.attribute_words(ids, 50, target=1, internal_batch_size=1)
+        assert passes == reads + [1] * (2 + 2 * 6)
+        base = model.embedding(torch.tensor(50 if forward is plain else 49))
+        assert_exact(found, sig.attribute_words(ids, target=1, layer_baselines=base))
