@@ -96,6 +96,28 @@ def explain(
             _fail(str(error))
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def bench(context: typer.Context) -> None:
+    """Compare speed, accuracy and memory with other implementations (needs a checkout)."""
+    import importlib
+
+    roots = [Path.cwd(), Path(__file__).parents[1]]
+    root = next((one for one in roots if (one / "tests/benchmarks/__main__.py").is_file()), None)
+    if root is None:
+        _fail(
+            "the benchmark is no part of the installed package: run this in a checkout of the "
+            "project, where tests/benchmarks is"
+        )
+    sys.path.insert(0, str(root))
+    try:
+        importlib.import_module("tests.benchmarks.__main__").main(context.args)
+    finally:
+        sys.path.remove(str(root))
+
+
 def _explainer(model: str | None, baseline: str, level: str):  # type: ignore[no-untyped-def]
     from transformers.utils import logging
 

@@ -26,6 +26,7 @@ from transformers import (
 
 from captum_sig import TextClassificationExplainer, WordAttribution
 from captum_sig.demo_model import PATH
+from captum_sig.encoding import PADDED
 from tests.tiny_models import (
     MASK,
     SlowTokenizer,
@@ -149,6 +150,15 @@ def gpt2(pad: int | None) -> nn.Module:
 
 class TestDecoders:
     """Tokenizers without mask or pad token, models that pool at the last token."""
+
+    def test_little_padding(self):
+        explainer = TextClassificationExplainer(bert(), wordpiece_tokenizer())
+        texts = ["bad " * count for count in (30, 1, 8, 9, 10, 2, 31, 20, 30)]
+        batches = list(explainer.encoder.batches(texts, 3, True, torch.device("cpu")))
+        assert sorted(number for batch in batches for number in batch.numbers) == list(range(9))
+        assert max(len(batch.texts) for batch in batches) == 3
+        for batch in batches:
+            assert batch.others["attention_mask"].sum(1).min() * PADDED >= batch.ids.shape[1]
 
     def test_without_pad_token_only_equal_lengths_share_a_batch(self):
         with pytest.warns(UserWarning, match="no mask token: its unk token"):

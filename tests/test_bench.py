@@ -1,0 +1,99 @@
+"""The benchmark command measures what it says; how fast it was is nobody's test."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from captum_sig.cli import app
+from tests.benchmarks import growth, measure, methods, reference, subjects
+
+SMALL = ["--shape", "tiny", "--sentences", "2", "--few", "1", "--lengths", "12", "24",
+         "--batches", "1", "2", "--words", "4"]  # fmt: skip
+
+
+@pytest.fixture
+def subject() -> subjects.Subject:
+    return subjects.of_shape("tiny", 2, 0, "cpu", torch.float32, False)
+
+
+@pytest.mark.filterwarnings("ignore:.*words did not reach tolerance")
+def test_the_command_writes_what_it_prints(tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        result = CliRunner().invoke(app, ["bench", *SMALL, "--output", str(tmp_path)])
+    finally:
+        torch.set_num_threads(threads)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    assert found["machine"]["torch"] == torch.__version__
+    compare = found["compare"]
+    exact, fixed = compare["exact words"], compare["n_steps=50"]
+    words = exact["error_words"]["n"]
+    assert exact["rows"] == {"forward": words + 2 + 2, "backward": 0}  # W, F(x), and x is read
+    assert (exact["sentences"], fixed["sentences"]) == (2, 1)
+    assert fixed["rows"]["backward"] == 50 * fixed["error_features"]["n"]
+    assert fixed["error_features"]["worst"] < 1e-3
+    assert "error_words" not in compare["Captum LayerIG, n_steps=50"]
+    assert f"{exact['seconds'] / 2:.3f}" in result.output
+    assert found["length"]["lengths"] == [12, 24]
+
+
+def test_help_tells_how_to_get_the_peers():
+    result = CliRunner().invoke(app, ["bench", "--help"])
+    assert result.exit_code == 0
+    assert "pip download --no-deps" in result.output
+
+
+def test_outside_a_checkout_it_says_where_to_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("captum_sig.cli.__file__", str(tmp_path / "captum_sig" / "cli.py"))
+    result = CliRunner().invoke(app, ["bench"])
+    assert result.exit_code == 2
+    assert "run this in a checkout" in result.output
+
+
+def test_the_reference_is_converged_and_kept(subject, tmp_path):
+    ids = subject.sentences[0]
+    found = reference.reference(subject, ids, 1, tmp_path)
+    model = subject.model.double()
+    fine = methods.LayerSequentialIntegratedGradients(
+        lambda ids: model(input_ids=ids).logits, model.get_input_embeddings()
+    ).integrate(ids, subject.base(ids), target=1, n_steps=300)
+    scale = fine.attributions.norm(dim=-1).max()
+    assert (found.features - fine.attributions).norm(dim=-1).max() < 1e-5 * scale
+    assert (found.words - fine.attributions.sum(-1)).abs().max() < 1e-6 * scale
+    (kept,) = tmp_path.glob("*.pt")
+    torch.save({"features": found.features + 1, "words": found.words}, kept)
+    subject.model.float()
+    again = reference.reference(subject, ids, 1, tmp_path)
+    assert torch.equal(again.features, found.features + 1)
+
+
+def test_rows_and_operations_are_counted(subject):
+    ids = torch.tensor([[1, 5, 6, 2]])
+    with measure.rows_through(subject.model) as rows:
+        subject.logits(ids).sum().backward()
+        with torch.no_grad():
+            subject.logits(ids.expand(3, -1))
+    assert rows == measure.Rows(forward=4, backward=1)
+    a = torch.randn(8, 16)
+    assert measure.flops(lambda: a @ a.T) == 2 * 8 * 16 * 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
+def test_peak_memory_is_what_was_held_at_once():
+    def hold() -> None:
+        for _ in range(3):
+            torch.ones(50 * 2**18)  # 50 MiB, one after the other
+
+    assert measure.peak_mib(hold, torch.device("cpu")) == pytest.approx(50, abs=15)
+
+
+def test_the_exponent_is_the_slope():
+    sizes = [16, 32, 64]
+    assert growth.exponent(sizes, [3 * size**1.7 for size in sizes]) == pytest.approx(1.7)
+    assert math.isclose(growth.exponent([1, 10], [5, 5]), 0, abs_tol=1e-12)
