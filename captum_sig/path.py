@@ -93,7 +93,7 @@ class Moves:
         for x, b, (row, position) in zip(self.points, self.baselines, moved, strict=True):
             whole = x[example]
             at = example[row], position
-            wide = torch.promote_types(x.dtype, torch.float32)  # or α itself would be rounded
+            wide = at_least_float32(x.dtype)  # or α itself would be rounded
             start, end = b[at].to(wide), x[at].to(wide)
             step = like(alpha[row].to(wide), start) * (end - start)
             whole[row, position] = (start + step).to(x.dtype)
@@ -117,10 +117,7 @@ class Moves:
 
     def zeros(self) -> Tensors:
         """Zeros shaped as the points, in float32 at least."""
-        return tuple(
-            torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
-            for x in self.points
-        )
+        return tuple(torch.zeros_like(x, dtype=at_least_float32(x.dtype)) for x in self.points)
 
     def name(self, number: int) -> str:
         """For errors: the word and its positions."""
@@ -180,6 +177,7 @@ def move_gradients(
     example = moves.example[move]
     moved = moves.moved(example, move)
     values, grads = function.gradients(moves.rows(example, moved, alpha), example)
+    require_finite("output", values.isfinite(), moves, example, move)
     parts = []
     for grad, (row, position) in zip(grads, moved, strict=True):
         part = grad[row, position]
@@ -221,6 +219,11 @@ def by_rule(function: RowFunction, moves: Moves, chunks: Chunks, rule: Rule) -> 
 def like(per_row: Tensor, rows: Tensor) -> Tensor:
     """(K,) shaped so that it multiplies (K, …)."""
     return per_row.view(-1, *[1] * (rows.dim() - 1))
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to add up in."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def all_finite(rows: Tensor) -> Tensor:

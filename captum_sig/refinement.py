@@ -25,7 +25,15 @@ from captum_sig.adaptive import (
 from captum_sig.chunks import Chunks
 from captum_sig.function import RowFunction
 from captum_sig.notices import warn
-from captum_sig.path import Averages, Moves, all_finite, move_gradients, require_finite
+from captum_sig.path import (
+    NOTHING,
+    Averages,
+    Moves,
+    all_finite,
+    at_least_float32,
+    move_gradients,
+    require_finite,
+)
 
 Ints = NDArray[np.int64]
 Part = tuple[Tensor, Tensor, Tensor]  # gradients (K, …), the row and the slot of each
@@ -72,7 +80,7 @@ class Samples:
         self.move = move_of[self.where]  # (S,)
         self.slot_at = torch.full_like(move_of, -1)  # (B, L)
         self.slot_at[self.where] = torch.arange(len(self.move), device=x.device)
-        dtype = torch.promote_types(x.dtype, torch.float32)
+        dtype = at_least_float32(x.dtype)
         self.step = _flat(x[self.where].to(dtype) - b[self.where].to(dtype))  # (S, D)
         self.average = torch.zeros_like(self.step)
         self.stored = self.step.new_empty(0, self.step.shape[1], dtype=x.dtype)
@@ -94,7 +102,8 @@ class Paths:
         """Nothing is known yet."""
         n_moves = len(moves)
         self.moves, self.most = moves, most
-        self.dtype = functools.reduce(torch.promote_types, (z.dtype for z in moves.zeros()))
+        dtypes = (at_least_float32(x.dtype) for x in moves.points)
+        self.dtype = functools.reduce(torch.promote_types, dtypes)
         self.example: Ints = moves.example.cpu().numpy()
         self.count = np.zeros(n_moves, np.int64)
         self.nodes, self.values, self.slopes = np.full((3, n_moves, most), np.nan)
@@ -116,6 +125,8 @@ class Paths:
             at = examples[rows]
             first = ends[rows.start] - n_words[rows.start]
             values, grads = function.gradients(tuple(x[at] for x in self.moves.points), at)
+            nothing = torch.full_like(at, NOTHING)
+            require_finite("output", values.isfinite(), self.moves, at, nothing)
             parts = []
             for grad, samples in zip(grads, self.samples, strict=True):
                 slot = torch.isin(samples.where[0], at).nonzero()[:, 0]

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from captum_sig.cli import app
-from tests.benchmarks import growth, measure, methods, reference, subjects
+from tests.benchmarks import growth, measure, methods, reference, schemes, subjects
 
 SMALL = ["--shape", "tiny", "--sentences", "2", "--few", "1", "--lengths", "12", "24",
          "--batches", "1", "2", "--words", "4"]  # fmt: skip
@@ -97,3 +97,16 @@ def test_the_exponent_is_the_slope():
     sizes = [16, 32, 64]
     assert growth.exponent(sizes, [3 * size**1.7 for size in sizes]) == pytest.approx(1.7)
     assert math.isclose(growth.exponent([1, 10], [5, 5]), 0, abs_tol=1e-12)
+
+
+def test_the_schemes_refine_as_the_package_does(subject):
+    ids = subject.sentences[0]
+    words = schemes.paths(schemes.measure(subject))[: int((ids != subject.base(ids)).sum())]
+    sig = methods.LayerSequentialIntegratedGradients(subject.logits, subject.embedding)
+    found = sig.integrate(ids, subject.base(ids), target=subject.target(ids), tolerance=0.1)
+    used = found.n_evaluations[found.n_evaluations > 0].tolist()
+    assert [schemes.refining(word, 0.1)[0] for word in words] == used
+    for scheme in schemes.SCHEMES.values():
+        nodes, integral = scheme(words[0], 0.01)
+        assert 3 <= nodes <= 129
+        assert abs(integral - words[0].integral).max() < 0.01 * words[0].scale

@@ -57,11 +57,12 @@ def on_embeddings(bert):
     return sig, embeddings, bert.embedding(mask_baseline(ids)).detach()
 
 
+@pytest.mark.parametrize("how", [{"n_steps": 3}, {"tolerance": 1e-2}], ids=str)
 @pytest.mark.parametrize("kind", ["smoothgrad", "smoothgrad_sq", "vargrad"])
-def test_noise_tunnel(on_embeddings, kind):
+def test_noise_tunnel(on_embeddings, kind, how):
     sig, embeddings, base = on_embeddings
     mask = torch.tensor([[0, 1, 1, 2, 3]])
-    options = {"target": 1, "baselines": base, "n_steps": 3, "feature_mask": mask}
+    options = {"target": 1, "baselines": base, "feature_mask": mask, **how}
     tunnel = NoiseTunnel(sig)
     noise = {"nt_type": kind, "nt_samples": 4, "stdevs": 0.01}
     found, delta = tunnel.attribute(embeddings, return_convergence_delta=True, **noise, **options)
@@ -123,7 +124,8 @@ def causal_models():
 
 @pytest.mark.parametrize("which", [0, 1], ids=["gpt2", "llama"])
 @pytest.mark.parametrize("skip", [None, [0, 83]], ids=["all", "skip_tokens"])
-def test_llm_gradient_attribution(which, skip):
+@pytest.mark.parametrize("how", [{"n_steps": 64}, {"tolerance": 1e-3}], ids=str)
+def test_llm_gradient_attribution(which, skip, how):
     model = causal_models()[which].eval()
     with torch.no_grad():
         for weight in model.parameters():
@@ -135,7 +137,7 @@ def test_llm_gradient_attribution(which, skip):
     attribution = LLMGradientAttribution(
         LayerSequentialIntegratedGradients(model, embedding), tokenizer
     )
-    result = attribution.attribute(inputs, target=target, n_steps=64)
+    result = attribution.attribute(inputs, target=target, **how)
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     target_ids = tokenizer(target, return_tensors="pt").input_ids
     kept = [p for p, i in enumerate(ids[0].tolist()) if i not in (skip or [])]

@@ -142,6 +142,16 @@ def test_nothing_to_attribute(explainer, text, method):
     assert explainer([]) == []
 
 
+def test_little_padding():
+    explainer = TextClassificationExplainer(bert(), wordpiece_tokenizer())
+    texts = ["bad " * count for count in (30, 1, 8, 9, 10, 2, 31, 20, 30)]
+    batches = list(explainer.encoder.batches(texts, 3, True, torch.device("cpu")))
+    assert sorted(number for batch in batches for number in batch.numbers) == list(range(9))
+    assert max(len(batch.texts) for batch in batches) == 3
+    for batch in batches:
+        assert batch.others["attention_mask"].sum(1).min() * PADDED >= batch.ids.shape[1]
+
+
 def gpt2(pad: int | None) -> nn.Module:
     config = GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=40,
                         pad_token_id=pad, bos_token_id=0, eos_token_id=0)  # fmt: skip
@@ -150,15 +160,6 @@ def gpt2(pad: int | None) -> nn.Module:
 
 class TestDecoders:
     """Tokenizers without mask or pad token, models that pool at the last token."""
-
-    def test_little_padding(self):
-        explainer = TextClassificationExplainer(bert(), wordpiece_tokenizer())
-        texts = ["bad " * count for count in (30, 1, 8, 9, 10, 2, 31, 20, 30)]
-        batches = list(explainer.encoder.batches(texts, 3, True, torch.device("cpu")))
-        assert sorted(number for batch in batches for number in batch.numbers) == list(range(9))
-        assert max(len(batch.texts) for batch in batches) == 3
-        for batch in batches:
-            assert batch.others["attention_mask"].sum(1).min() * PADDED >= batch.ids.shape[1]
 
     def test_without_pad_token_only_equal_lengths_share_a_batch(self):
         with pytest.warns(UserWarning, match="no mask token: its unk token"):
@@ -175,7 +176,9 @@ class TestDecoders:
     def test_padded_batch(self):
         tokenizer = unsplit_tokenizer()
         explainer = TextClassificationExplainer(gpt2(2), tokenizer, baseline="unk")
-        texts = ["the good movies", "good"]
+        texts = ["the good good good movies", "good good good movies"]
+        (batch,) = explainer.encoder.batches(texts, 2, True, torch.device("cpu"))
+        assert (batch.others["attention_mask"] == 0).any()
         for found, text in zip(explainer(texts), texts, strict=True):
             assert found.scores == pytest.approx(explainer(text).scores, abs=1e-10)
 

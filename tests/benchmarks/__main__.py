@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="chooses the sentences")
     add("--device", default="cpu")
     add("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    add("--compile", action="store_true", help="torch.compile the model")
+    add("--compile", action="store_true", help="torch.compile the model's blocks")
     add("--parts", nargs="+", choices=PARTS, default=PARTS)
     add("--lengths", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512])
     add("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16])

@@ -109,7 +109,8 @@ def machine(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
-        cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        info = Path("/proc/cpuinfo")
+        cpu = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
         hardware = f"{cpu.group(1) if cpu else platform.machine()}, {torch.get_num_threads()} cores"
     return {
         "machine": hardware,

@@ -26,7 +26,7 @@ def show(results: dict[str, Any], console: Console) -> None:
 
 def _comparison(compare: dict[str, dict[str, Any]]) -> Table:
     table = Table(title="same model, same sentences; errors relative to the largest word")
-    for heading in ["method", "sent.", "s / sent.", "tint takes", "forward", "backward",
+    for heading in ["method", "sent.", "s / sent.", "tint takes ×", "forward", "backward",
                     "words worst", "p99", "features worst", "p99", "share of rate"]:  # fmt: skip
         table.add_column(heading, justify="left" if heading == "method" else "right")
     for name, of in compare.items():
@@ -36,7 +36,7 @@ def _comparison(compare: dict[str, dict[str, Any]]) -> Table:
             name,
             str(of["sentences"]),
             f"{of['seconds'] / of['sentences']:.3f}",
-            _number(of.get("faster_than_tint", {}).get("all"), ".2f") + " ×",
+            _number(of.get("faster_than_tint", {}).get("all"), ".2f"),
             str(forward),
             str(of["rows"]["backward"]),
             *(_number(error.get(key), ".1e") for error in errors for key in ("worst", "p99")),

@@ -26,7 +26,6 @@ class Subject:
     """A classifier and what to ask it."""
 
     model: nn.Module
-    run: Callable[..., Any]  # the model, compiled or not
     sentences: list[Tensor]  # (1, L) each
     base: Callable[[Tensor], Tensor]  # ids → baseline ids
 
@@ -42,11 +41,11 @@ class Subject:
 
     def logits(self, ids: Tensor) -> Tensor:
         """(B, L) ids → (B, C)."""
-        return self.run(input_ids=ids).logits
+        return self.model(input_ids=ids).logits
 
     def logits_of_embeddings(self, rows: Tensor) -> Tensor:
         """(B, L, D) word embeddings → (B, C)."""
-        return self.run(inputs_embeds=rows).logits
+        return self.model(inputs_embeds=rows).logits
 
     def target(self, ids: Tensor) -> int:
         """The predicted class."""
@@ -74,7 +73,7 @@ def from_folder(
     texts = [rows[i]["sentence"] for i in order]
     ids = [tokenizer(text, return_tensors="pt")["input_ids"].to(device) for text in texts]
     return Subject(
-        *_ready(model, device, compiled), ids, lambda ids: baselines.mask(tokenizer, ids)
+        _ready(model, device, compiled), ids, lambda ids: baselines.mask(tokenizer, ids)
     )
 
 
@@ -101,9 +100,13 @@ def of_shape(
     def base(ids: Tensor) -> Tensor:
         return torch.where(torch.isin(ids, special.to(ids.device)), ids, 3)
 
-    return Subject(*_ready(model, device, compiled), sentences, base)
+    return Subject(_ready(model, device, compiled), sentences, base)
 
 
-def _ready(model: nn.Module, device: str, compiled: bool) -> tuple[nn.Module, Callable[..., Any]]:
-    model = model.eval().to(device)
-    return model, torch.compile(model, dynamic=True) if compiled else model
+def _ready(model: nn.Module, device: str, compiled: bool) -> nn.Module:
+    """The model, if wished with its repeated blocks compiled: hooks see what is around them."""
+    if compiled:
+        lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+        for block in max(lists, key=len):
+            block.compile(dynamic=True)
+    return model.eval().to(device)
