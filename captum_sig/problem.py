@@ -7,9 +7,10 @@ make one from their arguments (`input_problem`, `layer_problem`) and ask it for 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import numbers
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -238,21 +239,13 @@ def layer_problem(
     if layer_baselines is None:
         base = alike(baselines, ids, "baselines")
         if not attribute_to_layer_input and _looks_up(layer, received, ids):
-            with HOOKED:  # another thread's hook may stand in the layer
-                at_baseline = (layer(base[0]),)  # no need of the whole model to look ids up
+            at_baseline = _look_up(layer, base[0])  # no need of the whole model
         else:
             at_baseline = flat(read(base))
     elif baselines is None:
         at_baseline = layer_baselines
     else:
         raise ValueError("give either baselines (inputs) or layer_baselines (activations)")
-
-    def contain(tensors: Tensors) -> Any:
-        remaining = iter(tensors)
-        return format_outputs(
-            isinstance(layer, list),
-            [tuple(next(remaining) for _ in range(count)) for count in n_tensors],
-        )
 
     n_examples = ids[0].shape[0]
     return Problem(
@@ -265,10 +258,21 @@ def layer_problem(
         ),
         moves=Moves.between(points, alike(at_baseline, points, "layer_baselines"),
                             masks_of(feature_mask, points)),
-        contain=contain,
+        contain=functools.partial(_by_layer, isinstance(layer, list), n_tensors),
         chunk=chunk,
         progress=progress,
     )  # fmt: skip
+
+
+def _by_layer(several: bool, n_tensors: Sequence[int], tensors: Tensors) -> Any:
+    """All layers' tensors in Captum's containers."""
+    remaining = iter(tensors)
+    return format_outputs(several, [tuple(itertools.islice(remaining, n)) for n in n_tensors])
+
+
+def _look_up(layer: nn.Module, ids: Tensor) -> Tensor:
+    with HOOKED:  # another thread's hook may stand in the layer
+        return layer(ids)
 
 
 def _looks_up(layer: Any, received: Mapping[nn.Module, Any], ids: Tensors) -> bool:
