@@ -138,13 +138,18 @@ class Averages:
     converged: Tensor  # (P,): False where a tolerance was asked for and not met
 
 
-def move_values(function: RowFunction, moves: Moves, chunks: Chunks) -> tuple[Tensor, Tensor]:
+def move_values(
+    function: RowFunction,
+    moves: Moves,
+    chunks: Chunks,
+    whole: Tensor | None,  # (B,): F(x) where it is known
+) -> tuple[Tensor, Tensor]:
     """F(x) and F(x̄ʷ) by forward passes alone.
 
     Returns:
         (P,) F(x) of each move's example, and (P,) F with that move at its baseline.
     """
-    examples = moves.example.unique()
+    examples = moves.example.unique() if whole is None else moves.example[:0]
     example = torch.cat([examples, moves.example])
     move = torch.cat([torch.full_like(examples, NOTHING), torch.arange(len(moves)).to(examples)])
 
@@ -158,8 +163,13 @@ def move_values(function: RowFunction, moves: Moves, chunks: Chunks) -> tuple[Te
     values = [value for _, value in chunks(evaluate, len(example))]
     if not values:
         return (none := torch.zeros(0, device=example.device)), none
-    whole, at_baseline = torch.cat(values).to(example.device).split([len(examples), len(moves)])
-    return whole[torch.searchsorted(examples, moves.example)], at_baseline
+    found, at_baseline = torch.cat(values).to(example.device).split([len(examples), len(moves)])
+    if whole is None:
+        return found[torch.searchsorted(examples, moves.example)], at_baseline
+    at_input = whole.to(found)[moves.example]
+    nothing = torch.full_like(moves.example, NOTHING)
+    require_finite("output", at_input.isfinite(), moves, moves.example, nothing)
+    return at_input, at_baseline
 
 
 def move_gradients(
@@ -186,9 +196,11 @@ def move_gradients(
     return values, parts
 
 
-def by_rule(function: RowFunction, moves: Moves, chunks: Chunks, rule: Rule) -> Averages:
+def by_rule(
+    function: RowFunction, moves: Moves, chunks: Chunks, whole: Tensor | None, rule: Rule
+) -> Averages:
     """∫₀¹ ∇_w F(x̄ʷ + α (x − x̄ʷ)) dα of every move at the same nodes."""
-    whole, at_baseline = move_values(function, moves, chunks)
+    at_input, at_baseline = move_values(function, moves, chunks, whole)
     totals = moves.zeros()
     device = moves.example.device
     nodes, weights = (
@@ -210,7 +222,7 @@ def by_rule(function: RowFunction, moves: Moves, chunks: Chunks, rule: Rule) -> 
             total.index_put_(where, part.to(total.dtype), accumulate=True)
     return Averages(
         gradients=totals,
-        drops=whole - at_baseline,
+        drops=at_input - at_baseline,
         n_evaluations=torch.full_like(moves.example, len(nodes)),
         converged=torch.ones_like(moves.example, dtype=torch.bool),
     )

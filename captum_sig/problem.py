@@ -21,14 +21,8 @@ from torch import Tensor, nn
 from captum_sig._captum import BaselineType, ModuleOrModuleList, TargetType, format_outputs
 from captum_sig.arguments import alike, checked_target, flat, input_tensors
 from captum_sig.chunks import Chunks
-from captum_sig.function import (
-    HOOKED,
-    RowFunction,
-    Tensors,
-    at_inputs,
-    at_layer,
-    layer_activations,
-)
+from captum_sig.function import HOOKED, RowFunction, Tensors, at_inputs
+from captum_sig.hooks import at_layer, read_layers
 from captum_sig.layers import modules_in
 from captum_sig.notices import warn
 from captum_sig.path import Averages, Moves, by_rule, move_values
@@ -54,7 +48,7 @@ class SequentialIntegral:
     converged: Any
 
 
-Integrate = Callable[[RowFunction, Moves, Chunks], Averages]
+Integrate = Callable[[RowFunction, Moves, Chunks, Tensor | None], Averages]
 
 
 class Default(int):
@@ -106,6 +100,7 @@ class Problem:
     contain: Callable[[Tensors], Any]
     chunk: int | None
     progress: bool
+    whole: Tensor | None = None  # (B,): F(x), where reading the layer has shown it
 
     def __post_init__(self) -> None:
         """Check the chunk and say what the caller would not expect."""
@@ -118,7 +113,7 @@ class Problem:
     def values(self) -> tuple[Tensor, Tensor]:
         """F(x) and F(x̄ʷ) of every move, (P,) each."""
         with self._chunks() as chunks:
-            return move_values(self.function, self.moves, chunks)
+            return move_values(self.function, self.moves, chunks, self.whole)
 
     def word_scores(self) -> Any:
         """Exact Σ_j SIG_wj = F(x) − F(x̄ʷ), (B, L) in the caller's container."""
@@ -130,7 +125,7 @@ class Problem:
     ) -> tuple[SequentialIntegral, Tensor]:
         """SIG by quadrature, and its convergence delta (B,): the word deltas summed."""
         with self._chunks() as chunks:
-            found = integrate(self.function, self.moves, chunks)
+            found = integrate(self.function, self.moves, chunks, self.whole)
         products = tuple(
             gradient * (x.to(gradient.dtype) - b.to(gradient.dtype))
             for gradient, x, b in zip(
@@ -228,34 +223,35 @@ def layer_problem(
         device_ids = getattr(forward_func, "device_ids", None)
 
     read = functools.partial(
-        layer_activations, forward_func, layers, additional=additional_forward_args,
+        read_layers, forward_func, layers, additional=additional_forward_args,
         device_ids=device_ids, attribute_to_layer_input=attribute_to_layer_input,
     )  # fmt: skip
-    received: dict[nn.Module, Any] = {}
-    nested = read(ids, received=received)
-    n_tensors = [len(of_layer) for of_layer in nested]
-    points = flat(nested)
+    reading = read(ids)
+    n_tensors = [len(of_layer) for of_layer in reading.activations]
+    points = flat(reading.activations)
     at_baseline: Any
     if layer_baselines is None:
         base = alike(baselines, ids, "baselines")
-        if not attribute_to_layer_input and _looks_up(layer, received, ids):
+        if not attribute_to_layer_input and _looks_up(layer, reading.received, ids):
             at_baseline = _look_up(layer, base[0])  # no need of the whole model
         else:
-            at_baseline = flat(read(base))
+            at_baseline = flat(read(base).activations)
     elif baselines is None:
         at_baseline = layer_baselines
     else:
         raise ValueError("give either baselines (inputs) or layer_baselines (activations)")
 
     n_examples = ids[0].shape[0]
+    function = RowFunction(
+        forward=at_layer(forward_func, layers, ids, additional_forward_args, n_tensors,
+                         device_ids, attribute_to_layer_input),
+        target=checked_target(target, n_examples),
+        modules=(*modules_in(forward_func), *(m for one in layers for m in one.modules())),
+        grad_kwargs=grad_kwargs or {},
+    )  # fmt: skip
     return Problem(
-        function=RowFunction(
-            forward=at_layer(forward_func, layers, ids, additional_forward_args, n_tensors,
-                             device_ids, attribute_to_layer_input),
-            target=checked_target(target, n_examples),
-            modules=(*modules_in(forward_func), *(m for one in layers for m in one.modules())),
-            grad_kwargs=grad_kwargs or {},
-        ),
+        function=function,
+        whole=function.explained(reading.output, torch.arange(n_examples)),
         moves=Moves.between(points, alike(at_baseline, points, "layer_baselines"),
                             masks_of(feature_mask, points)),
         contain=functools.partial(_by_layer, isinstance(layer, list), n_tensors),

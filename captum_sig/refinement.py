@@ -42,11 +42,17 @@ BLOCK = 2**23  # numbers of stored gradients that are weighed at a time
 
 
 def to_tolerance(
-    function: RowFunction, moves: Moves, chunks: Chunks, tolerance: float, most: int
+    function: RowFunction,
+    moves: Moves,
+    chunks: Chunks,
+    whole: Tensor | None,
+    tolerance: float,
+    most: int,
 ) -> Averages:
     """∫₀¹ ∇_w F(x̄ʷ + α (x − x̄ʷ)) dα within `tolerance` of the example's largest ‖SIG_w‖₂.
 
-    A word is done when the estimate of its error (see `adaptive`) is, or at `most` nodes.
+    A word is done when the estimate of its error (see `adaptive`) is, or at `most` nodes. F(x)
+    comes with its gradient, so that `whole` has no use here.
     """
     paths = Paths(moves, most)
     if len(moves):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -264,7 +265,8 @@ def _sig(question: Question) -> Scores:
         question.forward, question.layer, None, batch.ids, batch.baseline_ids, None,
         question.targets, question.others, False, None, batch.feature_mask, question.chunk, False,
     )  # fmt: skip
-    whole, at_baseline = problem.values()
+    # F(x) through the hook too, although reading the layer has shown it: to compare the two
+    whole, at_baseline = dataclasses.replace(problem, whole=None).values()
     plain = question.logits.gather(1, question.targets[:, None])[:, 0].to(whole.dtype)
     gaps = torch.zeros_like(plain)
     gaps[problem.moves.example] = (whole - plain[problem.moves.example]).abs()

@@ -33,7 +33,7 @@ def test_the_command_writes_what_it_prints(tmp_path):
     compare = found["compare"]
     exact, fixed = compare["exact words"], compare["n_steps=50"]
     words = exact["error_words"]["n"]
-    assert exact["rows"] == {"forward": words + 2 + 2, "backward": 0}  # W, F(x), and x is read
+    assert exact["rows"] == {"forward": words + 2, "backward": 0}  # x̄ʷ, and one x each
     assert (exact["sentences"], fixed["sentences"]) == (2, 1)
     assert fixed["rows"]["backward"] == 50 * fixed["error_features"]["n"]
     assert fixed["error_features"]["worst"] < 1e-3

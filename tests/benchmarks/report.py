@@ -74,32 +74,39 @@ def save(results: dict[str, Any], folder: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    _draw_accuracy(axes[0], results.get("compare", {}))
-    _draw_growth(axes[1], results.get("length"))
+    drawn = [
+        (draw, results[part])
+        for part, draw in [("compare", _draw_accuracy), ("length", _draw_growth)]
+        if part in results
+    ]
+    if not drawn:
+        return
+    figure, axes = pyplot.subplots(
+        1, len(drawn), figsize=(6.5 * len(drawn), 4.5), layout="constrained", squeeze=False
+    )
+    for axis, (draw, part) in zip(axes[0], drawn, strict=True):
+        draw(axis, part)
     figure.savefig(folder / "bench.png", dpi=150)
     pyplot.close(figure)
 
 
 def _draw_accuracy(axis: Any, compare: dict[str, dict[str, Any]]) -> None:
     """Worst error over seconds; the best are at the lower left."""
-    for name, of in compare.items():
+    for number, (name, of) in enumerate(compare.items()):
         error = of.get("error_features") or of.get("error_words")
         if error is None:
             continue
         x, y = of["seconds"] / of["sentences"], max(error["worst"], 1e-8)
-        filled = "error_features" in of
-        axis.scatter(x, y, s=40, facecolors="C0" if filled else "none", edgecolors="C0")
-        axis.annotate(name, (x, y), xytext=(6, 3), textcoords="offset points", fontsize=8)
+        color = f"C{number}"
+        filled = color if "error_features" in of else "none"
+        axis.scatter(x, y, s=50, facecolors=filled, edgecolors=color, label=name)
     axis.set(xscale="log", yscale="log", xlabel="seconds per sentence",
              ylabel="worst error / largest word",
              title="accuracy (filled: features, open: words)")  # fmt: skip
-    axis.margins(x=0.35, y=0.15)
+    axis.legend(fontsize=8)
 
 
-def _draw_growth(axis: Any, growth: dict[str, Any] | None) -> None:
-    if growth is None:
-        return
+def _draw_growth(axis: Any, growth: dict[str, Any]) -> None:
     for name, times in growth["seconds"].items():
         exponent = growth["exponents"][name]
         axis.plot(growth["lengths"], times, "o-", label=f"{name}: length^{exponent:.2f}")
