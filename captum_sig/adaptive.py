@@ -27,6 +27,7 @@ STARTS = (5, 9)  # nested Chebyshev points: most words of long texts need no mor
 FEW = 4  # by which 5 nodes, which can miss a turn, must stay below the tolerance
 REFINED = 0.5  # panels whose error is within this factor of the largest are halved
 STEEPEST = 4  # neighbours wider than this many times a halved panel's width are halved with it
+NARROWEST = 1e-9  # panels are halved no further: F jumps, and nodes must stay apart
 RUNNING, DOUBT = 2.0, 1.5  # margins; calibrated, see tests/benchmarks/RESULTS.md
 
 
@@ -104,6 +105,7 @@ def more_nodes(
     worst = np.argsort(-panel_errors, kind="stable")
     worst = worst[panel_errors[worst] >= REFINED * panel_errors.max()]
     width = np.diff(nodes)
+    worst = worst[width[worst] > NARROWEST]
     beside = np.concatenate([worst - 1, worst + 1])
     narrow = np.concatenate([width[worst], width[worst]])
     inside = (beside >= 0) & (beside < len(width))

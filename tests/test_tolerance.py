@@ -237,6 +237,21 @@ def test_the_cap_is_129_unless_the_caller_gives_one():
         assert found.n_evaluations.max() == cap
 
 
+def test_a_jump_is_not_chased_until_nodes_coincide():
+    weight = torch.arange(1.0, 5, dtype=torch.float64).view(1, 1, 4)
+
+    def jumping(x: Tensor) -> Tensor:
+        return torch.sigmoid(1e14 * ((x * weight).sum((1, 2)) - 0.2348 * weight.sum()))
+
+    with pytest.warns(UserWarning, match="1 of 1 words did not reach"):
+        found = SequentialIntegratedGradients(jumping).integrate(
+            torch.ones_like(weight), tolerance=1e-3, n_steps=1000
+        )
+    assert found.attributions.isfinite().all()
+    assert not found.converged.any()
+    assert found.n_evaluations.max() < 1000
+
+
 def test_values_too_coarse_for_the_tolerance_stop_early():
     model = tiny("bert", torch.bfloat16)
     ids = random_ids(1, 8)
