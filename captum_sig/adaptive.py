@@ -100,7 +100,7 @@ def more_nodes(
     """
     if len(nodes) < STARTS[-1]:
         larger = clenshaw_curtis(STARTS[-1]).nodes
-        new = larger[np.abs(larger[:, None] - nodes).min(1) > 1e-9]
+        new = larger[np.abs(larger[:, None] - nodes).min(1) > NARROWEST]
         return new[:most]
     worst = np.argsort(-panel_errors, kind="stable")
     worst = worst[panel_errors[worst] >= REFINED * panel_errors.max()]

@@ -61,7 +61,8 @@ class RowFunction:
     def values(self, rows: Tensors, example: Tensor) -> Tensor:
         """F of each row, (R,), float32 at least; no graph is built."""
         with torch.no_grad():
-            return _at_least_float32(self._outputs(rows, example))
+            values = self._outputs(rows, example).detach()
+        return values.to(at_least_float32(values.dtype))
 
     def gradients(self, rows: Tensors, example: Tensor) -> tuple[Tensor, Tensors]:
         """F of each row, (R,), in the model's dtype, and ∇F, shaped as the rows."""
@@ -92,7 +93,7 @@ class RowFunction:
                 f"forward_func must return a tensor, got {type(output).__name__}: "
                 "wrap it, as in `lambda *args: model(*args).logits`"
             )
-        target = _targetof_rows(self.target, example)
+        target = _target_of_rows(self.target, example)
         try:
             selected = select_targets(output, target)
         except (AssertionError, IndexError, RuntimeError) as error:
@@ -134,7 +135,7 @@ def of_rows(args: tuple[Any, ...], example: Tensor, n_examples: int) -> tuple[An
     )
 
 
-def _targetof_rows(target: TargetType, example: Tensor) -> TargetType:
+def _target_of_rows(target: TargetType, example: Tensor) -> TargetType:
     if isinstance(target, list):
         return [target[i] for i in example.tolist()]
     if isinstance(target, Tensor) and target.numel() > 1:
@@ -142,5 +143,6 @@ def _targetof_rows(target: TargetType, example: Tensor) -> TargetType:
     return target
 
 
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.detach().to(torch.promote_types(values.dtype, torch.float32))
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to add up in."""
+    return torch.promote_types(dtype, torch.float32)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from captum_sig.chunks import Chunks
-from captum_sig.function import RowFunction, Tensors
+from captum_sig.function import RowFunction, Tensors, at_least_float32
 from captum_sig.quadrature import Rule
 
 UNMOVED = -1  # in `Moves.move_of`: no move concerns this position
 NOTHING = -2  # as a row's move: the row of the unchanged input
+
 
 class NotFiniteError(FloatingPointError):
     """The model gave a value or gradient that is not finite; names the example and the word."""
@@ -231,11 +232,6 @@ def by_rule(
 def like(per_row: Tensor, rows: Tensor) -> Tensor:
     """(K,) shaped so that it multiplies (K, …)."""
     return per_row.view(-1, *[1] * (rows.dim() - 1))
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The dtype to add up in."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def all_finite(rows: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, ModuleOrModuleList, TargetType, format_outputs
+from captum_sig.adaptive import STARTS
 from captum_sig.arguments import alike, checked_target, flat, input_tensors
 from captum_sig.chunks import Chunks
 from captum_sig.function import HOOKED, RowFunction, Tensors, at_inputs
@@ -57,7 +58,7 @@ class Default(int):
 
 N_STEPS = Default(50)  # Captum's
 MOST_NODES = 129  # of a word with a tolerance, if the caller gives no `n_steps`
-FEWEST_NODES = 9  # to see a path's error at all
+FEWEST_NODES = STARTS[-1]  # to see a path's error at all
 
 
 def quadrature(method: str, n_steps: int, tolerance: float | None) -> Integrate:

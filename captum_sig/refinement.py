@@ -23,14 +23,13 @@ from captum_sig.adaptive import (
     whole_error,
 )
 from captum_sig.chunks import Chunks
-from captum_sig.function import RowFunction
+from captum_sig.function import RowFunction, at_least_float32
 from captum_sig.notices import warn
 from captum_sig.path import (
     NOTHING,
     Averages,
     Moves,
     all_finite,
-    at_least_float32,
     move_gradients,
     require_finite,
 )
