@@ -1,6 +1,6 @@
 """Sequential Integrated Gradients (SIG) as a Captum plugin."""
 
-from captum_sig import baselines, quadrature, viz, words
+from captum_sig import baselines, contexts, quadrature, viz, words
 from captum_sig.problem import SequentialIntegral
 from captum_sig.result import WordAttribution
 from captum_sig.sig import LayerSequentialIntegratedGradients, SequentialIntegratedGradients
@@ -15,6 +15,7 @@ __all__ = [
     "TextClassificationExplainer",
     "WordAttribution",
     "baselines",
+    "contexts",
     "quadrature",
     "viz",
     "words",

@@ -9,8 +9,11 @@ from captum.log import log_usage
 from torch import Tensor
 
 from captum_sig._captum import BaselineType, TargetType
+from captum_sig.contexts import Contexts
+from captum_sig.from_captum import layer_problem
+from captum_sig.integration import N_STEPS, Integrate, Path, along, straight
 from captum_sig.layers import warn_of_dropout
-from captum_sig.problem import N_STEPS, Problem, SequentialIntegral, layer_problem, quadrature
+from captum_sig.problem import Problem, SequentialIntegral
 
 
 class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
@@ -43,8 +46,10 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         *,
         feature_mask: Any = None,
         tolerance: float | None = None,
+        contexts: Contexts | None = None,
         show_progress: bool = False,
         layer_baselines: Any = None,
+        path: Path | None = None,
     ) -> Any:
         """SIG by quadrature; as `SequentialIntegratedGradients.attribute`, but for these.
 
@@ -56,16 +61,20 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
             feature_mask: (B, L) or (1, L) integers over the *layer's* positions.
             layer_baselines: baseline activations in place of baseline ids: a number, a feature
                 vector such as the mean embedding, or shaped as the layer's output.
+            path: how a word gets from its baseline to the input, in place of the straight line,
+                `n_steps`, `method` and `tolerance`; such as `captum_sig.dig.DiscretizedPath()`,
+                which makes this Sequential DIG.
 
         Returns:
             attributions shaped as the layer's output, in the containers that Captum uses.
         """
         problem = self._problem(
             inputs, baselines, layer_baselines, target, additional_forward_args,
-            attribute_to_layer_input, grad_kwargs, feature_mask, internal_batch_size, show_progress
+            attribute_to_layer_input, grad_kwargs, feature_mask, contexts, internal_batch_size,
+            show_progress
         )  # fmt: skip
         integral, delta = problem.integral(
-            quadrature(method, n_steps, tolerance), self.multiplies_by_inputs
+            _integrate(problem, path, method, n_steps, tolerance), self.multiplies_by_inputs
         )
         return (integral.attributions, delta) if return_convergence_delta else integral.attributions
 
@@ -83,16 +92,19 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         *,
         feature_mask: Any = None,
         tolerance: float | None = None,
+        contexts: Contexts | None = None,
         show_progress: bool = False,
         layer_baselines: Any = None,
+        path: Path | None = None,
     ) -> SequentialIntegral:
         """SIG by quadrature with its error for each word; arguments as in `attribute`."""
         problem = self._problem(
             inputs, baselines, layer_baselines, target, additional_forward_args,
-            attribute_to_layer_input, grad_kwargs, feature_mask, internal_batch_size, show_progress
+            attribute_to_layer_input, grad_kwargs, feature_mask, contexts, internal_batch_size,
+            show_progress
         )  # fmt: skip
         return problem.integral(
-            quadrature(method, n_steps, tolerance), self.multiplies_by_inputs
+            _integrate(problem, path, method, n_steps, tolerance), self.multiplies_by_inputs
         )[0]
 
     def attribute_words(
@@ -103,6 +115,7 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         additional_forward_args: object = None,
         *,
         feature_mask: Any = None,
+        contexts: Contexts | None = None,
         layer_baselines: Any = None,
         internal_batch_size: int | None = None,
         attribute_to_layer_input: bool = False,
@@ -115,7 +128,8 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         """
         return self._problem(
             inputs, baselines, layer_baselines, target, additional_forward_args,
-            attribute_to_layer_input, None, feature_mask, internal_batch_size, show_progress
+            attribute_to_layer_input, None, feature_mask, contexts, internal_batch_size,
+            show_progress
         ).word_scores()  # fmt: skip
 
     def compute_convergence_delta(
@@ -127,13 +141,14 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         additional_forward_args: object = None,
         *,
         feature_mask: Any = None,
+        contexts: Contexts | None = None,
         layer_baselines: Any = None,
         attribute_to_layer_input: bool = False,
     ) -> Tensor:
         """Σ_w [Σ_j A_wj − (F(x) − F(x̄ʷ))], (B,); see `SequentialIntegratedGradients`."""
         return self._problem(
             end_point, start_point, layer_baselines, target, additional_forward_args,
-            attribute_to_layer_input, None, feature_mask
+            attribute_to_layer_input, None, feature_mask, contexts
         ).convergence_delta(attributions)  # fmt: skip
 
     def _problem(
@@ -146,13 +161,22 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         attribute_to_layer_input: bool,
         grad_kwargs: Any,
         feature_mask: Any,
+        contexts: Contexts | None = None,
         chunk: int | None = None,
         progress: bool = False,
     ) -> Problem:
         problem = layer_problem(
             self.forward_func, self.layer, self.device_ids, inputs, baselines, layer_baselines,
             target, additional_forward_args, attribute_to_layer_input, grad_kwargs, feature_mask,
-            chunk, progress
+            contexts, chunk, progress
         )  # fmt: skip
         warn_of_dropout(problem.function.modules)
         return problem
+
+
+def _integrate(
+    problem: Problem, path: Path | None, method: str, n_steps: int, tolerance: float | None
+) -> Integrate:
+    if path is None:
+        return straight(method, n_steps, tolerance)
+    return along(problem.path_steps(path), method, n_steps, tolerance)

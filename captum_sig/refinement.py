@@ -1,8 +1,9 @@
 """Every word's path refined on its own until its integral meets a tolerance.
 
-P moves, R rows, B, L and D as in `path`. A *slot* is a position that moves; S slots in a tensor.
-Only slots keep their gradients: for n nodes n times the memory of the result, and no row whole.
-`adaptive` decides from F and its slope along the path; the gradients are weighed where they are.
+P paths, R rows, B, K, L and D as in `moves`. A *slot* is a position that a path concerns, in its
+scene; S slots in a tensor. Only slots keep their gradients: for n nodes n times the memory of the
+result, and no row whole. `adaptive` decides from F and its slope along the path; the gradients are
+weighed where they are.
 """
 
 from __future__ import annotations
@@ -24,15 +25,9 @@ from captum_sig.adaptive import (
 )
 from captum_sig.chunks import Chunks
 from captum_sig.function import RowFunction, at_least_float32
+from captum_sig.moves import NOTHING, Moves, Places, all_finite, like
 from captum_sig.notices import warn
-from captum_sig.path import (
-    NOTHING,
-    Averages,
-    Moves,
-    all_finite,
-    move_gradients,
-    require_finite,
-)
+from captum_sig.path import Averages, path_gradients
 
 Ints = NDArray[np.int64]
 Part = tuple[Tensor, Tensor, Tensor]  # gradients (K, …), the row and the slot of each
@@ -48,23 +43,24 @@ def to_tolerance(
     tolerance: float,
     most: int,
 ) -> Averages:
-    """∫₀¹ ∇_w F(x̄ʷ + α (x − x̄ʷ)) dα within `tolerance` of the example's largest ‖SIG_w‖₂.
+    """∫₀¹ ∇_w F(x̄ʷ + α (x − x̄ʷ)) dα within `tolerance` of the scene's largest ‖SIG_w‖₂.
 
-    A word is done when the estimate of its error (see `adaptive`) is, or at `most` nodes. F(x)
-    comes with its gradient, so that `whole` has no use here.
+    A word is done when the estimate of its error (see `adaptive`) is, or at `most` nodes. F comes
+    with its gradient, so that `whole` has no use here.
     """
     paths = Paths(moves, most)
     if len(moves):
-        paths.add_input(function, chunks)
-    nodes = [first_nodes()[:-1]] * len(moves)  # the last is the input's, α = 1
+        paths.add_scenes(function, chunks)
+    first = first_nodes()
+    nodes = [first[:-1] if kept else first[1:] for kept in moves.kept.tolist()]  # not the scene's
     found = np.zeros(len(moves), bool)
     while any(len(new) for new in nodes):
         paths.add(function, chunks, nodes)
         paths.look(np.flatnonzero([len(new) > 0 for new in nodes]))
         found = paths.error <= tolerance * paths.scale()
         nodes = [
-            paths.next_nodes(move) if wanted else np.empty(0)
-            for move, wanted in enumerate(~found & ~paths.at_noise)
+            paths.next_nodes(path) if wanted else np.empty(0)
+            for path, wanted in enumerate(~found & ~paths.at_noise)
         ]
     if not found.all():
         worst = (paths.residual / paths.scale().clip(np.finfo(float).tiny))[~found].max()
@@ -79,17 +75,20 @@ def to_tolerance(
 class Samples:
     """Gradients of one tensor at its slots."""
 
-    def __init__(self, x: Tensor, b: Tensor, move_of: Tensor, most: int) -> None:
+    def __init__(self, moves: Moves, number: int, most: int) -> None:
         """Number the slots; no gradient is known yet."""
-        self.where = (move_of >= 0).nonzero(as_tuple=True)  # example and position of each slot
-        self.move = move_of[self.where]  # (S,)
-        self.slot_at = torch.full_like(move_of, -1)  # (B, L)
-        self.slot_at[self.where] = torch.arange(len(self.move), device=x.device)
-        dtype = at_least_float32(x.dtype)
-        self.step = _flat(x[self.where].to(dtype) - b[self.where].to(dtype))  # (S, D)
+        path_of = moves.path_of[number]
+        self.where = (path_of >= 0).nonzero(as_tuple=True)  # scene and position of each slot
+        self.path = path_of[self.where]  # (S,)
+        self.slot_at = torch.full_like(path_of, -1)  # (K · B, L)
+        self.slot_at[self.where] = torch.arange(len(self.path), device=path_of.device)
+        self.example = moves.example(self.where[0])
+        start, end = moves.ends(number, self.example, self.where[1])
+        self.step = _flat(end - start)  # (S, D)
         self.average = torch.zeros_like(self.step)
-        self.stored = self.step.new_empty(0, self.step.shape[1], dtype=x.dtype)
-        self.place = torch.zeros(len(self.move), most, dtype=torch.long, device=x.device)
+        dtype = moves.points[number].dtype
+        self.stored = self.step.new_empty(0, self.step.shape[1], dtype=dtype)
+        self.place = torch.zeros(len(self.path), most, dtype=torch.long, device=path_of.device)
 
     def add(self, parts: list[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Gradients (K, D), the slot of each, and which of its slot's nodes it is for."""
@@ -101,75 +100,83 @@ class Samples:
 
 
 class Paths:
-    """What is known of every move's path: at its nodes F, its slope, and the slots' gradients."""
+    """What is known of every path: at its nodes F, its slope, and the slots' gradients."""
 
     def __init__(self, moves: Moves, most: int) -> None:
         """Nothing is known yet."""
-        n_moves = len(moves)
+        n_paths = len(moves)
         self.moves, self.most = moves, most
         dtypes = (at_least_float32(x.dtype) for x in moves.points)
         self.dtype = functools.reduce(torch.promote_types, dtypes)
-        self.example: Ints = moves.example.cpu().numpy()
-        self.count = np.zeros(n_moves, np.int64)
-        self.nodes, self.values, self.slopes = np.full((3, n_moves, most), np.nan)
-        self.error, self.residual, self.norm = np.full((3, n_moves), np.inf)
-        self.at_noise = np.zeros(n_moves, bool)  # F is too coarse to tell the error
+        self.scene: Ints = moves.scene.cpu().numpy()
+        self.count = np.zeros(n_paths, np.int64)
+        self.nodes, self.values, self.slopes = np.full((3, n_paths, most), np.nan)
+        self.error, self.residual, self.norm = np.full((3, n_paths), np.inf)
+        self.at_noise = np.zeros(n_paths, bool)  # F is too coarse to tell the error
         self.precision = 0.0
-        self.panel_errors: list[Floats] = [np.empty(0)] * n_moves
-        self.samples = [
-            Samples(x, b, move_of, most)
-            for x, b, move_of in zip(moves.points, moves.baselines, moves.move_of, strict=True)
-        ]
+        self.panel_errors: list[Floats] = [np.empty(0)] * n_paths
+        self.samples = [Samples(moves, number, most) for number in range(len(moves.points))]
 
-    def add_input(self, function: RowFunction, chunks: Chunks) -> None:
-        """The node α = 1: x itself, which one row per example serves for all its words."""
-        examples, n_words = self.moves.example.unique(return_counts=True)
+    def add_scenes(self, function: RowFunction, chunks: Chunks) -> None:
+        """The end of each path that is its scene itself: one row serves all words of a scene."""
+        scenes, n_words = self.moves.scene.unique(return_counts=True)
         ends = n_words.cumsum(0)
 
         def evaluate(rows: slice) -> tuple[Tensor, list[Part]]:
-            at = examples[rows]
+            at = scenes[rows]
             first = ends[rows.start] - n_words[rows.start]
-            values, grads = function.gradients(tuple(x[at] for x in self.moves.points), at)
+            values, grads = function.gradients(self.moves.scenes(at), self.moves.example(at))
             nothing = torch.full_like(at, NOTHING)
-            require_finite("output", values.isfinite(), self.moves, at, nothing)
+            self.moves.require_finite("output", values.isfinite(), at, nothing)
             parts = []
             for grad, samples in zip(grads, self.samples, strict=True):
                 slot = torch.isin(samples.where[0], at).nonzero()[:, 0]
-                example, position = (where[slot] for where in samples.where)
-                part = grad[torch.searchsorted(at, example), position]
-                require_finite("gradient", all_finite(part), self.moves, example,
-                               samples.move[slot])  # fmt: skip
-                parts.append((part, samples.move[slot] - first, slot))
+                scene, position = (where[slot] for where in samples.where)
+                part = grad[torch.searchsorted(at, scene), position]
+                path = samples.path[slot]
+                self.moves.require_finite("gradient", all_finite(part), scene, path)
+                parts.append((part, path - first, slot))
             return values.repeat_interleave(n_words[rows].to(values.device)), parts
 
-        found = [result for _, result in chunks(evaluate, len(examples))]
-        self._record(np.arange(len(self.moves)), np.ones(len(self.moves)), found)
+        found = [result for _, result in chunks(evaluate, len(scenes))]
+        alpha = self.moves.kept.cpu().numpy().astype(np.float64)
+        self._record(np.arange(len(self.moves)), alpha, found)
 
     def add(self, function: RowFunction, chunks: Chunks, nodes: list[Floats]) -> None:
-        """New nodes of each move."""
+        """New nodes of each path."""
         of_row = np.repeat(np.arange(len(nodes)), [len(new) for new in nodes])
         alpha = np.concatenate(nodes)
-        device = self.moves.example.device
-        move, at = torch.from_numpy(of_row).to(device), torch.from_numpy(alpha).to(self.dtype)
+        device = self.moves.scene.device
+        path, at = torch.from_numpy(of_row).to(device), torch.from_numpy(alpha).to(self.dtype)
 
         def evaluate(rows: slice) -> tuple[Tensor, list[Part]]:
-            some = move[rows]
-            values, parts = move_gradients(function, self.moves, some, at[rows].to(device))
-            example = self.moves.example[some]
+            some = path[rows]
+            scene = self.moves.scene[some]
+            moved = self.moves.moved(scene, some)
+            points = self._straight(scene, moved, at[rows].to(device))
+            values, grads = path_gradients(function, self.moves, some, moved, points)
             return values, [
-                (part, row, samples.slot_at[example[row], position])
-                for (part, row, position), samples in zip(parts, self.samples, strict=True)
+                (grad, row, samples.slot_at[scene[row], position])
+                for grad, (row, position), samples in zip(grads, moved, self.samples, strict=True)
             ]
 
         self._record(of_row, alpha, [result for _, result in chunks(evaluate, len(of_row))])
 
+    def _straight(self, scene: Tensor, moved: list[Places], alpha: Tensor) -> list[Tensor]:
+        """The moved positions at b + α (x − b)."""
+        points = []
+        for number, (row, position) in enumerate(moved):
+            start, end = self.moves.ends(number, self.moves.example(scene[row]), position)
+            points.append(start + like(alpha[row].to(start), start) * (end - start))
+        return points
+
     def _record(
         self,
-        move: Ints,  # (R,) ascending
+        path: Ints,  # (R,) ascending
         alpha: Floats,  # (R,)
         found: list[tuple[Tensor, list[Part]]],  # per chunk of rows F, and per tensor the gradients
     ) -> None:
-        column = self.count[move] + np.arange(len(move)) - np.searchsorted(move, move)
+        column = self.count[path] + np.arange(len(path)) - np.searchsorted(path, path)
         done = 0
         by_tensor: list[list[Part]] = [[] for _ in self.samples]
         for values, parts in found:
@@ -183,16 +190,16 @@ class Paths:
                 along = (_flat(part).to(self.dtype) * samples.step[slot]).sum(1)
                 slope.index_add_(0, row, along.to(self.dtype))
                 of_tensor.append((_flat(part), slot, columns[row]))
-            at = move[rows], column[rows]
+            at = path[rows], column[rows]
             self.nodes[at] = alpha[rows]
             self.values[at] = values.double().cpu().numpy()
             self.slopes[at] = slope.double().cpu().numpy()
         for samples, of_tensor in zip(self.samples, by_tensor, strict=True):
             samples.add(of_tensor)
-        np.add.at(self.count, move, 1)
+        np.add.at(self.count, path, 1)
 
     def look(self, changed: Ints) -> None:
-        """Weigh what is known of the changed moves, and estimate each one's error."""
+        """Weigh what is known of the changed paths, and estimate each one's error."""
         width = sum(samples.step.numel() for samples in self.samples) / max(1, len(self.moves))
         for n in np.unique(self.count[changed]):
             alike = changed[self.count[changed] == n]
@@ -211,26 +218,26 @@ class Paths:
         error = whole_error(residual, running, doubts)
         self.at_noise[some] = error <= 2 * self.precision * np.abs(values).max(1)
         self.error[some], self.residual[some], self.norm[some] = error, residual, norm
-        for move, errors in zip(some, np.maximum(panels, doubts), strict=True):
-            self.panel_errors[move] = errors
+        for path, errors in zip(some, np.maximum(panels, doubts), strict=True):
+            self.panel_errors[path] = errors
 
     def _weigh(
         self, some: Ints, order: Ints, weights: Floats, changes: Floats
     ) -> tuple[Floats, Floats]:
-        """Average the gradients of some moves.
+        """Average the gradients of some paths.
 
         Returns:
-            norms over each move's features: of what `changes` make of each panel (m, n − 1), and
+            norms over each path's features: of what `changes` make of each panel (m, n − 1), and
             of the attributions (m,).
         """
-        numbers, ascending = (torch.from_numpy(a).to(self.moves.example.device)
+        numbers, ascending = (torch.from_numpy(a).to(self.moves.scene.device)
                               for a in (some, order))  # fmt: skip
         change, average = (torch.from_numpy(rows).to(self.dtype).to(numbers.device)
                            for rows in (changes, weights.sum(1)))  # fmt: skip
         squares = change.new_zeros(len(some), order.shape[1])
         for samples in self.samples:
-            slot = torch.isin(samples.move, numbers).nonzero()[:, 0]
-            mine = torch.searchsorted(numbers, samples.move[slot])
+            slot = torch.isin(samples.path, numbers).nonzero()[:, 0]
+            mine = torch.searchsorted(numbers, samples.path[slot])
             gradients = samples.stored[samples.place[slot].gather(1, ascending[mine])]
             gradients = gradients.to(samples.step.dtype)  # (slots, n, D)
             both = torch.cat([change[mine], average[mine, None]], 1).to(gradients.dtype)
@@ -242,22 +249,24 @@ class Paths:
         return norms[:, :-1], norms[:, -1]
 
     def scale(self) -> Floats:
-        """The largest norm among the words of each move's example, (P,)."""
-        largest = np.zeros(int(self.example.max(initial=-1)) + 1)
-        np.maximum.at(largest, self.example, self.norm)
-        return largest[self.example]
+        """The largest norm among the words of each path's scene, (P,)."""
+        largest = np.zeros(int(self.scene.max(initial=-1)) + 1)
+        np.maximum.at(largest, self.scene, self.norm)
+        return largest[self.scene]
 
-    def next_nodes(self, move: int) -> Floats:
-        """Where the path of a move needs another look; none at the cap."""
-        n = self.count[move]
-        return more_nodes(np.sort(self.nodes[move, :n]), self.panel_errors[move], self.most - n)
+    def next_nodes(self, path: int) -> Floats:
+        """Where the path needs another look; none at the cap."""
+        n = self.count[path]
+        return more_nodes(np.sort(self.nodes[path, :n]), self.panel_errors[path], self.most - n)
 
     def result(self, converged: NDArray[np.bool_]) -> Averages:
         """What was found, on the points' device."""
-        device = self.moves.example.device
+        device = self.moves.scene.device
         gradients = self.moves.zeros()
         for total, samples in zip(gradients, self.samples, strict=True):
-            total[samples.where] = samples.average.reshape(total[samples.where].shape)
+            where = samples.example, samples.where[1]
+            average = samples.average.reshape(total[where].shape) / self.moves.n_backgrounds
+            total.index_put_(where, average, accumulate=True)
         ends = np.nan_to_num(self.nodes, nan=0.5)
         first, last = (self.values[ends == end] for end in (0.0, 1.0))
         return Averages(

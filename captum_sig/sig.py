@@ -19,9 +19,12 @@ from captum.log import log_usage
 from torch import Tensor
 
 from captum_sig._captum import BaselineType, TargetType
+from captum_sig.contexts import Contexts
+from captum_sig.from_captum import input_problem
+from captum_sig.integration import N_STEPS, straight
 from captum_sig.layer_sig import LayerSequentialIntegratedGradients
 from captum_sig.layers import warn_of_dropout
-from captum_sig.problem import N_STEPS, Problem, SequentialIntegral, input_problem, quadrature
+from captum_sig.problem import Problem, SequentialIntegral
 
 __all__ = ["LayerSequentialIntegratedGradients", "SequentialIntegratedGradients"]
 
@@ -60,6 +63,7 @@ class SequentialIntegratedGradients(IntegratedGradients):
         *,
         feature_mask: Any = None,
         tolerance: float | None = None,
+        contexts: Contexts | None = None,
         show_progress: bool = False,
     ) -> Any:
         """SIG by quadrature; arguments as in `captum.attr.IntegratedGradients`, but for these.
@@ -80,6 +84,8 @@ class SequentialIntegratedGradients(IntegratedGradients):
             tolerance: integrate each word until its estimated error ‖attributions − SIG‖₂ is at
                 most this fraction of ‖SIG‖₂ of the example's largest word; see
                 `captum_sig.adaptive`. None takes the same `n_steps` for every word.
+            contexts: in which backgrounds a word moves, one of `captum_sig.contexts`; attributions
+                are averaged over them. None is the paper's: the other words at the input.
             show_progress: draw a bar.
 
         Returns:
@@ -94,9 +100,9 @@ class SequentialIntegratedGradients(IntegratedGradients):
             UserWarning: if words did not reach the tolerance; `integrate` tells which.
         """
         problem = self._problem(inputs, baselines, target, additional_forward_args, feature_mask,
-                                internal_batch_size, show_progress)  # fmt: skip
+                                contexts, internal_batch_size, show_progress)  # fmt: skip
         integral, delta = problem.integral(
-            quadrature(method, n_steps, tolerance), self.multiplies_by_inputs
+            straight(method, n_steps, tolerance), self.multiplies_by_inputs
         )
         return (integral.attributions, delta) if return_convergence_delta else integral.attributions
 
@@ -112,14 +118,13 @@ class SequentialIntegratedGradients(IntegratedGradients):
         *,
         feature_mask: Any = None,
         tolerance: float | None = None,
+        contexts: Contexts | None = None,
         show_progress: bool = False,
     ) -> SequentialIntegral:
         """SIG by quadrature with its error for each word; arguments as in `attribute`."""
         problem = self._problem(inputs, baselines, target, additional_forward_args, feature_mask,
-                                internal_batch_size, show_progress)  # fmt: skip
-        return problem.integral(
-            quadrature(method, n_steps, tolerance), self.multiplies_by_inputs
-        )[0]
+                                contexts, internal_batch_size, show_progress)  # fmt: skip
+        return problem.integral(straight(method, n_steps, tolerance), self.multiplies_by_inputs)[0]
 
     def attribute_words(
         self,
@@ -129,6 +134,7 @@ class SequentialIntegratedGradients(IntegratedGradients):
         additional_forward_args: object = None,
         *,
         feature_mask: Any = None,
+        contexts: Contexts | None = None,
         internal_batch_size: int | None = None,
         show_progress: bool = False,
     ) -> Any:
@@ -137,8 +143,10 @@ class SequentialIntegratedGradients(IntegratedGradients):
         Returns:
             (B, L), in units of F; every position of a word carries its word's score.
         """
-        return self._problem(inputs, baselines, target, additional_forward_args, feature_mask,
-                             internal_batch_size, show_progress).word_scores()  # fmt: skip
+        return self._problem(
+            inputs, baselines, target, additional_forward_args, feature_mask, contexts,
+            internal_batch_size, show_progress
+        ).word_scores()  # fmt: skip
 
     def compute_convergence_delta(
         self,
@@ -149,13 +157,14 @@ class SequentialIntegratedGradients(IntegratedGradients):
         additional_forward_args: object = None,
         *,
         feature_mask: Any = None,
+        contexts: Contexts | None = None,
     ) -> Tensor:
         """Σ_w [Σ_j A_wj − (F(x) − F(x̄ʷ))], (B,), for attributions A from b to x.
 
         Captum's own delta compares the sentence's sum with F(x) − F(b), which SIG does not equal.
         """
         return self._problem(
-            end_point, start_point, target, additional_forward_args, feature_mask
+            end_point, start_point, target, additional_forward_args, feature_mask, contexts
         ).convergence_delta(attributions)
 
     def _problem(
@@ -165,10 +174,13 @@ class SequentialIntegratedGradients(IntegratedGradients):
         target: Any,
         additional_forward_args: Any,
         feature_mask: Any,
+        contexts: Contexts | None = None,
         chunk: int | None = None,
         progress: bool = False,
     ) -> Problem:
-        problem = input_problem(self.forward_func, inputs, baselines, target,
-                                additional_forward_args, feature_mask, chunk, progress)  # fmt: skip
+        problem = input_problem(
+            self.forward_func, inputs, baselines, target, additional_forward_args, feature_mask,
+            contexts, chunk, progress
+        )  # fmt: skip
         warn_of_dropout(problem.function.modules)
         return problem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from captum.attr import LayerIntegratedGradients
 from torch import Tensor, nn
 
 from captum_sig.encoding import Batch, Encoder, padded_to, token_limit
+from captum_sig.from_captum import layer_problem
 from captum_sig.function import HOOKED
 from captum_sig.layers import warn_of_dropout, word_embedding
+from captum_sig.moves import NotFiniteError
 from captum_sig.notices import warn
-from captum_sig.path import NotFiniteError
-from captum_sig.problem import layer_problem
 from captum_sig.quadrature import rule
 from captum_sig.result import WordAttribution, scored_words
 from captum_sig.words import word_sums
@@ -263,14 +262,13 @@ def _sig(question: Question) -> Scores:
     batch = question.batch
     problem = layer_problem(
         question.forward, question.layer, None, batch.ids, batch.baseline_ids, None,
-        question.targets, question.others, False, None, batch.feature_mask, question.chunk, False,
+        question.targets, question.others, False, None, batch.feature_mask, None,
+        question.chunk, False,
     )  # fmt: skip
-    # F(x) through the hook too, although reading the layer has shown it: to compare the two
-    whole, at_baseline = dataclasses.replace(problem, whole=None).values()
-    plain = question.logits.gather(1, question.targets[:, None])[:, 0].to(whole.dtype)
-    gaps = torch.zeros_like(plain)
-    gaps[problem.moves.example] = (whole - plain[problem.moves.example]).abs()
-    return problem.moves.spread(whole - at_baseline)[0], gaps.tolist()
+    effects = problem.word_effects()
+    hooked = problem.values(problem.moves.points)  # F(x) again: to compare with the model's own
+    plain = question.logits.gather(1, question.targets[:, None])[:, 0].to(hooked.dtype)
+    return problem.moves.spread(effects.mean)[0], (hooked - plain).abs().tolist()
 
 
 def _ig(question: Question) -> Scores:
