@@ -1,6 +1,7 @@
 """Sequential Integrated Gradients (SIG) as a Captum plugin."""
 
-from captum_sig import baselines, contexts, quadrature, viz, words
+from captum_sig import baselines, contexts, faithfulness, quadrature, viz, words
+from captum_sig.dig import LayerDiscretizedIntegratedGradients
 from captum_sig.problem import SequentialIntegral
 from captum_sig.result import WordAttribution
 from captum_sig.sig import LayerSequentialIntegratedGradients, SequentialIntegratedGradients
@@ -9,6 +10,7 @@ from captum_sig.text import TextClassificationExplainer
 __version__ = "0.1.0"
 
 __all__ = [
+    "LayerDiscretizedIntegratedGradients",
     "LayerSequentialIntegratedGradients",
     "SequentialIntegral",
     "SequentialIntegratedGradients",
@@ -16,6 +18,7 @@ __all__ = [
     "WordAttribution",
     "baselines",
     "contexts",
+    "faithfulness",
     "quadrature",
     "viz",
     "words",

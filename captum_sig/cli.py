@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captum_sig import __version__, viz
+from captum_sig import __version__, terminal, viz
+from captum_sig.evaluate_command import evaluate
+from captum_sig.options import BASELINE, DRAWS, LEVEL, MASKED_LM, METHOD, MODEL, SEED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,18 +51,20 @@ def explain(
     texts: Annotated[
         list[str], typer.Argument(help="Texts to explain; - reads one text per line from stdin.")
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(help="Folder or hub name of a text classifier; default: the demo model."),
-    ] = None,
+    model: Annotated[str | None, MODEL] = None,
     target: Annotated[
         str | None, typer.Option(help="Label to explain, name or index; default: the predicted.")
     ] = None,
-    method: Annotated[str, typer.Option(help="sig (exact word scores) or ig.")] = "sig",
-    baseline: Annotated[
-        str, typer.Option(help="What a word is replaced by: mask, pad, unk or eos.")
-    ] = "mask",
-    level: Annotated[str, typer.Option(help="word or token.")] = "word",
+    method: Annotated[str, METHOD] = "sig",
+    contexts: Annotated[
+        str | None,
+        typer.Option(help="What the others are while a word moves: input, two_sided or sampled16."),
+    ] = None,
+    baseline: Annotated[str, BASELINE] = "mask",
+    masked_lm: Annotated[str | None, MASKED_LM] = None,
+    draws: Annotated[int, DRAWS] = 5,
+    seed: Annotated[int, SEED] = 0,
+    level: Annotated[str, LEVEL] = "word",
     format: Annotated[
         str | None,
         typer.Option(help="text, json (a line per text) or html; default: as --output ends."),
@@ -76,24 +79,20 @@ def explain(
     A terminal gets the text coloured by score; a file or pipe gets lines `word score`.
     """
     format = format or ENDINGS.get(output.suffix if output else "", "text")
-    if model is not None and model.startswith((".", "/", "~")) and not Path(model).is_dir():
-        _fail(f"there is no folder {model}")
     if format not in FORMATS:
-        _fail(f"format {format!r} is unknown: use one of {', '.join(FORMATS)}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _show_warning  # type: ignore[assignment]
-        try:
-            lines = [line for text in texts for line in (_stdin_lines() if text == "-" else [text])]
-            results = _explainer(model, baseline, level)(
-                lines, target=target, method=method, truncation=truncate
-            )
-            _write(results, format, output)
-        except BrokenPipeError:
-            raise  # the reader has seen enough: typer ends quietly
-        except (ValueError, OSError, FloatingPointError) as error:
-            _fail(str(error))
+        terminal.fail(f"format {format!r} is unknown: use one of {', '.join(FORMATS)}")
+    with terminal.told():
+        lines = [line for text in texts for line in (_stdin_lines() if text == "-" else [text])]
+        (explainer,) = terminal.explainers(
+            model, [baseline], masked_lm, level=level, n_draws=draws, seed=seed
+        )
+        results = explainer(
+            lines, target=target, method=method, contexts=contexts, truncation=truncate
+        )
+        _write(results, format, output)
+
+
+app.command(no_args_is_help=True)(evaluate)
 
 
 @app.command(
@@ -107,7 +106,7 @@ def bench(context: typer.Context) -> None:
     roots = [Path.cwd(), Path(__file__).parents[1]]
     root = next((one for one in roots if (one / "tests/benchmarks/__main__.py").is_file()), None)
     if root is None:
-        _fail(
+        terminal.fail(
             "the benchmark is no part of the installed package: run this in a checkout of the "
             "project, where tests/benchmarks is"
         )
@@ -116,19 +115,6 @@ def bench(context: typer.Context) -> None:
         importlib.import_module("tests.benchmarks.__main__").main(context.args)
     finally:
         sys.path.remove(str(root))
-
-
-def _explainer(model: str | None, baseline: str, level: str):  # type: ignore[no-untyped-def]
-    from transformers.utils import logging
-
-    from captum_sig.demo_model import PATH
-    from captum_sig.text import TextClassificationExplainer
-
-    logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the answer
-    logging.set_verbosity_error()
-    return TextClassificationExplainer.from_pretrained(
-        PATH if model is None else model, baseline=baseline, level=level
-    )
 
 
 def _as_text(results: Sequence[WordAttribution]) -> str:
@@ -170,12 +156,3 @@ def _has_shades(console: Console) -> bool:
 def _stdin_lines() -> list[str]:
     text = sys.stdin.read().removeprefix("\ufeff")
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
-
-
-def _show_warning(message: Warning | str, *args: object) -> None:
-    typer.echo(f"captum-sig: warning: {message}", err=True)
-
-
-def _fail(message: str) -> None:
-    typer.echo(f"captum-sig: {message}", err=True)
-    raise typer.Exit(2)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,13 +100,13 @@ def named(name: str, generator: torch.Generator | None = None) -> Contexts:
     return NAMES[name]
 
 
-def backgrounds(contexts: Contexts, n_words: list[int]) -> Tensor:
-    """What the contexts give for several examples, side by side: (K, Σ W).
+def backgrounds(contexts: Sequence[Contexts], n_words: Sequence[int]) -> Tensor:
+    """What each example's contexts give, side by side: (K, Σ W).
 
     Raises:
         ValueError: if it is anything but booleans (K, W) with the same K for all.
     """
-    found = [contexts(n) for n in n_words]
+    found = [of_example(n) for of_example, n in zip(contexts, n_words, strict=True)]
     for kept, n in zip(found, n_words, strict=True):
         wanted = (len(found[0]), n) if isinstance(found[0], Tensor) else ("K", n)
         fits = isinstance(kept, Tensor) and kept.dtype == torch.bool and len(kept) > 0

@@ -1,4 +1,4 @@
-"""Texts to padded batches of ids, with their words and baseline ids."""
+"""Texts to padded batches of ids, with their words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_sig.baselines import choose_token, replace_words
 from captum_sig.notices import warn
 from captum_sig.words import (
     Grouping,
@@ -34,33 +33,28 @@ class Batch:
     numbers: list[int]  # which of the caller's texts these are
     texts: list[str]
     ids: Tensor  # (B, L)
-    baseline_ids: Tensor  # (B, L)
     others: dict[str, Tensor]  # the model's further inputs, such as the attention mask
     feature_mask: Tensor  # (B, L)
     spans: list[list[Span]]  # the words of each text
 
 
 class Encoder:
-    """A tokenizer, what a word is, and what stands in for one.
+    """A tokenizer, and what a word is.
 
     Args:
         tokenizer: a transformers tokenizer.
         level: "word" or "token".
-        baseline: a name in `captum_sig.baselines.BASELINES`.
         limit: most tokens that the model reads.
         multiple: the model pads to a multiple of this by itself; do it first, so that positions
             agree.
     """
 
-    def __init__(
-        self, tokenizer: Any, level: str, baseline: str, limit: int, multiple: int | None = None
-    ) -> None:
-        """Check the names and choose the baseline's token."""
+    def __init__(self, tokenizer: Any, level: str, limit: int, multiple: int | None = None) -> None:
+        """Check the level."""
         if level not in LEVELS:
             raise ValueError(f"level {level!r} is unknown: use one of {', '.join(LEVELS)}")
         self.tokenizer = tokenizer
         self.groups = LEVELS[level]
-        self.baseline, self.baseline_id = choose_token(tokenizer, baseline)
         self.limit = min(tokenizer.model_max_length, limit)
         self.multiple = multiple
         if multiple is not None:
@@ -112,9 +106,6 @@ class Encoder:
             numbers=numbers,
             texts=texts,
             ids=ids,
-            baseline_ids=replace_words(
-                self.tokenizer, ids, self.baseline_id, tensors.get("attention_mask")
-            ),
             others=tensors,
             feature_mask=feature_mask(groups).to(device),
             spans=[
@@ -134,6 +125,22 @@ class Encoder:
         if not truncation:
             raise ValueError(message + "would be dropped; shorten them or allow truncation")
         warn(message + "are dropped")
+
+
+def checked_texts(texts: str | Sequence[str]) -> list[str]:
+    """One text or several → a list.
+
+    Raises:
+        TypeError: if a text is not a string.
+        ValueError: if it holds half a character.
+    """
+    several = [texts] if isinstance(texts, str) else list(texts)
+    for number, text in enumerate(several):
+        if not isinstance(text, str):
+            raise TypeError(f"text {number} is {type(text).__name__}; wanted a string")
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise ValueError(f"text {number} is not valid Unicode; decode it as UTF-8 first")
+    return several
 
 
 def padded_to(model: nn.Module) -> int | None:

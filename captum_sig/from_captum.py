@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_sig import contexts as contexts_module
 from captum_sig._captum import BaselineType, ModuleOrModuleList, TargetType, format_outputs
 from captum_sig.arguments import alike, checked_target, flat, input_tensors
 from captum_sig.contexts import Contexts, backgrounds
@@ -18,18 +17,27 @@ from captum_sig.function import HOOKED, RowFunction, Tensors, at_inputs
 from captum_sig.hooks import at_layer, read_layers
 from captum_sig.layers import modules_in
 from captum_sig.moves import Moves
-from captum_sig.problem import Problem, plain_tensors
+from captum_sig.problem import Problem, StandardError, plain_tensors
 from captum_sig.words import masks_of
 
 
 def _in_contexts(
-    contexts: Contexts | None, points: Tensors, baselines: Tensors, feature_mask: Any
+    contexts: Contexts | Sequence[Contexts] | None,  # one for all examples, or for each its own
+    points: Tensors,
+    baselines: Tensors,
+    feature_mask: Any,
 ) -> Moves:
     moves = Moves.between(points, baselines, masks_of(feature_mask, points))
     if contexts is None:
         return moves
+    of_each = [contexts] * moves.n_examples if callable(contexts) else contexts
     n_words = moves.scene.bincount(minlength=moves.n_examples).tolist()
-    return moves.within(backgrounds(contexts, n_words).to(moves.scene.device))
+    return moves.within(backgrounds(of_each, n_words).to(moves.scene.device))
+
+
+def _standard_error(contexts: Contexts | Sequence[Contexts] | None) -> StandardError | None:
+    one = contexts if contexts is None or callable(contexts) else contexts[0]
+    return getattr(one, "standard_error", None)
 
 
 @plain_tensors()
@@ -40,7 +48,7 @@ def input_problem(
     target: TargetType,
     additional_forward_args: object,
     feature_mask: Any,
-    contexts: Contexts | None,
+    contexts: Contexts | Sequence[Contexts] | None,
     chunk: int | None,
     progress: bool,
 ) -> Problem:
@@ -61,7 +69,7 @@ def input_problem(
             modules=modules_in(forward_func),
         ),
         moves=_in_contexts(contexts, points, alike(baselines, points, "baselines"), feature_mask),
-        contexts=contexts or contexts_module.input,
+        standard_error=_standard_error(contexts),
         contain=lambda tensors: tensors if isinstance(inputs, tuple) else tensors[0],
         chunk=chunk,
         progress=progress,
@@ -81,7 +89,7 @@ def layer_problem(
     attribute_to_layer_input: bool,
     grad_kwargs: Mapping[str, Any] | None,
     feature_mask: Any,
-    contexts: Contexts | None,
+    contexts: Contexts | Sequence[Contexts] | None,
     chunk: int | None,
     progress: bool,
 ) -> Problem:
@@ -124,7 +132,7 @@ def layer_problem(
         looked_up=_looked_up(layer, reading.received, points, attribute_to_layer_input),
         moves=_in_contexts(contexts, points, alike(at_baseline, points, "layer_baselines"),
                            feature_mask),
-        contexts=contexts or contexts_module.input,
+        standard_error=_standard_error(contexts),
         contain=functools.partial(_by_layer, isinstance(layer, list), n_tensors),
         chunk=chunk,
         progress=progress,

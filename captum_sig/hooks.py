@@ -34,7 +34,7 @@ def at_layer(
     n_examples = inputs[0].shape[0]
 
     def forward(rows: Tensors, example: Tensor) -> object:
-        with _swapped(layers, rows, n_tensors, device_ids, attribute_to_layer_input):
+        with swapped(layers, rows, n_tensors, device_ids, attribute_to_layer_input):
             return run_forward(
                 forward_func,
                 of_rows(inputs, example, n_examples),
@@ -135,7 +135,7 @@ def _hooks(
 
 
 @contextmanager
-def _swapped(
+def swapped(
     layers: Sequence[nn.Module],
     rows: Tensors,
     n_tensors: Sequence[int],

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from captum_sig.adaptive import STARTS
 from captum_sig.chunks import Chunks
 from captum_sig.function import RowFunction
+from captum_sig.integrals import Averages, Steps, Straight, by_steps
 from captum_sig.moves import Moves
-from captum_sig.path import Averages, Steps, Straight, by_steps
 from captum_sig.quadrature import rule
 from captum_sig.refinement import to_tolerance
 

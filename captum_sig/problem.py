@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_sig import contexts as contexts_module
 from captum_sig.arguments import flat
 from captum_sig.chunks import Chunks
-from captum_sig.contexts import Contexts
 from captum_sig.function import RowFunction, Tensors
+from captum_sig.integrals import Steps, path_ends
 from captum_sig.integration import Integrate, Path
 from captum_sig.moves import Moves
 from captum_sig.notices import warn
-from captum_sig.path import Steps, path_ends
+
+StandardError = Callable[[Tensor], Tensor]  # of the mean over backgrounds, (K, P) → (P,)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Problem:
 
     function: RowFunction
     moves: Moves
-    contexts: Contexts
+    standard_error: StandardError | None
     contain: Callable[[Tensors], Any]
     chunk: int | None
     progress: bool
@@ -103,6 +103,12 @@ class Problem:
 
         with self._chunks() as chunks:
             return torch.cat([found for _, found in chunks(evaluate, len(example))])
+
+    def together(self) -> Problem:
+        """All words of an example as one move: its integral is the sentence's."""
+        x, b = self.moves.points, self.moves.baselines
+        one = tuple(torch.zeros_like(of[: self.moves.n_examples]) for of in self.moves.path_of)
+        return replace(self, moves=Moves.between(x, b, one))
 
     def path_steps(self, path: Path) -> Steps:
         """The steps of a path that starts from token ids.
@@ -166,14 +172,13 @@ class Problem:
 
     def _effects(self, drops: Tensor) -> WordEffects:  # (K, P)
         mean = drops.mean(0)
-        if self.contexts is contexts_module.input:
+        if self.moves.n_backgrounds == 1 and self.moves.kept.all():  # the input itself
             return WordEffects(mean, None, None)
         at_input = self.values(self.moves.points) if self.whole is None else self.whole
         change = at_input - self.values(self.moves.baselines)
-        error = getattr(self.contexts, "standard_error", None)
         return WordEffects(
             mean,
-            None if error is None else error(drops),
+            None if self.standard_error is None else self.standard_error(drops),
             self._per_example(mean) - change.to(mean),
         )
 

@@ -25,9 +25,9 @@ from captum_sig.adaptive import (
 )
 from captum_sig.chunks import Chunks
 from captum_sig.function import RowFunction, at_least_float32
+from captum_sig.integrals import Averages, path_gradients
 from captum_sig.moves import NOTHING, Moves, Places, all_finite, like
 from captum_sig.notices import warn
-from captum_sig.path import Averages, path_gradients
 
 Ints = NDArray[np.int64]
 Part = tuple[Tensor, Tensor, Tensor]  # gradients (K, …), the row and the slot of each

@@ -18,7 +18,8 @@ class Word:
 
     `start` and `end` are character offsets in the text, None where the tokenizer keeps none;
     `score` is in logits of the explained label; `normalized` is the score divided by the L2 norm
-    of all the text's scores.
+    of all the text's scores. `spread` is the score's standard deviation over the draws of a random
+    baseline, `standard_error` its standard error where contexts were sampled, both in logits.
     """
 
     word: str
@@ -26,6 +27,8 @@ class Word:
     end: int | None
     score: float
     normalized: float
+    spread: float | None = None
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class WordAttribution:
     token gave it nothing to read). `max_abs_word_delta` is the worst measured gap, in logits,
     between a word's score and the difference F(x) − F(x̄ʷ) with the model's own F(x), asked
     without any hook; exact scores differ from it by rounding only. It is None for methods
-    without completeness per word.
+    without completeness per word. `residual` is Σ of the scores − (F(x) − F(x̄)), x̄ the sentence of
+    baselines, where words moved in several contexts.
     """
 
     text: str
@@ -49,6 +53,7 @@ class WordAttribution:
     max_abs_word_delta: float | None
     words: tuple[Word, ...]
     probabilities: dict[str, float] = field(default_factory=dict, hash=False)
+    residual: float | None = None
 
     @property
     def scores(self) -> list[float]:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from captum.attr import LayerIntegratedGradients
 from torch import Tensor, nn
 
-from captum_sig.encoding import Batch, Encoder, padded_to, token_limit
-from captum_sig.from_captum import layer_problem
+from captum_sig.asking import Average, Request, ask, averaged, generator_of
+from captum_sig.baselines import choose_token, family
+from captum_sig.contexts import Contexts
+from captum_sig.encoding import Batch, Encoder, checked_texts, padded_to, token_limit
+from captum_sig.faithfulness import Sentence
 from captum_sig.function import HOOKED
+from captum_sig.labels import Labels
 from captum_sig.layers import warn_of_dropout, word_embedding
 from captum_sig.moves import NotFiniteError
 from captum_sig.notices import warn
-from captum_sig.quadrature import rule
-from captum_sig.result import WordAttribution, scored_words
-from captum_sig.words import word_sums
+from captum_sig.result import WordAttribution
 
 
 class TextClassificationExplainer:
@@ -29,10 +30,14 @@ class TextClassificationExplainer:
     Args:
         model: a sequence classifier of transformers; it stays on its device and in its mode.
         tokenizer: its tokenizer.
-        baseline: what a word is replaced by: "mask", "pad", "unk" or "eos".
+        baseline: what a word is replaced by, a name in `captum_sig.baselines.BASELINES`.
         level: "word" moves a word's sub-tokens together, "token" each on its own.
         layer: the word embedding; None finds it through `model.get_input_embeddings()`.
         device: where to move the model; None leaves it where it is.
+        masked_lm: the masked language model that baseline "blurred" asks.
+        n_draws: baselines that are drawn at random ("constant", "uniform") are drawn so often, and
+            scores are averaged.
+        seed: of everything that is drawn; what is drawn for a text depends on it and the text only.
 
     Raises:
         ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, or an
@@ -53,20 +58,27 @@ class TextClassificationExplainer:
         level: str = "word",
         layer: nn.Module | None = None,
         device: torch.device | str | None = None,
+        masked_lm: Any = None,
+        n_draws: int = 5,
+        seed: int = 0,
     ) -> None:
-        """Find the word embedding and the baseline token."""
+        """Find the word embedding and the baseline."""
         model = getattr(model, "_orig_mod", model)  # a compiled model would not see the hooks
         if layer is None and getattr(model.config, "is_encoder_decoder", False):
             raise ValueError(
                 f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
                 "no single layer moves a word in both; wanted an encoder or a decoder alone"
             )
-        self.encoder = Encoder(
-            tokenizer, level, baseline, token_limit(model), multiple=padded_to(model)
-        )
+        if not isinstance(n_draws, int) or n_draws < 1:
+            raise ValueError(f"n_draws must be at least 1, got {n_draws!r}")
+        self.encoder = Encoder(tokenizer, level, token_limit(model), multiple=padded_to(model))
         self.tokenizer = tokenizer
         self.model = model if device is None else model.to(device)
         self.layer = word_embedding(model) if layer is None else layer
+        self.family = family(baseline, tokenizer, embedding=self.layer, masked_lm=masked_lm)
+        self.n_draws = n_draws if self.family.is_random else 1
+        self.seed = seed
+        self._labels = Labels(model.config)
 
     @classmethod
     def from_pretrained(
@@ -96,9 +108,10 @@ class TextClassificationExplainer:
     def __call__(
         self,
         texts: str | Sequence[str],
-        target: str | int | None = None,
+        target: str | int | Sequence[str | int] | None = None,
         method: str = "sig",
         *,
+        contexts: str | Contexts | None = None,
         n_steps: int = 50,
         batch_size: int = 32,
         internal_batch_size: int | None = None,
@@ -108,9 +121,12 @@ class TextClassificationExplainer:
 
         Args:
             texts: a string, or a sequence of strings.
-            target: the label to explain, by name or index; None takes each text's predicted one.
-            method: "sig" (exact word scores) or "ig" (Captum's LayerIntegratedGradients, summed
-                over features and sub-tokens).
+            target: the label to explain, by name or index, or a list with one for each text; None
+                takes each text's predicted one.
+            method: a name in `captum_sig.methods.METHODS`; "sig" gives exact word scores.
+            contexts: in which backgrounds a word moves, for "sig" and "sequential_dig": one of
+                `captum_sig.contexts`, or its name ("two_sided", "sampled4"), which may also follow
+                the method's after a colon; None is the input.
             n_steps: steps of "ig".
             batch_size: most texts in a padded batch.
             internal_batch_size: most rows in a pass; None bounds their memory.
@@ -121,27 +137,18 @@ class TextClassificationExplainer:
 
         Raises:
             TypeError: if a text is not a string.
-            ValueError: for an unknown target or method, or a text that is too long.
+            ValueError: for an unknown target, method or contexts, or a text that is too long.
             FloatingPointError: if the model's output is not finite.
         """
-        several = [texts] if isinstance(texts, str) else list(texts)
-        for number, text in enumerate(several):
-            if not isinstance(text, str):
-                raise TypeError(f"text {number} is {type(text).__name__}; wanted a string")
-            if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-                raise ValueError(f"text {number} is not valid Unicode; decode it as UTF-8 first")
-        if method not in METHODS:
-            raise ValueError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
-        chosen = None if target is None else self.label_index(target)
-        if getattr(self.model.config, "pad_token_id", 0) is None:  # it refuses batches, then
-            batch_size = internal_batch_size = 1
-            warn("the model's config has no pad_token_id, so rows go one by one: set it if you can")
-        warn_of_dropout(self.model.modules())
+        several = checked_texts(texts)
+        wanted = Request.of(method, contexts, n_steps, internal_batch_size)
+        chosen = self._targets(target, len(several))
         results: dict[int, WordAttribution] = {}
-        device = next(itertools.chain(self.layer.parameters(), self.model.parameters())).device
-        for batch in self.encoder.batches(several, batch_size, truncation, device):
+        for batch in self._batches(several, batch_size, truncation):
+            if getattr(self.model.config, "pad_token_id", 0) is None:  # it refuses several rows
+                wanted = replace(wanted, chunk=1)
             try:
-                found = self._explain(batch, chosen, method, n_steps, internal_batch_size)
+                found = self._explain(batch, [chosen[i] for i in batch.numbers], wanted)
             except NotFiniteError as error:
                 number = batch.numbers[error.example]
                 raise NotFiniteError(error.what, number, error.where) from None
@@ -151,11 +158,7 @@ class TextClassificationExplainer:
     @property
     def labels(self) -> list[str]:
         """Names of the model's classes, by index."""
-        names: dict[int, str] = self.model.config.id2label  # type: ignore[assignment, union-attr]
-        labels = [str(names[index]) for index in sorted(names)]
-        if len(set(labels)) < len(labels):  # equal names must not be taken for one label
-            return [f"{label} ({index})" for index, label in enumerate(labels)]
-        return labels
+        return self._labels.names
 
     def label_index(self, target: str | int) -> int:
         """Index of a label given by name, in any case, or by index; an int is always an index.
@@ -163,47 +166,95 @@ class TextClassificationExplainer:
         Raises:
             ValueError: if there is no such label; it lists those there are.
         """
-        labels = self.labels
-        by_lower_case = [label.lower() for label in labels]
-        if isinstance(target, str) and target in labels:
-            return labels.index(target)
-        if isinstance(target, str) and target.lower() in by_lower_case:
-            return by_lower_case.index(target.lower())
-        if str(target).isdecimal() and int(target) < len(labels):
-            return int(target)
-        known = ", ".join(f"{label} ({index})" for index, label in enumerate(labels))
-        raise ValueError(f"target {target!r} is no label of this model: use one of {known}")
+        return self._labels.index(target)
+
+    def log_probabilities(self, ids: Tensor) -> Tensor:
+        """Of each label, for rows of ids without padding, (R, L) → (R, C).
+
+        Raises:
+            ValueError: for a model that gives a quantity in place of probabilities.
+        """
+        with HOOKED, torch.no_grad():
+            if getattr(self.model.config, "pad_token_id", 0) is None:
+                logits = torch.cat([self.model(input_ids=row).logits for row in ids.split(1)])
+            else:
+                logits = self.model(input_ids=ids).logits
+        return self._labels.log_probabilities(logits.float())
+
+    def sentences(
+        self, texts: Sequence[str], targets: Sequence[int], *, truncation: bool = True
+    ) -> list[Sentence]:
+        """The texts as `captum_sig.faithfulness` takes them: a unit for each word of the result.
+
+        Args:
+            texts: B texts.
+            targets: B indices of the labels to watch.
+            truncation: as in the call.
+
+        Raises:
+            ValueError: if a text has no token at all, or is too long.
+        """
+        replacement = choose_token(self.tokenizer, "mask")[1]
+        found: dict[int, Sentence] = {}
+        for batch in self._batches(checked_texts(texts), 1, truncation):
+            (number,), mask = batch.numbers, batch.feature_mask[0]
+            units = torch.full_like(mask, -1)
+            for unit, span in enumerate(batch.spans[0]):
+                units[mask == mask[span.position]] = unit
+            found[number] = Sentence(batch.ids[0], units, targets[number], replacement)
+        return [found[number] for number in range(len(texts))]
+
+    def _batches(self, texts: list[str], batch_size: int, truncation: bool) -> Iterator[Batch]:
+        if getattr(self.model.config, "pad_token_id", 0) is None:
+            batch_size = 1
+            warn("the model's config has no pad_token_id, so rows go one by one: set it if you can")
+        warn_of_dropout(self.model.modules())
+        device = next(itertools.chain(self.layer.parameters(), self.model.parameters())).device
+        return self.encoder.batches(texts, batch_size, truncation, device)
+
+    def _targets(
+        self, target: str | int | Sequence[str | int] | None, n_texts: int
+    ) -> list[int | None]:
+        if target is None:
+            return [None] * n_texts
+        if isinstance(target, (str, int)):
+            return [self.label_index(target)] * n_texts
+        if len(target) != n_texts:
+            raise ValueError(f"target has {len(target)} entries; wanted one, or {n_texts}")
+        return [self.label_index(one) for one in target]
 
     def _explain(
-        self, batch: Batch, target: int | None, method: str, n_steps: int, chunk: int | None
+        self, batch: Batch, chosen: list[int | None], wanted: Request
     ) -> list[WordAttribution]:
         if batch.ids.shape[1] == 0:  # not even a special token: nothing to ask the model
-            label = None if target is None else self.labels[target]
+            labels = [None if target is None else self.labels[target] for target in chosen]
+            name = self.family.name
             return [
-                WordAttribution(text, None, None, label, method, self.encoder.baseline, 0.0, ())
-                for text in batch.texts
+                WordAttribution(text, None, None, label, wanted.name, name, 0.0, ())
+                for text, label in zip(batch.texts, labels, strict=True)
             ]
-        others = tuple(batch.others.values())
-
-        def forward(ids: Tensor, *others: Tensor) -> Tensor:
-            return self.model(input_ids=ids, **dict(zip(batch.others, others, strict=True))).logits
-
         with HOOKED, torch.no_grad():
-            logits = forward(batch.ids, *others).detach()
+            logits = self.model(input_ids=batch.ids, **batch.others).logits.detach()
         predicted = logits.argmax(-1)
-        targets = predicted if target is None else torch.full_like(predicted, target)
-        question = Question(forward, self.layer, batch, others, targets, logits, n_steps, chunk)
-        if any(batch.spans):
-            scores, deltas = METHODS[method](question)
-        else:
-            scores, deltas = torch.zeros(batch.ids.shape), [0.0] * len(batch.texts)
+        targets = predicted.clone()
+        for number, target in enumerate(chosen):
+            if target is not None:
+                targets[number] = target
+        generators = [generator_of(text, self.seed) for text in batch.texts]
+        average = averaged(
+            [
+                ask(self.model, self.layer, self.family, batch, targets, generators, wanted)
+                for _ in range(self.n_draws)
+            ]
+        )
+        scores = average.scores.values
         finite = torch.cat([logits.to(scores.device), scores], 1).isfinite().all(1)
         if not finite.all():
             bad = int((~finite).nonzero()[0])
             raise NotFiniteError("output", bad, "the unchanged input or a word of it")
         return [
-            self._result(batch, number, method, int(targets[number]), row, scores[number], delta)
-            for number, (row, delta) in enumerate(zip(logits, deltas, strict=True))
+            self._result(batch, number, wanted.name, int(targets[number]), row, average)
+            for number, row in enumerate(logits)
         ]
 
     def _result(
@@ -213,80 +264,21 @@ class TextClassificationExplainer:
         method: str,
         target: int,
         logits: Tensor,  # (C,)
-        scores: Tensor,  # (L,)
-        delta: float | None,
+        average: Average,
     ) -> WordAttribution:
         labels = self.labels
-        probabilities = dict(zip(labels, self._probabilities(logits.float()), strict=False))
+        probabilities = self._labels.probabilities(logits.float())
         label = labels[int(logits.argmax())]
+        residual = average.scores.residual
         return WordAttribution(
             text=batch.texts[number],
             label=label,
             probability=probabilities.get(label),
             target=labels[target],
             method=method,
-            baseline=self.encoder.baseline,
-            max_abs_word_delta=delta,
-            words=scored_words(batch.spans[number], scores.tolist()),
+            baseline=self.family.name,
+            max_abs_word_delta=average.scores.word_deltas[number],
+            words=average.words(batch, number),
             probabilities=probabilities,
+            residual=None if residual is None else float(residual[number]),
         )
-
-    def _probabilities(self, logits: Tensor) -> list[float]:  # (C,)
-        kind = getattr(self.model.config, "problem_type", None)
-        if kind == "multi_label_classification":
-            return logits.sigmoid().tolist()
-        if kind == "regression" or len(logits) == 1:  # a quantity, no logit
-            return []
-        return logits.softmax(-1).tolist()
-
-
-@dataclass(frozen=True)
-class Question:
-    """A batch, the model, and the output to explain: what a method needs to know."""
-
-    forward: Callable[..., Tensor]
-    layer: nn.Module
-    batch: Batch
-    others: tuple[Tensor, ...]
-    targets: Tensor  # (B,)
-    logits: Tensor  # (B, C), without any hook
-    n_steps: int
-    chunk: int | None
-
-
-Scores = tuple[Tensor, Sequence[float | None]]  # (B, L) at every position; worst |word delta|
-
-
-def _sig(question: Question) -> Scores:
-    """Exact word scores; the delta is how far the hooked model is from the model itself."""
-    batch = question.batch
-    problem = layer_problem(
-        question.forward, question.layer, None, batch.ids, batch.baseline_ids, None,
-        question.targets, question.others, False, None, batch.feature_mask, None,
-        question.chunk, False,
-    )  # fmt: skip
-    effects = problem.word_effects()
-    hooked = problem.values(problem.moves.points)  # F(x) again: to compare with the model's own
-    plain = question.logits.gather(1, question.targets[:, None])[:, 0].to(hooked.dtype)
-    return problem.moves.spread(effects.mean)[0], (hooked - plain).abs().tolist()
-
-
-def _ig(question: Question) -> Scores:
-    """Captum's own method; completeness holds for the sentence only, so there is no word delta."""
-    rule("gausslegendre", question.n_steps)  # refuses what Captum would trip over
-    batch = question.batch
-    attributions = LayerIntegratedGradients(question.forward, question.layer).attribute(
-        batch.ids,
-        baselines=batch.baseline_ids,
-        target=question.targets,
-        additional_forward_args=question.others,
-        n_steps=question.n_steps,
-        internal_batch_size=max(question.chunk or IG_ROWS, len(batch.ids)),
-    )
-    sums = word_sums(attributions.sum(-1).detach(), batch.feature_mask)
-    return sums, [None] * len(batch.texts)
-
-
-IG_ROWS = 64  # rows in a pass of Captum's IG, so that its memory stays bounded
-
-METHODS: dict[str, Callable[[Question], Scores]] = {"sig": _sig, "ig": _ig}

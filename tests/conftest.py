@@ -13,6 +13,13 @@ torch.set_num_threads(1)  # the models are tiny: threads would only wait for eac
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_file_in_the_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _settings_stay_as_they_were() -> Iterator[None]:
     torch.manual_seed(0)

@@ -57,7 +57,7 @@ def at_baseline(x: Tensor, b: Tensor, word: Sequence[int]) -> Tensor:
 def in_background(
     x: Tensor, b: Tensor, words: Sequence[Sequence[int]], kept: Sequence[bool], word: int
 ) -> Tensor:
-    """x with every other word that the background does not keep at the baseline, (1, L, …)."""
+    """X with every other word that the background does not keep at the baseline, (1, L, …)."""
     for other, positions in enumerate(words):
         if other != word and not kept[other]:
             x = at_baseline(x, b, positions)

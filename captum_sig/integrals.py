@@ -1,4 +1,4 @@
-"""Paths from baseline to input: what the model says at their ends, and integrals along them.
+"""What the model says at the ends of paths from baseline to input, and integrals along them.
 
 The engine behind the classes of `sig` and `dig`. B, L, D, S as in the legend of `sig`, moves,
 scenes and paths as in `moves`; R is the rows of a chunk, M the positions that they move.

@@ -1,0 +1,303 @@
+"""Paths of Discretized Integrated Gradients (Sanyal & Ren, EMNLP 2021, arXiv 2108.13654).
+
+The straight path from a baseline to a word leads through points that are no words. DIG's leads by
+*anchors*: words, each among the nearest neighbours of the one before, moved where they must be so
+that the path is monotone in every dimension, which keeps Riemann sums of it complete.
+
+B L D as in `sig`; P pairs of a word and a baseline vector, n neighbours, K points of a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from captum_sig.function import at_least_float32
+from captum_sig.neighbors import nearest_neighbors, vocabulary
+
+BLOCK = {"cpu": 2**20}  # numbers in a block of candidates: what caches hold
+LARGE_BLOCK = 2**26  # where there are no such caches
+KEPT = 2  # searches whose anchors are remembered
+REMEMBERED = 2**20  # ids of anchors that each remembers
+
+Pair = tuple[int, bytes]  # token id, digest of the baseline vector
+
+
+@dataclass(frozen=True)
+class Knots:
+    """Points of the paths that a batch needs; words that occur often have one."""
+
+    points: Tensor  # (P, K, D): from the baseline, 0, to the input, K − 1; float32 at least
+    of: Tensor  # (B, L): which path each position has
+
+    def __len__(self) -> int:
+        """K − 1: nothing follows the last point, so that its gradient counts for nothing."""
+        return self.points.shape[1] - 1
+
+    def at(
+        self,
+        number: int,
+        example: Tensor,
+        position: Tensor,
+        step: Tensor,
+        start: Tensor,
+        end: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """A point, and how much of the way from start to end lies before the next."""
+        path = self.of[example, position]
+        here, following = self.points[path, step], self.points[path, step + 1]
+        way = end - start
+        share = (following - here) / torch.where(way == 0, 1, way)
+        return here, torch.where(way == 0, 1 / len(self), share)
+
+
+def outside(x: Tensor, last: Tensor, baseline: Tensor) -> Tensor:
+    """1 in the dimensions where x is not between the two others, ends included; 0 elsewhere."""
+    limits = torch.minimum(last, baseline), torch.maximum(last, baseline)
+    return (x - x.clamp(*limits)).sign_().abs_()  # much faster than comparisons on a CPU
+
+
+def step_on(last: Tensor, baseline: Tensor, n_anchors: int) -> Tensor:
+    """1/n_anchors of the way from the last point to the baseline."""
+    step = last - (1 / n_anchors) * (last - baseline)
+    return step.clamp(torch.minimum(last, baseline), torch.maximum(last, baseline))  # rounding
+
+
+def monotonized(x: Tensor, last: Tensor, baseline: Tensor, n_anchors: int) -> Tensor:
+    """X, but a step on from the last point where x is not between that and the baseline.
+
+    >>> zero, last = torch.zeros(3), torch.ones(3)
+    >>> monotonized(torch.tensor([0.25, 2.0, -1.0]), last, zero, n_anchors=4)
+    tensor([0.2500, 0.7500, 0.7500])
+    """
+    moved = outside(x, last, baseline).bool()
+    return torch.where(moved, step_on(last, baseline, n_anchors), x)
+
+
+def greedy(candidates: Tensor, last: Tensor, baseline: Tensor, n_anchors: int) -> Tensor:
+    """How far each candidate is from itself monotonized."""
+    way = candidates - step_on(last, baseline, n_anchors)
+    return way.mul_(outside(candidates, last, baseline)).norm(dim=-1)
+
+
+def maxcount(candidates: Tensor, last: Tensor, baseline: Tensor, n_anchors: int) -> Tensor:
+    """In how many dimensions each candidate is not monotone."""
+    return outside(candidates, last, baseline).sum(-1)
+
+
+# Costs (P, n) of candidates (P, n, D), given the last anchor and the baseline (P, 1, D).
+STRATEGIES: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
+    "greedy": greedy,
+    "maxcount": maxcount,
+}
+
+
+@dataclass(frozen=True)
+class DiscretizedPath:
+    """From a baseline to each token of a batch by words in between.
+
+    Args:
+        strategy: which neighbour of an anchor is the next: "greedy" takes the one that is moved
+            least to be monotone, "maxcount" the one that is moved in fewest dimensions; of equals
+            the nearest.
+        n_anchors: words between the input and the baseline.
+        factor: how many times the points' midpoints are put between them.
+        n_neighbors: how many of an anchor's nearest neighbours are candidates.
+        cache_dir: where the neighbours are kept on disk, see `neighbors.nearest_neighbors`.
+    """
+
+    strategy: str = "greedy"
+    n_anchors: int = 30
+    factor: int = 0
+    n_neighbors: int = 500
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check the name and the numbers."""
+        if self.strategy not in STRATEGIES:
+            raise ValueError(
+                f"strategy {self.strategy!r} is unknown: use one of {', '.join(STRATEGIES)}"
+            )
+        for name, least in (("n_anchors", 1), ("factor", 0), ("n_neighbors", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number, {least} at least, got {value!r}")
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def __call__(
+        self,
+        layer: nn.Module,
+        ids: Tensor,  # (B, L)
+        baselines: Tensor,  # (B, L, D)
+    ) -> Knots:
+        """The paths, with K = 2**factor · (n_anchors + 1) + 1 points.
+
+        Where a token's vector is its baseline, the path stays there. Anchors that were found are
+        remembered by weights, token and baseline; texts share most of their words.
+
+        Args:
+            layer: the word embedding.
+            ids: the tokens at the paths' ends.
+            baselines: the vectors at their starts, any: zeros, a token's vector, a mean.
+
+        Raises:
+            ValueError: if the layer is no embedding, or the tensors do not fit it.
+        """
+        vectors = vocabulary(layer)
+        vectors = vectors.to(at_least_float32(vectors.dtype))
+        _check(vectors, ids, baselines)
+        starts = baselines.detach().to(vectors).flatten(0, 1)  # (B · L, D)
+        pairs = list(zip(ids.flatten().tolist(), _digests(starts), strict=True))
+        first: dict[Pair, int] = {}  # where each pair occurs
+        for position, pair in enumerate(pairs):
+            first.setdefault(pair, position)
+        number = {pair: i for i, pair in enumerate(first)}
+        of = torch.tensor([number[pair] for pair in pairs], device=vectors.device)
+        words = torch.tensor([token for token, _ in first], device=vectors.device)  # (P,)
+        starts = starts[torch.tensor(list(first.values()))]  # (P, D)
+
+        with _searching:
+            search = _search(self, vectors)
+            anchors = search.anchors(list(first), words, starts)
+        points = _points(search, words, anchors, starts)
+        for _ in range(self.factor):
+            points = _with_midpoints(points)
+        if outside(points[:, 1:], points[:, -1:], points[:, :-1]).any():
+            raise RuntimeError("a path of DIG is not monotone, which is an error of captum_sig")
+        return Knots(points, of.reshape(ids.shape))
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The search for anchors in one vocabulary, and what it has found so far."""
+
+    path: DiscretizedPath
+    vectors: Tensor  # (V, D)
+    neighbors: Tensor  # (V, n)
+    found: dict[Pair, list[int]] = field(default_factory=dict)  # anchors' ids, latest last
+
+    def anchors(
+        self,
+        pairs: list[Pair],
+        words: Tensor,  # (P,)
+        starts: Tensor,  # (P, D)
+    ) -> Tensor:  # (P, n_anchors)
+        """Ids of the anchors, from the words on; −1 where only the baseline is left."""
+        stays = (self.vectors[words] == starts).all(1).tolist()
+        new = [i for i, p in enumerate(pairs) if not stays[i] and p not in self.found]
+        rows = torch.tensor(new, dtype=torch.long, device=words.device)
+        for some in rows.split(self._block()):
+            for i, ids in zip(some.tolist(), self._find(words[some], starts[some]), strict=True):
+                self.found[pairs[i]] = ids
+        nowhere = [-1] * self.path.n_anchors
+        result = [nowhere if here else self.found[p] for here, p in zip(stays, pairs, strict=True)]
+        for pair in pairs:
+            if pair in self.found:
+                self.found[pair] = self.found.pop(pair)
+        while len(self.found) > REMEMBERED // self.path.n_anchors:
+            del self.found[next(iter(self.found))]
+        return torch.tensor(result, dtype=torch.long, device=words.device).reshape(len(pairs), -1)
+
+    def _block(self) -> int:
+        """How many pairs fit in a block."""
+        n_vectors, n_features = self.vectors.shape
+        width = max(self.neighbors.shape[1] * n_features, n_vectors)
+        return max(1, BLOCK.get(self.vectors.device.type, LARGE_BLOCK) // width)
+
+    def _find(self, words: Tensor, starts: Tensor) -> list[list[int]]:
+        """The search itself: (P,) words and (P, D) baselines → the anchors' ids of each."""
+        used = torch.zeros(len(words), len(self.vectors), dtype=torch.bool, device=words.device)
+        used.scatter_(1, words[:, None], True)
+        for row, start in zip(used, starts, strict=True):  # no anchor is the baseline
+            alike = (self.vectors[:, 0] == start[0]).nonzero().squeeze(1)
+            row[alike[(self.vectors[alike] == start).all(1)]] = True
+        cost = STRATEGIES[self.path.strategy]
+        last, anchors = words[:, None], []  # (P, 1)
+        for _ in range(self.path.n_anchors):
+            near = self.neighbors[last.squeeze(1)]  # (P, n)
+            candidates = nn.functional.embedding(near, self.vectors)  # faster than indexing
+            costs = cost(candidates, self.vectors[last], starts[:, None], self.path.n_anchors)
+            costs = costs.masked_fill(used.gather(1, near), torch.inf)
+            least, place = costs.min(1, keepdim=True)  # the first of equals, so the nearest
+            chosen = near.gather(1, place)
+            found = least < torch.inf
+            anchors.append(torch.where(found, chosen, -1))
+            last = torch.where(found, chosen, last)  # none now, none later
+            used.scatter_(1, last, True)
+        return torch.cat(anchors, 1).tolist()
+
+
+_searches: list[_Search] = []  # latest last
+_searching = threading.Lock()
+
+
+def _search(path: DiscretizedPath, vectors: Tensor) -> _Search:
+    """The one that serves, kept or new."""
+    bare = replace(path, factor=0, cache_dir=None)
+    for search in _searches:
+        known = search.vectors
+        alike = (known.device, known.dtype) == (vectors.device, vectors.dtype)
+        if search.path == bare and alike and torch.equal(known, vectors):
+            _searches.remove(search)
+            break
+    else:
+        search = _Search(
+            bare, vectors, nearest_neighbors(vectors, path.n_neighbors, path.cache_dir)
+        )
+    _searches.append(search)
+    del _searches[:-KEPT]
+    return search
+
+
+def _points(
+    search: _Search,
+    words: Tensor,  # (P,)
+    anchors: Tensor,  # (P, n_anchors)
+    starts: Tensor,  # (P, D)
+) -> Tensor:  # (P, n_anchors + 2, D)
+    """From the baselines to the words, the anchors made monotone one after the other."""
+    points = [search.vectors[words]]
+    for ids in anchors.T:
+        anchor = torch.where((ids < 0)[:, None], starts, search.vectors[ids])
+        points.append(monotonized(anchor, points[-1], starts, len(anchors.T)))
+    return torch.stack([starts, *reversed(points)], dim=1)
+
+
+def _with_midpoints(points: Tensor) -> Tensor:
+    """(P, K, D) → (P, 2K − 1, D)."""
+    middles = 0.5 * (points[:, :-1] + points[:, 1:])
+    return torch.cat([torch.stack([points[:, :-1], middles], 2).flatten(1, 2), points[:, -1:]], 1)
+
+
+def _digests(rows: Tensor) -> list[bytes]:
+    """Of each row (N, D), by its bytes."""
+    plain = rows.cpu().contiguous().view(torch.uint8).numpy()
+    return [hashlib.blake2b(row.data, digest_size=16).digest() for row in plain]
+
+
+def _check(vectors: Tensor, ids: Tensor, baselines: Tensor) -> None:
+    n_vectors, n_features = vectors.shape
+    if ids.dim() != 2 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise ValueError(
+            f"ids have shape {tuple(ids.shape)} and {ids.dtype}; wanted whole numbers (B, L)"
+        )
+    wanted = (*ids.shape, n_features)
+    if baselines.shape != wanted or not baselines.is_floating_point():
+        raise ValueError(
+            f"baselines have shape {tuple(baselines.shape)} and {baselines.dtype}; wanted floats "
+            f"{wanted}: a vector for each of the ids"
+        )
+    if not baselines.isfinite().all():
+        raise ValueError("baselines hold infinite numbers or NaN; wanted finite vectors")
+    if ids.numel() and not (ids.min() >= 0 and ids.max() < n_vectors):
+        raise ValueError(
+            f"ids go from {ids.min()} to {ids.max()}; wanted 0 to {n_vectors - 1}, "
+            "the ids that the embedding has"
+        )

@@ -1,0 +1,112 @@
+"""`captum-sig evaluate`: which explanation is faithful to a model on its own data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from captum_sig import terminal
+from captum_sig.options import DRAWS, LEVEL, MASKED_LM, MODEL, SEED
+
+
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Texts: .tsv, .csv, .jsonl, .json, .parquet, or a folder saved by datasets."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for examples.jsonl and the tables.")],
+    model: Annotated[str | None, MODEL] = None,
+    methods: Annotated[
+        str, typer.Option(help="Names as in explain, with commas; the first is the reference.")
+    ] = "random,input_x_gradient,ig,sig,sig:two_sided",
+    baselines: Annotated[str, typer.Option(help="Names as in explain, with commas.")] = "mask",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="log_odds, comprehensiveness, sufficiency, aopc_comprehensiveness, "
+            "aopc_sufficiency, curve; with commas."
+        ),
+    ] = "log_odds,comprehensiveness,sufficiency",
+    topk: Annotated[float, typer.Option(help="Share of the words that metrics ablate.")] = 0.2,
+    limit: Annotated[int | None, typer.Option(help="Take the first N texts.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Default: guessed.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Default: guessed.")] = None,
+    target: Annotated[
+        str, typer.Option(help="Which label is explained: predicted, or label (the data's).")
+    ] = "predicted",
+    level: Annotated[str, LEVEL] = "token",
+    n_steps: Annotated[int, typer.Option(help="Steps of ig.")] = 50,
+    draws: Annotated[int, DRAWS] = 5,
+    masked_lm: Annotated[str | None, MASKED_LM] = None,
+    seed: Annotated[int, SEED] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what OUTPUT holds.")] = False,
+) -> None:
+    """Compare attribution methods by their faithfulness to a model, on your own texts.
+
+    The highest scored words are masked, removed, or kept alone, and the probability of the
+    explained label is watched. Writes examples.jsonl (a line for each text, method and baseline),
+    table.csv, table.md, and paired.csv, the differences to the first method text by text.
+    """
+    with terminal.told():
+        from captum_sig.asking import Request
+        from captum_sig.evaluation import Run
+        from captum_sig.plan import Plan, accuracy, examples
+        from captum_sig.records import read_records
+
+        records = read_records(
+            data, text_column=text_column, label_column=label_column, limit=limit
+        )
+        plan = Plan(
+            data=str(data), model=model or "demo", methods=_names(methods),
+            baselines=_names(baselines), metrics=_names(metrics), topk=topk, level=level,
+            target=target, n_steps=n_steps, n_draws=draws, seed=seed, n_texts=len(records),
+        )  # fmt: skip
+        for method in plan.methods:
+            Request.of(method, None, n_steps, None)
+        explainers = terminal.explainers(
+            model, plan.baselines, masked_lm, level=level, n_draws=draws, seed=seed
+        )
+        found = examples(explainers[0], records, target)
+        if not found:
+            terminal.fail(f"no text of {data} has a word to explain")
+        by_name = dict(zip(plan.baselines, explainers, strict=True))
+        run = Run(plan, by_name, found, output, resume=resume)
+        run(progress=True)
+        _show(run.write_tables(), len(records) - len(found), accuracy(found), output)
+
+
+def _names(given: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in given.split(",") if name.strip())
+
+
+def _show(
+    rows: Sequence[dict[str, Any]], left_out: int, accuracy: float | None, output: Path
+) -> None:
+    """A line for each method and baseline, a column for each metric; the files have the rest."""
+    from rich.console import Console
+
+    from captum_sig.faithfulness import METRICS
+    from captum_sig.tables import to_terminal
+
+    arrows = {"lower": "↓", "higher": "↑"}
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        key = row["method"], row["baseline"]
+        line = lines.setdefault(key, {"method": key[0], "baseline": key[1]})
+        metric = f"{row['metric'].replace('_', ' ')} {arrows[METRICS[row['metric']].better]}"
+        line[metric] = f"{row['mean']:.3f}\n{row['low']:.3f} … {row['high']:.3f}"
+        line["s/text"] = row["seconds_per_example"]
+    columns = [name for name in next(iter(lines.values())) if name != "s/text"]
+    console = Console(highlight=False)
+    console.print(to_terminal(list(lines.values()), [*columns, "s/text"], {"s/text": ".3f"}))
+    console.print(f"Means of {rows[0]['n']} texts, below them 95 % bootstrap intervals.")
+    if left_out:
+        console.print(f"{left_out} texts without a word are left out.")
+    if accuracy is not None:
+        console.print(f"The model predicts the label of {accuracy:.1%} of the labelled texts.")
+    console.print(f"Tables and examples are in {output}.", soft_wrap=True)

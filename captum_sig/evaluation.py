@@ -1,0 +1,211 @@
+"""Which explanation is faithful to a model on its own data: methods × baselines × metrics.
+
+Texts are taken in blocks of similar length. What a method says of a block for a baseline is a
+*unit* of work: its lines are written to `examples.jsonl` in one piece, and an interrupted run goes
+on behind the last whole unit. Everything drawn depends on the seed and the text alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captum_sig.faithfulness import METRICS
+from captum_sig.intervals import bootstrap, paired
+from captum_sig.plan import Example, Plan
+from captum_sig.result import WordAttribution
+from captum_sig.tables import replace_text, to_markdown, write_csv
+from captum_sig.text import TextClassificationExplainer
+
+BLOCK = 32  # texts
+
+Line = dict[str, Any]
+
+
+Key = tuple[int, str, str]  # number of a block, baseline, method
+
+
+class Run:
+    """An evaluation in a folder.
+
+    Args:
+        plan: what is evaluated.
+        explainers: for each of the plan's baselines.
+        examples: as from the function of this name.
+        folder: where results go; made if it is not there.
+        resume: go on with what the folder holds.
+
+    Raises:
+        ValueError: if the folder holds results and `resume` is False, or those of another plan.
+        OSError: if the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        explainers: Mapping[str, TextClassificationExplainer],
+        examples: Sequence[Example],
+        folder: Path,
+        *,
+        resume: bool,
+    ) -> None:
+        """Look at what is there; nothing is asked yet."""
+        self.plan, self.explainers, self.folder = plan, explainers, folder
+        self.blocks = [examples[i : i + BLOCK] for i in range(0, len(examples), BLOCK)]
+        folder.mkdir(parents=True, exist_ok=True)
+        self.lines: list[Line] = self._found(resume)
+
+    def _found(self, resume: bool) -> list[Line]:
+        """The lines of whole units, which alone stay in the file."""
+        plan, path = self.folder / "plan.json", self.folder / "examples.jsonl"
+        asked = json.loads(json.dumps(asdict(self.plan)))
+        if path.exists() and not resume:
+            raise ValueError(f"{self.folder} holds results already: resume, or use another folder")
+        if plan.exists() and resume:
+            then = json.loads(plan.read_text(encoding="utf-8"))
+            differs = [name for name in asked if then.get(name) != asked[name]]
+            if differs:
+                name = differs[0]
+                raise ValueError(
+                    f"{self.folder} holds results for {name} {then.get(name)!r}, not "
+                    f"{asked[name]!r}: resume with the same options, or use another folder"
+                )
+        plan.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+        lines = _whole_lines(path)
+        keys = Counter(_key(line) for line in lines)
+        sizes = {key: len(block) for key, block in self._units()}
+        kept = [line for line in lines if keys[_key(line)] == sizes.get(_key(line))]
+        replace_text(path, "".join(_as_line(line) for line in kept))
+        return kept
+
+    def _units(self) -> Iterator[tuple[Key, Sequence[Example]]]:
+        for number, block in enumerate(self.blocks):
+            for baseline in self.plan.baselines:
+                for method in self.plan.methods:
+                    yield (number, baseline, method), block
+
+    def __call__(self, progress: bool = False) -> None:
+        """Do what is left.
+
+        Raises:
+            ValueError: if a method does not fit the model.
+        """
+        from tqdm import tqdm
+
+        done = {_key(line) for line in self.lines}
+        left = [unit for unit in self._units() if unit[0] not in done]
+        bar = tqdm(total=sum(len(block) for _, block in left), unit="text", disable=not progress)
+        with bar, (self.folder / "examples.jsonl").open("a", encoding="utf-8") as file:
+            for key, block in left:
+                bar.set_postfix_str(f"{key[2]}, {key[1]}")
+                lines = self._ask(key, block)
+                file.write("".join(_as_line(line) for line in lines))
+                file.flush()
+                self.lines += lines
+                bar.update(len(block))
+
+    def _ask(self, key: Key, block: Sequence[Example]) -> list[Line]:
+        number, baseline, method = key
+        explainer = self.explainers[baseline]
+        sentences = [example.sentence for example in block]
+        start = time.perf_counter()
+        results: list[WordAttribution] = explainer(
+            [example.text for example in block],
+            [sentence.target for sentence in sentences],
+            method,
+            n_steps=self.plan.n_steps,
+        )
+        seconds = (time.perf_counter() - start) / len(block)
+        original = torch.tensor([example.log_probability for example in block])
+        scores = [result.scores for result in results]
+        metrics = {
+            name: METRICS[name](
+                explainer.log_probabilities, sentences, scores, self.plan.topk, original=original
+            ).tolist()
+            for name in self.plan.metrics
+        }
+        return [
+            {
+                "block": number,
+                "number": example.number,
+                "method": method,
+                "baseline": baseline,
+                "text": example.text,
+                "label": example.label,
+                "predicted": example.predicted,
+                "explained": result.target,
+                "words": [word.word for word in result.words],
+                "scores": result.scores,
+                **{name: values[i] for name, values in metrics.items()},
+                "seconds": seconds,
+            }
+            for i, (example, result) in enumerate(zip(block, results, strict=True))
+        ]
+
+    def tables(self) -> tuple[list[Line], list[Line]]:
+        """Means with 95 % bootstrap intervals, and paired differences to the first method.
+
+        Returns:
+            the rows of `table.csv` and of `paired.csv`, whose `n` are texts.
+        """
+        cells: dict[tuple[str, str], list[Line]] = {}
+        for line in sorted(self.lines, key=lambda line: line["number"]):
+            cells.setdefault((line["method"], line["baseline"]), []).append(line)
+        means, differences = [], []
+        first = self.plan.methods[0]
+        for baseline, method, metric in product(
+            self.plan.baselines, self.plan.methods, self.plan.metrics
+        ):
+            lines = cells[method, baseline]
+            name = {"method": method, "baseline": baseline, "metric": metric}
+            values = [line[metric] for line in lines]
+            seconds = sum(line["seconds"] for line in lines) / len(lines)
+            interval = bootstrap(values, seed=self.plan.seed)
+            means.append({**name, **asdict(interval), "seconds_per_example": seconds})
+            if method != first:
+                of_first = [line[metric] for line in cells[first, baseline]]
+                interval = paired(of_first, values, seed=self.plan.seed)
+                differences.append({**name, "reference": first, **asdict(interval)})
+        return means, differences
+
+    def write_tables(self) -> list[Line]:
+        """Write `table.csv`, `table.md` and `paired.csv`; return the rows of the first."""
+        means, differences = self.tables()
+        write_csv(means, COLUMNS, self.folder / "table.csv")
+        write_csv(differences, PAIRED_COLUMNS, self.folder / "paired.csv")
+        replace_text(self.folder / "table.md", to_markdown(means, COLUMNS, FORMATS))
+        return means
+
+
+COLUMNS = ("method", "baseline", "metric", "mean", "low", "high", "n", "seconds_per_example")
+PAIRED_COLUMNS = ("method", "reference", "baseline", "metric", "mean", "low", "high", "n")
+FORMATS = {"mean": ".3f", "low": ".3f", "high": ".3f", "seconds_per_example": ".3f"}
+
+
+def _key(line: Line) -> Key:
+    return line["block"], line["baseline"], line["method"]
+
+
+def _as_line(line: Line) -> str:
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _whole_lines(path: Path) -> list[Line]:
+    """The lines of a file that may have been cut short."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines

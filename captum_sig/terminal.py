@@ -1,0 +1,70 @@
+"""What all commands share: how a model is loaded, and how warnings and errors are told."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from captum_sig.text import TextClassificationExplainer
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    typer.echo(f"captum-sig: {message}", err=True)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """While open, warnings are lines on stderr, and a mistake of the caller's ends the command."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        try:
+            yield
+        except BrokenPipeError:
+            raise  # the reader has seen enough: typer ends quietly
+        except (ValueError, OSError, FloatingPointError) as error:
+            fail(str(error))
+
+
+def _show_warning(message: Warning | str, *args: object) -> None:
+    typer.echo(f"captum-sig: warning: {message}", err=True)
+
+
+def explainers(
+    model: str | None, baselines: Sequence[str], masked_lm: str | None, **options: Any
+) -> list[TextClassificationExplainer]:
+    """One for each baseline, of the model in a folder or of a hub name, by default the demo model.
+
+    They share the model; `masked_lm` names that of baseline "blurred".
+    """
+    from transformers import AutoModelForMaskedLM
+    from transformers.utils import logging
+
+    from captum_sig.demo_model import PATH
+    from captum_sig.text import TextClassificationExplainer
+
+    for name in (model, masked_lm):
+        if name is not None and name.startswith((".", "/", "~")) and not Path(name).is_dir():
+            fail(f"there is no folder {name}")
+    logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the answer
+    logging.set_verbosity_error()
+    if masked_lm is not None:
+        lm = AutoModelForMaskedLM.from_pretrained(masked_lm, use_safetensors=True)
+        options["masked_lm"] = lm.eval()
+    loaded = TextClassificationExplainer.from_pretrained(
+        PATH if model is None else model, baseline=baselines[0], **options
+    )
+    others = [
+        TextClassificationExplainer(loaded.model, loaded.tokenizer, baseline=name, **options)
+        for name in baselines[1:]
+    ]
+    return [loaded, *others]
