@@ -87,7 +87,7 @@ def _names(given: str) -> tuple[str, ...]:
 def _show(
     rows: Sequence[dict[str, Any]], left_out: int, accuracy: float | None, output: Path
 ) -> None:
-    """A line for each method and baseline, a column for each metric; the files have the rest."""
+    """A line for each method and baseline, a column for each metric; the files have all digits."""
     from rich.console import Console
 
     from captum_sig.faithfulness import METRICS
@@ -98,13 +98,17 @@ def _show(
     for row in rows:
         key = row["method"], row["baseline"]
         line = lines.setdefault(key, {"method": key[0], "baseline": key[1]})
-        metric = f"{row['metric'].replace('_', ' ')} {arrows[METRICS[row['metric']].better]}"
-        line[metric] = f"{row['mean']:.3f}\n{row['low']:.3f} … {row['high']:.3f}"
+        metric = f"{row['metric']} {arrows[METRICS[row['metric']].better]}"
+        for long, short in (("comprehensiveness", "compr."), ("sufficiency", "suff."), ("_", " ")):
+            metric = metric.replace(long, short)
+        line[metric] = f"{row['mean']:.3f} ±{(row['high'] - row['low']) / 2:.3f}"
         line["s/text"] = row["seconds_per_example"]
     columns = [name for name in next(iter(lines.values())) if name != "s/text"]
     console = Console(highlight=False)
     console.print(to_terminal(list(lines.values()), [*columns, "s/text"], {"s/text": ".3f"}))
-    console.print(f"Means of {rows[0]['n']} texts, below them 95 % bootstrap intervals.")
+    console.print(
+        f"Means of {rows[0]['n']} texts, ± half the width of their 95 % bootstrap interval."
+    )
     if left_out:
         console.print(f"{left_out} texts without a word are left out.")
     if accuracy is not None:
