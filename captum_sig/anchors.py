@@ -9,8 +9,8 @@ B L D as in `sig`; P pairs of a word and a baseline vector, n neighbours, K poin
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from captum_sig.function import at_least_float32
-from captum_sig.neighbors import nearest_neighbors, vocabulary
+from captum_sig.function import HOOKED, at_least_float32
+from captum_sig.neighbors import as_embedding, is_vocabulary, nearest_neighbors, vocabulary
 
-BLOCK = {"cpu": 2**20}  # numbers in a block of candidates: what caches hold
+BLOCK = {"cpu": 2**19}  # numbers in a block of candidates: what caches hold
 LARGE_BLOCK = 2**26  # where there are no such caches
 KEPT = 2  # searches whose anchors are remembered
 REMEMBERED = 2**20  # ids of anchors that each remembers
@@ -41,15 +41,10 @@ class Knots:
         return self.points.shape[1] - 1
 
     def at(
-        self,
-        number: int,
-        example: Tensor,
-        position: Tensor,
-        step: Tensor,
-        start: Tensor,
+        self, number: int, example: Tensor, position: Tensor, step: Tensor, start: Tensor,
         end: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """A point, and how much of the way from start to end lies before the next."""
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """A point, and how much of the way from start to end lies before the next; see `Steps`."""
         path = self.of[example, position]
         here, following = self.points[path, step], self.points[path, step + 1]
         way = end - start
@@ -59,8 +54,8 @@ class Knots:
 
 def outside(x: Tensor, last: Tensor, baseline: Tensor) -> Tensor:
     """1 in the dimensions where x is not between the two others, ends included; 0 elsewhere."""
-    limits = torch.minimum(last, baseline), torch.maximum(last, baseline)
-    return (x - x.clamp(*limits)).sign_().abs_()  # much faster than comparisons on a CPU
+    inside = x.clamp(torch.minimum(last, baseline), torch.maximum(last, baseline))
+    return inside.ne_(x)  # as floats, which CPUs compare and multiply much faster than bools
 
 
 def step_on(last: Tensor, baseline: Tensor, n_anchors: int) -> Tensor:
@@ -129,8 +124,6 @@ class DiscretizedPath:
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number, {least} at least, got {value!r}")
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def __call__(
         self,
         layer: nn.Module,
@@ -150,31 +143,35 @@ class DiscretizedPath:
         Raises:
             ValueError: if the layer is no embedding, or the tensors do not fit it.
         """
-        vectors = vocabulary(layer)
-        vectors = vectors.to(at_least_float32(vectors.dtype))
-        _check(vectors, ids, baselines)
-        starts = baselines.detach().to(vectors).flatten(0, 1)  # (B · L, D)
-        pairs = list(zip(ids.flatten().tolist(), _digests(starts), strict=True))
-        first: dict[Pair, int] = {}  # where each pair occurs
-        for position, pair in enumerate(pairs):
-            first.setdefault(pair, position)
-        number = {pair: i for i, pair in enumerate(first)}
-        of = torch.tensor([number[pair] for pair in pairs], device=vectors.device)
-        words = torch.tensor([token for token, _ in first], device=vectors.device)  # (P,)
-        starts = starts[torch.tensor(list(first.values()))]  # (P, D)
+        _check(as_embedding(layer), ids, baselines)
+        with torch.inference_mode(False), torch.no_grad():
+            return self._knots(layer, ids, baselines)
 
-        with _searching:
-            search = _search(self, vectors)
-            anchors = search.anchors(list(first), words, starts)
+    def _knots(self, layer: nn.Module, ids: Tensor, baselines: Tensor) -> Knots:
+        with HOOKED:
+            search = _search(self, layer)
+        vectors = search.vectors
+        starts = baselines.detach().to(vectors).flatten(0, 1)  # (B · L, D)
+        numbers: dict[Pair, int] = {}
+        of = [
+            numbers.setdefault(pair, len(numbers))
+            for pair in zip(ids.flatten().tolist(), _digests(starts), strict=True)
+        ]
+        as_ids = functools.partial(torch.tensor, dtype=torch.long, device=vectors.device)
+        words = as_ids([token for token, _ in numbers])  # (P,)
+        positions = as_ids(of)
+        starts = starts.new_empty(len(words), starts.shape[1]).index_copy_(0, positions, starts)
+        with HOOKED:
+            anchors = search.anchors(list(numbers), words, starts)
         points = _points(search, words, anchors, starts)
         for _ in range(self.factor):
             points = _with_midpoints(points)
         if outside(points[:, 1:], points[:, -1:], points[:, :-1]).any():
             raise RuntimeError("a path of DIG is not monotone, which is an error of captum_sig")
-        return Knots(points, of.reshape(ids.shape))
+        return Knots(points, positions.reshape(ids.shape))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Search:
     """The search for anchors in one vocabulary, and what it has found so far."""
 
@@ -192,9 +189,10 @@ class _Search:
         """Ids of the anchors, from the words on; −1 where only the baseline is left."""
         stays = (self.vectors[words] == starts).all(1).tolist()
         new = [i for i, p in enumerate(pairs) if not stays[i] and p not in self.found]
-        rows = torch.tensor(new, dtype=torch.long, device=words.device)
-        for some in rows.split(self._block()):
-            for i, ids in zip(some.tolist(), self._find(words[some], starts[some]), strict=True):
+        at_once = self._pairs_at_once()
+        for first in range(0, len(new), at_once):
+            some = new[first : first + at_once]
+            for i, ids in zip(some, self._find(words[some], starts[some]), strict=True):
                 self.found[pairs[i]] = ids
         nowhere = [-1] * self.path.n_anchors
         result = [nowhere if here else self.found[p] for here, p in zip(stays, pairs, strict=True)]
@@ -203,10 +201,10 @@ class _Search:
                 self.found[pair] = self.found.pop(pair)
         while len(self.found) > REMEMBERED // self.path.n_anchors:
             del self.found[next(iter(self.found))]
-        return torch.tensor(result, dtype=torch.long, device=words.device).reshape(len(pairs), -1)
+        shape = len(pairs), self.path.n_anchors
+        return torch.tensor(result, dtype=torch.long, device=words.device).reshape(shape)
 
-    def _block(self) -> int:
-        """How many pairs fit in a block."""
+    def _pairs_at_once(self) -> int:
         n_vectors, n_features = self.vectors.shape
         width = max(self.neighbors.shape[1] * n_features, n_vectors)
         return max(1, BLOCK.get(self.vectors.device.type, LARGE_BLOCK) // width)
@@ -215,9 +213,8 @@ class _Search:
         """The search itself: (P,) words and (P, D) baselines → the anchors' ids of each."""
         used = torch.zeros(len(words), len(self.vectors), dtype=torch.bool, device=words.device)
         used.scatter_(1, words[:, None], True)
-        for row, start in zip(used, starts, strict=True):  # no anchor is the baseline
-            alike = (self.vectors[:, 0] == start[0]).nonzero().squeeze(1)
-            row[alike[(self.vectors[alike] == start).all(1)]] = True
+        pair, token = (starts[:, :1] == self.vectors[:, 0]).nonzero(as_tuple=True)  # few
+        used[pair, token] |= (starts[pair] == self.vectors[token]).all(1)  # is the baseline
         cost = STRATEGIES[self.path.strategy]
         last, anchors = words[:, None], []  # (P, 1)
         for _ in range(self.path.n_anchors):
@@ -234,23 +231,21 @@ class _Search:
         return torch.cat(anchors, 1).tolist()
 
 
-_searches: list[_Search] = []  # latest last
-_searching = threading.Lock()
+_searches: list[_Search] = []  # latest last; for one thread at a time, which has HOOKED
 
 
-def _search(path: DiscretizedPath, vectors: Tensor) -> _Search:
-    """The one that serves, kept or new."""
+def _search(path: DiscretizedPath, layer: nn.Module) -> _Search:
+    """The search that serves, kept or new."""
     bare = replace(path, factor=0, cache_dir=None)
     for search in _searches:
-        known = search.vectors
-        alike = (known.device, known.dtype) == (vectors.device, vectors.dtype)
-        if search.path == bare and alike and torch.equal(known, vectors):
+        if search.path == bare and is_vocabulary(search.vectors, layer):
             _searches.remove(search)
             break
     else:
-        search = _Search(
-            bare, vectors, nearest_neighbors(vectors, path.n_neighbors, path.cache_dir)
-        )
+        vectors = vocabulary(layer)
+        vectors = vectors.to(at_least_float32(vectors.dtype))
+        neighbors = nearest_neighbors(vectors, path.n_neighbors, path.cache_dir)
+        search = _Search(bare, vectors, neighbors)
     _searches.append(search)
     del _searches[:-KEPT]
     return search
@@ -282,13 +277,12 @@ def _digests(rows: Tensor) -> list[bytes]:
     return [hashlib.blake2b(row.data, digest_size=16).digest() for row in plain]
 
 
-def _check(vectors: Tensor, ids: Tensor, baselines: Tensor) -> None:
-    n_vectors, n_features = vectors.shape
+def _check(layer: nn.Embedding, ids: Tensor, baselines: Tensor) -> None:
     if ids.dim() != 2 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ValueError(
             f"ids have shape {tuple(ids.shape)} and {ids.dtype}; wanted whole numbers (B, L)"
         )
-    wanted = (*ids.shape, n_features)
+    wanted = (*ids.shape, layer.embedding_dim)
     if baselines.shape != wanted or not baselines.is_floating_point():
         raise ValueError(
             f"baselines have shape {tuple(baselines.shape)} and {baselines.dtype}; wanted floats "
@@ -296,8 +290,8 @@ def _check(vectors: Tensor, ids: Tensor, baselines: Tensor) -> None:
         )
     if not baselines.isfinite().all():
         raise ValueError("baselines hold infinite numbers or NaN; wanted finite vectors")
-    if ids.numel() and not (ids.min() >= 0 and ids.max() < n_vectors):
+    last = layer.num_embeddings - 1
+    if ids.numel() and not (ids.min() >= 0 and ids.max() <= last):
         raise ValueError(
-            f"ids go from {ids.min()} to {ids.max()}; wanted 0 to {n_vectors - 1}, "
-            "the ids that the embedding has"
+            f"ids go from {ids.min()} to {ids.max()}; wanted 0 to {last}, as the embedding has"
         )

@@ -11,20 +11,37 @@ import hashlib
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_sig.function import HOOKED
+from captum_sig.function import HOOKED, at_least_float32
 from captum_sig.notices import warn
 
 BLOCK = 2**23  # numbers in the largest tensors, which are then 64 MiB
+AT_ONCE = 1024  # rows to compare, which then stay in the cache
 KEPT = 4  # matrices whose neighbours stay in memory
 
 _kept: dict[str, Tensor] = {}  # by file name, latest last; int32, so that callers get a copy
 _keeping = threading.Lock()
+
+
+def as_embedding(layer: nn.Module) -> nn.Embedding:
+    """The layer, if it is a word embedding.
+
+    Raises:
+        ValueError: if it is no `nn.Embedding`.
+    """
+    if not isinstance(layer, nn.Embedding):
+        raise ValueError(
+            f"the layer is a {type(layer).__name__}; wanted the word embedding, "
+            "model.get_input_embeddings()"
+        )
+    return layer
 
 
 def vocabulary(layer: nn.Module) -> Tensor:
@@ -33,15 +50,35 @@ def vocabulary(layer: nn.Module) -> Tensor:
     Raises:
         ValueError: if the layer is no `nn.Embedding`.
     """
-    if not isinstance(layer, nn.Embedding):
-        raise ValueError(
-            f"the layer is a {type(layer).__name__}; wanted the word embedding, "
-            "model.get_input_embeddings()"
-        )
+    with _looking_up(layer) as (look_up, ids):
+        return look_up(ids)
+
+
+def is_vocabulary(vectors: Tensor, layer: nn.Module) -> bool:
+    """Whether `vectors` are `vocabulary(layer)` in float32 at least; quicker than building that.
+
+    Raises:
+        ValueError: if the layer is no `nn.Embedding`.
+    """
+    with _looking_up(layer) as (look_up, ids):
+        if (len(ids), ids.device) != (len(vectors), vectors.device):
+            return False
+        for some, known in zip(ids.split(AT_ONCE), vectors.split(AT_ONCE), strict=True):
+            found = look_up(some)
+            found = found.to(at_least_float32(found.dtype))
+            if found.dtype != known.dtype or not torch.equal(found, known):
+                return False
+        return True
+
+
+@contextmanager
+def _looking_up(layer: nn.Module) -> Iterator[tuple[nn.Embedding, Tensor]]:
+    """The layer as it may be called, and all token ids, (V,)."""
+    embedding = as_embedding(layer)
     with HOOKED, torch.inference_mode(False), torch.no_grad():
-        if layer.max_norm is not None:  # looking up would shorten its vectors in place
-            layer = copy.deepcopy(layer)
-        return layer(torch.arange(layer.num_embeddings, device=layer.weight.device))
+        if embedding.max_norm is not None:  # a call would shorten its vectors in place
+            embedding = copy.deepcopy(embedding)
+        yield embedding, torch.arange(embedding.num_embeddings, device=embedding.weight.device)
 
 
 def nearest_neighbors(
@@ -79,14 +116,12 @@ def nearest_neighbors(
         found = _kept.pop(file.name, None)
         if found is None:
             found = _load(file, weights, (len(vectors), n))
-        is_new = found is None
         if found is None:
             found = _compute(vectors, n)
+            _save(file, weights, found)
         _kept[file.name] = found
         if len(_kept) > KEPT:
             del _kept[next(iter(_kept))]
-        if is_new:
-            _save(file, weights, found)
     return found.to(vectors.device, torch.long)
 
 
@@ -171,14 +206,14 @@ class _Table:
         squares, error = self.by_products(points)
         close = squares <= squares.amin(1, keepdim=True) + 2 * error
         row, token = close.nonzero(as_tuple=True)  # a pair for each point, unless vectors are alike
-        some = torch.arange(len(row)).split(_rows(points.shape[1]))
-        distance = torch.cat([self.by_differences(points[row[p]], token[p]) for p in some]).sqrt()
-        least = distance.new_full((len(points),), torch.inf)
-        least.scatter_reduce_(0, row, distance, "amin")
-        nearest = distance == least[row]
+        some = torch.arange(len(row), device=row.device).split(_rows(points.shape[1]))
+        exact = torch.cat([self.by_differences(points[row[p]], token[p]) for p in some])
+        least = exact.new_full((len(points),), torch.inf)
+        least.scatter_reduce_(0, row, exact, "amin")
+        nearest = exact == least[row]
         ids = token.new_full((len(points),), len(self.vectors))
         ids.scatter_reduce_(0, row[nearest], token[nearest], "amin")
-        return ids, least
+        return ids, least.sqrt()
 
 
 def _check(vectors: Tensor) -> None:

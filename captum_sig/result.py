@@ -66,8 +66,13 @@ class WordAttribution:
         return [word.normalized for word in self.words]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings, ready for `json.dumps`."""
-        return {**asdict(self), "words": [asdict(word) for word in self.words]}
+        """Plain lists, numbers and strings, ready for `json.dumps`.
+
+        What only some methods and baselines tell (`spread`, `standard_error`, `residual`) is left
+        out where it is not told.
+        """
+        words = [_told(asdict(word), ("spread", "standard_error")) for word in self.words]
+        return _told({**asdict(self), "words": words}, ("residual",))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> WordAttribution:
@@ -105,6 +110,10 @@ class WordAttribution:
 
     def _repr_html_(self) -> str:
         return viz.to_html(self)
+
+
+def _told(data: dict[str, Any], optional: Sequence[str]) -> dict[str, Any]:
+    return {key: data[key] for key in data if key not in optional or data[key] is not None}
 
 
 def scored_words(spans: Iterable[Span], scores: Sequence[float]) -> tuple[Word, ...]:
