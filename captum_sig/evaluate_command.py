@@ -62,9 +62,9 @@ def evaluate(
             data, text_column=text_column, label_column=label_column, limit=limit
         )
         plan = Plan(
-            data=str(data), model=model or "demo", methods=_names(methods),
+            data=str(data), model=model or "demo", masked_lm=masked_lm, methods=_names(methods),
             baselines=_names(baselines), metrics=_names(metrics), topk=topk, level=level,
-            target=target, n_steps=n_steps, n_draws=draws, seed=seed, n_texts=len(records),
+            target=target, n_steps=n_steps, n_draws=draws, seed=seed,
         )  # fmt: skip
         for method in plan.methods:
             Request.of(method, None, n_steps, None)

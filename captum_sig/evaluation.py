@@ -7,29 +7,32 @@ on behind the last whole unit. Everything drawn depends on the seed and the text
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections import Counter
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from captum_sig.faithfulness import METRICS
 from captum_sig.intervals import bootstrap, paired
-from captum_sig.plan import Example, Plan
+from captum_sig.moves import NotFiniteError
+from captum_sig.plan import Example, Plan, not_finite
 from captum_sig.result import WordAttribution
 from captum_sig.tables import replace_text, to_markdown, write_csv
 from captum_sig.text import TextClassificationExplainer
 
 BLOCK = 32  # texts
+RESULTS = ("examples.jsonl", "table.csv", "table.md", "paired.csv")
 
 Line = dict[str, Any]
-
-
 Key = tuple[int, str, str]  # number of a block, baseline, method
 
 
@@ -44,7 +47,8 @@ class Run:
         resume: go on with what the folder holds.
 
     Raises:
-        ValueError: if the folder holds results and `resume` is False, or those of another plan.
+        ValueError: if the folder holds results and `resume` is False, or those of another plan,
+            model or texts, or is a file.
         OSError: if the folder cannot be written.
     """
 
@@ -60,31 +64,59 @@ class Run:
         """Look at what is there; nothing is asked yet."""
         self.plan, self.explainers, self.folder = plan, explainers, folder
         self.blocks = [examples[i : i + BLOCK] for i in range(0, len(examples), BLOCK)]
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file: name a folder for the results")
         folder.mkdir(parents=True, exist_ok=True)
         self.lines: list[Line] = self._found(resume)
 
     def _found(self, resume: bool) -> list[Line]:
         """The lines of whole units, which alone stay in the file."""
         plan, path = self.folder / "plan.json", self.folder / "examples.jsonl"
-        asked = json.loads(json.dumps(asdict(self.plan)))
-        if path.exists() and not resume:
-            raise ValueError(f"{self.folder} holds results already: resume, or use another folder")
-        if plan.exists() and resume:
-            then = json.loads(plan.read_text(encoding="utf-8"))
-            differs = [name for name in asked if then.get(name) != asked[name]]
-            if differs:
-                name = differs[0]
+        asked = self._identity()
+        there = [self.folder / name for name in RESULTS if (self.folder / name).exists()]
+        if any(file.stat().st_size for file in there):
+            if not resume:
                 raise ValueError(
-                    f"{self.folder} holds results for {name} {then.get(name)!r}, not "
-                    f"{asked[name]!r}: resume with the same options, or use another folder"
+                    f"{self.folder} holds results already: resume, or use another folder"
                 )
-        plan.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
-        lines = _whole_lines(path)
-        keys = Counter(_key(line) for line in lines)
-        sizes = {key: len(block) for key, block in self._units()}
-        kept = [line for line in lines if keys[_key(line)] == sizes.get(_key(line))]
+            self._check_same(plan, asked)
+        replace_text(plan, json.dumps(asked, indent=1) + "\n")
+        units: dict[Key, list[Line]] = {}
+        for line in _whole_lines(path):
+            units.setdefault(_key(line), []).append(line)
+        numbers = {key: [example.number for example in block] for key, block in self._units()}
+        whole = [
+            lines for key, lines in units.items()
+            if [line["number"] for line in lines] == numbers.get(key)
+        ]  # fmt: skip
+        kept = [line for lines in whole for line in lines]
         replace_text(path, "".join(_as_line(line) for line in kept))
         return kept
+
+    def _check_same(self, plan: Path, asked: Line) -> None:
+        try:
+            then = dict(json.loads(plan.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            raise ValueError(
+                f"{self.folder} holds results, but no plan.json that tells of what: use another "
+                "folder"
+            ) from None
+        for name in asked:
+            if then.get(name) != asked[name]:
+                raise ValueError(
+                    f"{self.folder} holds results for {name} {then.get(name)!r}, not "
+                    f"{asked[name]!r}: resume with the same, or use another folder"
+                )
+
+    def _identity(self) -> Line:
+        """The plan, and what tells other texts or weights of the same names, as JSON has them."""
+        asked = [[e.number, e.text, e.label, e.sentence.target] for b in self.blocks for e in b]
+        identity = {
+            **asdict(self.plan),
+            "texts": f"{len(asked)}, {hashlib.sha256(_as_line(asked).encode()).hexdigest()[:16]}",
+            "weights": _digest(self.explainers[self.plan.baselines[0]].model),
+        }
+        return json.loads(json.dumps(identity))
 
     def _units(self) -> Iterator[tuple[Key, Sequence[Example]]]:
         for number, block in enumerate(self.blocks):
@@ -97,12 +129,14 @@ class Run:
 
         Raises:
             ValueError: if a method does not fit the model.
+            FloatingPointError: if the model's output is not finite; it names the text's number.
         """
         from tqdm import tqdm
 
         done = {_key(line) for line in self.lines}
         left = [unit for unit in self._units() if unit[0] not in done]
-        bar = tqdm(total=sum(len(block) for _, block in left), unit="text", disable=not progress)
+        hidden = None if progress else True  # None: unless stderr is a terminal
+        bar = tqdm(total=sum(len(block) for _, block in left), unit="text", disable=hidden)
         with bar, (self.folder / "examples.jsonl").open("a", encoding="utf-8") as file:
             for key, block in left:
                 bar.set_postfix_str(f"{key[2]}, {key[1]}")
@@ -117,12 +151,7 @@ class Run:
         explainer = self.explainers[baseline]
         sentences = [example.sentence for example in block]
         start = time.perf_counter()
-        results: list[WordAttribution] = explainer(
-            [example.text for example in block],
-            [sentence.target for sentence in sentences],
-            method,
-            n_steps=self.plan.n_steps,
-        )
+        results = self._explained(explainer, block, method)
         seconds = (time.perf_counter() - start) / len(block)
         original = torch.tensor([example.log_probability for example in block])
         scores = [result.scores for result in results]
@@ -150,6 +179,22 @@ class Run:
             for i, (example, result) in enumerate(zip(block, results, strict=True))
         ]
 
+    def _explained(
+        self, explainer: TextClassificationExplainer, block: Sequence[Example], method: str
+    ) -> list[WordAttribution]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"\d+ of \d+ texts exceed")  # `examples` told it
+            try:
+                return explainer(
+                    [example.text for example in block],
+                    [example.sentence.target for example in block],
+                    method,
+                    n_steps=self.plan.n_steps,
+                )
+            except NotFiniteError as error:
+                where = f"{error.where} (method {method})"
+                raise not_finite(error.what, block[error.example].number, where) from None
+
     def tables(self) -> tuple[list[Line], list[Line]]:
         """Means with 95 % bootstrap intervals, and paired differences to the first method.
 
@@ -157,7 +202,8 @@ class Run:
             the rows of `table.csv` and of `paired.csv`, whose `n` are texts.
         """
         cells: dict[tuple[str, str], list[Line]] = {}
-        for line in sorted(self.lines, key=lambda line: line["number"]):
+        # an order of the texts' own: the bootstrap must not depend on that of the data
+        for line in sorted(self.lines, key=itemgetter("text", "explained", "number")):
             cells.setdefault((line["method"], line["baseline"]), []).append(line)
         means, differences = [], []
         first = self.plan.methods[0]
@@ -194,8 +240,17 @@ def _key(line: Line) -> Key:
     return line["block"], line["baseline"], line["method"]
 
 
-def _as_line(line: Line) -> str:
+def _as_line(line: Any) -> str:
     return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _digest(model: nn.Module) -> str:
+    """Of the first weights of every parameter: cheap, and others after any training."""
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        values = weight.detach().flatten()[:64].double().cpu().numpy()
+        digest.update(name.encode() + values.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _whole_lines(path: Path) -> list[Line]:

@@ -233,7 +233,8 @@ def random(question: Question) -> Scores:
     """A control: scores drawn uniformly from [0, 1)."""
     rows = []
     for mask, generator in zip(question.feature_mask, question.generators, strict=True):
-        drawn = torch.rand(int(mask.max()) + 1, generator=generator)
+        seed = int(torch.randint(2**63 - 1, (), generator=generator))  # one draw, however padded
+        drawn = torch.rand(int(mask.max()) + 1, generator=torch.Generator().manual_seed(seed))
         rows.append(drawn.to(mask.device)[mask])
     return Scores(torch.stack(rows), [None] * len(rows))
 

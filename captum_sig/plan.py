@@ -16,6 +16,7 @@ class Plan:
 
     data: str
     model: str
+    masked_lm: str | None
     methods: tuple[str, ...]  # as `TextClassificationExplainer` takes them, such as "sig:sampled4"
     baselines: tuple[str, ...]
     metrics: tuple[str, ...]  # names in `faithfulness.METRICS`
@@ -25,13 +26,13 @@ class Plan:
     n_steps: int
     n_draws: int
     seed: int
-    n_texts: int
 
     def __post_init__(self) -> None:
         """Check the names.
 
         Raises:
-            ValueError: for an unknown metric, one named twice, or a share outside (0, 1].
+            ValueError: for an unknown metric, a name that is given twice, a share outside (0, 1],
+                or a seed below 0.
         """
         for kind in ("methods", "baselines", "metrics"):
             names = getattr(self, kind)
@@ -44,6 +45,8 @@ class Plan:
             raise ValueError(f"topk is a share of the words, in (0, 1], got {self.topk}")
         if self.target not in ("predicted", "label"):
             raise ValueError(f"target must be predicted or label, got {self.target!r}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def examples(
 
     Raises:
         ValueError: if a label is unknown to the model, or missing where labels are explained.
+        FloatingPointError: if the model's output for a text is not finite.
     """
     indices = [_label_index(explainer, record, i) for i, record in enumerate(records)]
     if target == "label" and None in indices:
@@ -72,7 +76,8 @@ def examples(
             f"record {indices.index(None)} has no label to explain: name the column of labels, or "
             "explain the predicted ones"
         )
-    some = [i for i, record in enumerate(records) if record.text.strip()]
+    encoded = explainer.tokenizer([r.text for r in records], verbose=False)["input_ids"]
+    some = [i for i, ids in enumerate(encoded) if len(ids) and records[i].text.strip()]
     sentences = explainer.sentences([records[i].text for i in some], [0] * len(some))
     names = explainer.labels
     found = []
@@ -80,6 +85,8 @@ def examples(
         if sentence.n_units == 0:
             continue
         log_p = explainer.log_probabilities(sentence.ids[None])[0]
+        if not log_p.isfinite().all():
+            raise not_finite("output", i, "the unchanged input")
         best, known = int(log_p.argmax()), indices[i]
         explained = known if target == "label" and known is not None else best
         found.append(
@@ -93,6 +100,14 @@ def examples(
             )
         )
     return sorted(found, key=lambda example: (len(example.sentence.ids), example.number))
+
+
+def not_finite(what: str, number: int, where: str) -> FloatingPointError:
+    """What to raise for a text, by its number in the data."""
+    return FloatingPointError(
+        f"the model's {what} is not finite for record {number}, {where}: leave the record out, or "
+        "use a wider dtype"
+    )
 
 
 def _label_index(explainer: TextClassificationExplainer, record: Record, number: int) -> int | None:
@@ -110,5 +125,7 @@ def _label_index(explainer: TextClassificationExplainer, record: Record, number:
 
 def accuracy(examples: Sequence[Example]) -> float | None:
     """Share of the labelled examples that the model predicts as labelled; None without labels."""
-    known = [example.label == example.predicted for example in examples if example.label]
+    known = [
+        example.label == example.predicted for example in examples if example.label is not None
+    ]
     return sum(known) / len(known) if known else None

@@ -10,7 +10,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -96,7 +96,9 @@ def to_terminal(
     values = _values(rows, columns)
     table = Table()
     for column, numeric in zip(columns, _numeric(values, columns), strict=True):
-        table.add_column(Text(column), justify="right" if numeric else "left")
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        names_rows = column == columns[0]
+        table.add_column(Text(column), justify=justify, no_wrap=names_rows, overflow="fold")
     for row in _formatted(values, columns, formats):
         table.add_row(*map(Text, row))
     return table

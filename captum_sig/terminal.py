@@ -22,21 +22,24 @@ def fail(message: str) -> NoReturn:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """While open, warnings are lines on stderr, and a mistake of the caller's ends the command."""
+    """While open, warnings are lines on stderr, each once; a mistake of the caller's ends all."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *args: object) -> None:
+        if str(message) not in shown:
+            typer.echo(f"captum-sig: warning: {message}", err=True)
+        shown.add(str(message))
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        warnings.showwarning = show  # type: ignore[assignment]
         try:
             yield
         except BrokenPipeError:
             raise  # the reader has seen enough: typer ends quietly
         except (ValueError, OSError, FloatingPointError) as error:
-            fail(str(error))
-
-
-def _show_warning(message: Warning | str, *args: object) -> None:
-    typer.echo(f"captum-sig: warning: {message}", err=True)
+            fail(" ".join(str(error).split()))
 
 
 def explainers(
@@ -46,7 +49,6 @@ def explainers(
 
     They share the model; `masked_lm` names that of baseline "blurred".
     """
-    from transformers import AutoModelForMaskedLM
     from transformers.utils import logging
 
     from captum_sig.demo_model import PATH
@@ -58,13 +60,38 @@ def explainers(
     logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the answer
     logging.set_verbosity_error()
     if masked_lm is not None:
-        lm = AutoModelForMaskedLM.from_pretrained(masked_lm, use_safetensors=True)
-        options["masked_lm"] = lm.eval()
-    loaded = TextClassificationExplainer.from_pretrained(
-        PATH if model is None else model, baseline=baselines[0], **options
-    )
+        with _reading(masked_lm):
+            options["masked_lm"] = _masked_lm(masked_lm)
+    with _reading(model):
+        loaded = TextClassificationExplainer.from_pretrained(
+            PATH if model is None else model, baseline=baselines[0], **options
+        )
     others = [
         TextClassificationExplainer(loaded.model, loaded.tokenizer, baseline=name, **options)
         for name in baselines[1:]
     ]
     return [loaded, *others]
+
+
+def _masked_lm(name: str) -> Any:
+    from transformers import AutoModelForMaskedLM
+
+    model, info = AutoModelForMaskedLM.from_pretrained(
+        name, use_safetensors=True, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise ValueError(
+            f"{name} has no weights for {', '.join(sorted(info['missing_keys']))}; wanted a model "
+            "that was trained to fill in masked words"
+        )
+    return model.eval()
+
+
+@contextmanager
+def _reading(name: str | None) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a damaged file leads to: OSError, RuntimeError, …
+        raise ValueError(f"{name} cannot be loaded: {error}") from error
