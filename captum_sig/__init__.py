@@ -1,6 +1,6 @@
 """Sequential Integrated Gradients (SIG) as a Captum plugin."""
 
-from captum_sig import baselines, contexts, faithfulness, quadrature, viz, words
+from captum_sig import baselines, contexts, faithfulness, path, quadrature, viz, words
 from captum_sig.dig import LayerDiscretizedIntegratedGradients
 from captum_sig.problem import SequentialIntegral
 from captum_sig.result import WordAttribution
@@ -19,6 +19,7 @@ __all__ = [
     "baselines",
     "contexts",
     "faithfulness",
+    "path",
     "quadrature",
     "viz",
     "words",

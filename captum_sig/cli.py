@@ -13,6 +13,7 @@ import typer
 from captum_sig import __version__, terminal, viz
 from captum_sig.evaluate_command import evaluate
 from captum_sig.options import BASELINE, DRAWS, LEVEL, MASKED_LM, METHOD, MODEL, SEED
+from captum_sig.trace_command import trace
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,6 +94,7 @@ def explain(
 
 
 app.command(no_args_is_help=True)(evaluate)
+app.command(no_args_is_help=True)(trace)
 
 
 @app.command(

@@ -17,11 +17,13 @@ from captum_sig.contexts import Contexts
 from captum_sig.encoding import Batch, Encoder, checked_texts, padded_to, token_limit
 from captum_sig.faithfulness import Sentence
 from captum_sig.function import HOOKED
+from captum_sig.integration import N_STEPS
 from captum_sig.labels import Labels
 from captum_sig.layers import warn_of_dropout, word_embedding
 from captum_sig.moves import NotFiniteError
 from captum_sig.notices import warn
 from captum_sig.result import WordAttribution
+from captum_sig.text_trace import TextTrace, trace_text
 
 
 class TextClassificationExplainer:
@@ -154,6 +156,20 @@ class TextClassificationExplainer:
                 raise NotFiniteError(error.what, number, error.where) from None
             results.update(zip(batch.numbers, found, strict=True))
         return results[0] if isinstance(texts, str) else [results[i] for i in range(len(several))]
+
+    def trace(
+        self, text: str, target: str | int | None = None, method: str = "ig",
+        *, n_steps: int = N_STEPS,
+    ) -> TextTrace:  # fmt: skip
+        """F and the nearest words on the way to a text: `captum_sig.path.trace` in strings.
+
+        Arguments as in the call, for one text; a random baseline is drawn once.
+
+        Raises:
+            ValueError: as the call, or for a text without words.
+        """
+        (batch,) = self._batches(checked_texts([text]), 1, True)
+        return trace_text(self, batch, self._targets(target, 1)[0], method, n_steps)
 
     @property
     def labels(self) -> list[str]:

@@ -1,0 +1,295 @@
+"""What a model is asked on the way from a baseline to the input: F, its gradient, the words there.
+
+    F(γ(k)),    Σ_j≤k ½ (∇F(γ(j − 1)) + ∇F(γ(j))) · (γ(j) − γ(j − 1)),    nearest token of γ(k)
+
+The sum tends to F(γ(k)) − F(γ(0)); what it lacks at the end is the integral's error. B, L, D as in
+`sig`; P paths of S + 1 points: one path if all words move at once, else one for each word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_sig._captum import BaselineType, TargetType
+from captum_sig.anchors import DiscretizedPath
+from captum_sig.arguments import alike, input_tensors
+from captum_sig.chunks import Chunks
+from captum_sig.from_captum import layer_problem
+from captum_sig.function import Tensors
+from captum_sig.integrals import path_gradients
+from captum_sig.integration import N_STEPS, Default
+from captum_sig.layers import warn_of_dropout
+from captum_sig.moves import Moves
+from captum_sig.neighbors import nearest_tokens, vocabulary
+from captum_sig.problem import Problem, plain_tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What `trace` found; tensors on the CPU, values of F and distances in float64.
+
+    A word approximation error (`wae`) is the mean distance to the nearest word embedding (Sanyal &
+    Ren, EMNLP 2021): over all points of all paths and all positions of the sentence that differ
+    from the baseline, so that a word that is held at the input counts as 0; `wae_moving` is the
+    mean over the positions that move. Both are 0 where nothing differs.
+    """
+
+    method: str
+    alpha: Tensor  # (S + 1,): share of the steps that lies behind
+    ids: Tensor  # (L,): the input's
+    outputs: Tensor  # (P, S + 1): F
+    cumulative: Tensor  # (P, S + 1): sum of gradient · step up to there, by the trapezoid rule
+    tokens: Tensor  # (P, S + 1, L): ids of the nearest tokens; the input's where nothing moves
+    distances: Tensor  # (P, S + 1, L): Euclidean, to them
+    words: tuple[tuple[int, ...], ...]  # (P): the positions that each path moves
+
+    @property
+    def change(self) -> Tensor:
+        """F at the end of each path − F at its start, (P,)."""
+        return self.outputs[:, -1] - self.outputs[:, 0]
+
+    @property
+    def residual(self) -> Tensor:
+        """The whole sum of each path − its change, (P,): the error of the integral."""
+        return self.cumulative[:, -1] - self.change
+
+    @property
+    def wae(self) -> float:
+        """Word approximation error of the sentence."""
+        differing = {position for positions in self.words for position in positions}
+        return self._mean_distance(len(self.words) * len(differing))
+
+    @property
+    def wae_moving(self) -> float:
+        """Word approximation error of what moves."""
+        return self._mean_distance(sum(len(positions) for positions in self.words))
+
+    def _mean_distance(self, n_positions: int) -> float:
+        return float(self.distances.sum()) / max(1, n_positions * len(self.alpha))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for `json.dumps`.
+
+        Of each path the positions that it moves, and tokens and distances, (S + 1, M), there.
+        """
+        per_path = ("change", "residual", "outputs", "cumulative")
+        paths = [
+            {
+                "positions": list(positions),
+                **{name: getattr(self, name)[number].tolist() for name in per_path},
+                "tokens": self.tokens[number][:, list(positions)].tolist(),
+                "distances": self.distances[number][:, list(positions)].tolist(),
+            }
+            for number, positions in enumerate(self.words)
+        ]
+        alone = {name: getattr(self, name) for name in ("method", "wae", "wae_moving")}
+        both = {name: getattr(self, name).tolist() for name in ("alpha", "ids")}
+        return {**alone, **both, "paths": paths}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What stands where: position (M,), point (M,), and its ends (M, D) each → (M, D)."""
+
+    n_steps: int
+    at: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Whether a method moves each word alone, and along which line."""
+
+    one_by_one: bool
+    line: Callable[[Problem, int, DiscretizedPath | None], Line]
+
+
+def straight(problem: Problem, n_steps: int, path: DiscretizedPath | None) -> Line:
+    """Equal steps from end to end."""
+    if path is not None:
+        raise ValueError("ig and sig go straight: leave path out, or trace dig or sequential_dig")
+    if not isinstance(n_steps, int) or n_steps < 1:
+        raise ValueError(f"n_steps must be a whole number, 1 at least, got {n_steps!r}")
+
+    def at(position: Tensor, point: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        return torch.lerp(start, end, point.to(start)[:, None] / n_steps)  # exact at the ends
+
+    return Line(n_steps, at)
+
+
+def anchored(problem: Problem, n_steps: int, path: DiscretizedPath | None) -> Line:
+    """The points of Discretized Integrated Gradients."""
+    if not isinstance(n_steps, Default):
+        raise ValueError("DIG has its own points: leave n_steps out, and choose them by path")
+    assert problem.looked_up is not None  # as `trace` has seen
+    knots = (path or DiscretizedPath())(*problem.looked_up, problem.moves.baselines[0])
+
+    def at(position: Tensor, point: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        return knots.points[knots.of[0, position], point].to(start)
+
+    return Line(len(knots), at)
+
+
+METHODS: dict[str, Kind] = {
+    "ig": Kind(False, straight),
+    "dig": Kind(False, anchored),
+    "sig": Kind(True, straight),
+    "sequential_dig": Kind(True, anchored),
+}
+
+
+def named(method: str) -> Kind:
+    """A method by name; ValueError for another name."""
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} has no path: use one of {', '.join(METHODS)}")
+    return METHODS[method]
+
+
+@plain_tensors()
+def trace(
+    forward_func: Callable[..., Any],
+    layer: nn.Module,
+    inputs: Tensor | Tensors,
+    baselines: BaselineType = None,
+    target: TargetType = None,
+    additional_forward_args: object = None,
+    *,
+    method: str = "ig",
+    n_steps: int = N_STEPS,
+    feature_mask: Any = None,
+    layer_baselines: Any = None,
+    internal_batch_size: int | None = None,
+    path: DiscretizedPath | None = None,
+) -> Trace:
+    """Follow the path of a method for one example; (S + 1) P gradients.
+
+    Arguments as in `LayerSequentialIntegratedGradients.attribute`, but for these.
+
+    Args:
+        layer: the word embedding, `model.get_input_embeddings()`.
+        inputs: token ids (1, L), first where the model takes more.
+        method: "ig" (all words at once, straight), "dig" (all words at once, by DIG's anchors),
+            "sig" and "sequential_dig" (likewise, one word at a time).
+        n_steps: equal steps of "ig" and "sig"; DIG has its own.
+        path: the anchors of "dig" and "sequential_dig"; None is `DiscretizedPath()`.
+
+    Raises:
+        ValueError: for an unknown method, more than one example, a layer that is no word embedding
+            or gets no token id for each position, or arguments that do not go together.
+        FloatingPointError: if a value or gradient of F is not finite.
+
+    >>> embedding = nn.Embedding.from_pretrained(torch.tensor([[0.0], [2.0], [5.0]]))
+    >>> found = trace(lambda ids: embedding(ids).sum((1, 2)), embedding, torch.tensor([[2]]),
+    ...               baselines=0, n_steps=4)
+    >>> found.tokens.flatten().tolist(), found.cumulative.flatten().tolist()
+    ([0, 1, 1, 2, 2], [0.0, 1.25, 2.5, 3.75, 5.0])
+    """
+    kind = named(method)
+    ids = input_tensors(inputs)
+    if len(ids[0]) != 1:
+        raise ValueError(f"a trace is of one example, got {len(ids[0])}: pass ids of shape (1, L)")
+    vectors = vocabulary(layer)
+    problem = layer_problem(
+        forward_func, layer, None, inputs, baselines, layer_baselines, target,
+        additional_forward_args, False, None, feature_mask, None, internal_batch_size, False
+    )  # fmt: skip
+    warn_of_dropout(problem.function.modules)
+    if problem.looked_up is None:
+        raise ValueError(
+            "the layer gets no token id for each position; wanted the model's word embedding, "
+            "model.get_input_embeddings()"
+        )
+    own = [fed := problem.looked_up[1]]
+    problem = problem if kind.one_by_one else problem.together()
+    line = kind.line(problem, n_steps, path)
+    if layer_baselines is None and torch.equal(ids[0].to(fed), fed):
+        own.insert(0, alike(baselines, ids, "baselines")[0].to(fed))
+    walk = _Walk(problem.moves, line)
+    outputs, cumulative = walk.values(problem)
+    tokens, distances = walk.nearest(vectors, own)
+    return Trace(
+        method=method,
+        alpha=torch.arange(walk.n_points, dtype=torch.float64) / line.n_steps,
+        ids=fed[0].cpu(),
+        outputs=outputs,
+        cumulative=cumulative,
+        tokens=tokens,
+        distances=distances,
+        words=walk.words(),
+    )
+
+
+class _Walk:
+    """All points of all paths of an example, each a row: number of the path · (S + 1) + point."""
+
+    def __init__(self, moves: Moves, line: Line) -> None:
+        self.moves, self.line = moves, line
+        self.n_points = line.n_steps + 1
+        self.shape = (len(moves), self.n_points)
+        (x,), (b,) = moves.points, moves.baselines
+        self.differs = (x != b).flatten(2).any(-1)[0]  # (L,)
+
+    def words(self) -> tuple[tuple[int, ...], ...]:
+        """The positions of each path that differ from the baseline."""
+        numbers = range(len(self.moves))
+        moving = self.moves.path_of[0][0].masked_fill(~self.differs, -1)
+        return tuple(tuple((moving == n).nonzero()[:, 0].tolist()) for n in numbers)
+
+    def places(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Paths (R,) of some rows, and row and position (M,) of all that moves in them."""
+        path = torch.arange(rows.start, rows.stop, device=self.differs.device) // self.n_points
+        ((row, position),) = self.moves.moved(self.moves.scene[path], path)
+        moves = self.differs[position]
+        return path, row[moves], position[moves]
+
+    def at(self, position: Tensor, point: Tensor) -> Tensor:
+        """What stands there, (M, D); before the first point the first, and so at the end."""
+        ends = self.moves.ends(0, torch.zeros_like(position), position)
+        return self.line.at(position, point.clamp(0, self.line.n_steps), *ends)
+
+    def values(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """F at all points and the sums of gradient · step up to them, (P, S + 1) both."""
+        n_rows = len(self.moves) * self.n_points
+        outputs, behind, ahead = (torch.zeros(n_rows, dtype=torch.float64) for _ in range(3))
+
+        def evaluate(rows: slice) -> tuple[Tensor, ...]:
+            path, row, position = self.places(rows)
+            point = (rows.start + row) % self.n_points
+            last, here, following = (self.at(position, point + step) for step in (-1, 0, 1))
+            found, (gradient,) = path_gradients(
+                problem.function, self.moves, path, [(row, position)], [here]
+            )
+            there = gradient.to("cpu", torch.float64)  # not every device has float64
+            products = [
+                torch.zeros(len(path), dtype=torch.float64).index_add_(
+                    0, row.cpu(), (there * step.to(there)).flatten(1).sum(1)
+                )
+                for step in (here - last, following - here)
+            ]
+            return found.to(outputs), *products
+
+        with Chunks(self.moves.points, problem.chunk, False) as chunks:
+            for rows, found in chunks(evaluate, n_rows):
+                outputs[rows], behind[rows], ahead[rows] = found
+        steps = (ahead.view(self.shape)[:, :-1] + behind.view(self.shape)[:, 1:]) / 2
+        return outputs.view(self.shape), nn.functional.pad(steps.cumsum(1), (1, 0))
+
+    def nearest(self, vectors: Tensor, own: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Tokens and distances, (P, S + 1, L) both, for a vocabulary (V, D).
+
+        `own` holds ids (1, L) that come before others with the same vector; the last the input's.
+        """
+        _, row, position = self.places(slice(0, len(self.moves) * self.n_points))
+        found, far = nearest_tokens(vectors, self.at(position, row % self.n_points))
+        for ids in own:
+            at_place = ids[0, position].to(found)
+            found = torch.where((vectors[found] == vectors[at_place]).all(1), at_place, found)
+        tokens = own[-1][0].cpu().expand(*self.shape, -1).clone().flatten(0, 1)
+        distances = torch.zeros(tokens.shape, dtype=torch.float64)
+        place = row.cpu(), position.cpu()
+        tokens[place], distances[place] = found.to(tokens), far.to(distances)
+        return tokens.unflatten(0, self.shape), distances.unflatten(0, self.shape)
