@@ -78,7 +78,8 @@ def check_masked_lm(tokenizer: Any, *, masked_lm: Any, embedding: nn.Module | No
     if not isinstance(masked_lm, nn.Module):
         raise ValueError(
             f"baseline 'blurred' needs a masked language model, got {masked_lm!r}: "
-            "pass masked_lm=, such as what AutoModelForMaskedLM.from_pretrained gives"
+            "pass masked_lm=, such as what AutoModelForMaskedLM.from_pretrained gives "
+            "(--masked-lm on the command line)"
         )
     if tokenizer.mask_token_id is None:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,6 +39,22 @@ class Labels:
         known = ", ".join(f"{name} ({index})" for index, name in enumerate(self.names))
         raise ValueError(f"target {target!r} is no label of this model: use one of {known}")
 
+    def indices(
+        self, target: str | int | Sequence[str | int] | None, n_texts: int
+    ) -> list[int | None]:
+        """Of one label for all texts, or of one for each; None for a label that is not given.
+
+        Raises:
+            ValueError: for an unknown label, or another number of them.
+        """
+        if target is None:
+            return [None] * n_texts
+        if isinstance(target, (str, int)):
+            return [self.index(target)] * n_texts
+        if len(target) != n_texts:
+            raise ValueError(f"target has {len(target)} entries; wanted one, or {n_texts}")
+        return [self.index(one) for one in target]
+
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Of each label, (…, C) → (…, C).
 
@@ -48,7 +65,9 @@ class Labels:
         if kind == "multi_label_classification":
             return nn.functional.logsigmoid(logits)
         if kind == "regression" or logits.shape[-1] == 1:
-            raise ValueError("the model gives a quantity, no probabilities of labels")
+            raise ValueError(
+                "the model gives a quantity, no probabilities of labels: wanted a classifier"
+            )
         return logits.log_softmax(-1)
 
     def probabilities(self, logits: Tensor) -> dict[str, float]:  # (C,)

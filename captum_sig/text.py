@@ -105,7 +105,10 @@ class TextClassificationExplainer:
                 f"{name_or_path} has no weights for {', '.join(sorted(info['missing_keys']))}; "
                 "wanted a model that was trained for sequence classification"
             )
-        return cls(model.eval(), AutoTokenizer.from_pretrained(name_or_path), **options)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        if len(tokenizer) <= len(tokenizer.all_special_ids):  # made up where there are no files
+            raise ValueError(f"{name_or_path} has no tokenizer: save it beside the model")
+        return cls(model.eval(), tokenizer, **options)
 
     def __call__(
         self,
@@ -144,7 +147,7 @@ class TextClassificationExplainer:
         """
         several = checked_texts(texts)
         wanted = Request.of(method, contexts, n_steps, internal_batch_size)
-        chosen = self._targets(target, len(several))
+        chosen = self._labels.indices(target, len(several))
         results: dict[int, WordAttribution] = {}
         for batch in self._batches(several, batch_size, truncation):
             if getattr(self.model.config, "pad_token_id", 0) is None:  # it refuses several rows
@@ -169,7 +172,7 @@ class TextClassificationExplainer:
             ValueError: as the call, or for a text without words.
         """
         (batch,) = self._batches(checked_texts([text]), 1, True)
-        return trace_text(self, batch, self._targets(target, 1)[0], method, n_steps)
+        return trace_text(self, batch, self._labels.indices(target, 1)[0], method, n_steps)
 
     @property
     def labels(self) -> list[str]:
@@ -227,17 +230,6 @@ class TextClassificationExplainer:
         warn_of_dropout(self.model.modules())
         device = next(itertools.chain(self.layer.parameters(), self.model.parameters())).device
         return self.encoder.batches(texts, batch_size, truncation, device)
-
-    def _targets(
-        self, target: str | int | Sequence[str | int] | None, n_texts: int
-    ) -> list[int | None]:
-        if target is None:
-            return [None] * n_texts
-        if isinstance(target, (str, int)):
-            return [self.label_index(target)] * n_texts
-        if len(target) != n_texts:
-            raise ValueError(f"target has {len(target)} entries; wanted one, or {n_texts}")
-        return [self.label_index(one) for one in target]
 
     def _explain(
         self, batch: Batch, chosen: list[int | None], wanted: Request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import unicodedata
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +24,8 @@ NO_PATH = "Nothing differs between the text and the baseline: there is no path."
 
 
 def visible(text: str) -> str:
-    """On one line and without control characters: a token must not steer the terminal."""
-    one_line = viz._visible(text).replace("\n", "␊").replace("\t", "␉")
-    return "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in one_line)
+    """On one line and without control characters."""
+    return viz.visible(text).replace("\n", "␊").replace("\t", "␉")
 
 
 def points_shown(result: TextTrace) -> list[int]:

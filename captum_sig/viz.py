@@ -99,17 +99,18 @@ def to_terminal(result: WordAttribution) -> Text:
     shown = Text()
     for text, word, colour in pieces(result):
         style = f"black on rgb({','.join(map(str, colour))})" if word is not None else ""
-        shown.append(_visible(text), style)
-    return shown.append(f"\n{_visible(summary(result))}", "bold")
+        shown.append(visible(text), style)
+    return shown.append(f"\n{visible(summary(result))}", "bold")
 
 
 def to_plain(result: WordAttribution) -> str:
     """The summary, then a line `word score` for each word."""
     lines: list[Any] = [summary(result)]
     lines += [f"{' '.join(word.word.split())} {word.score:+.4f}" for word in result.words]
-    return "\n".join(_visible(line) for line in lines)
+    return "\n".join(visible(line) for line in lines)
 
 
-def _visible(text: str) -> str:
-    """Control characters as their pictures: a text must not steer the terminal."""
-    return "".join(chr(0x2400 + ord(c)) if c < " " and c not in "\n\t" else c for c in text)
+def visible(text: str) -> str:
+    """Control characters as their pictures, or replaced: a text must not steer the terminal."""
+    pictures = (chr(0x2400 + ord(c)) if c < " " and c not in "\n\t" else c for c in text)
+    return "".join("\ufffd" if "\x7f" <= c <= "\x9f" else c for c in pictures)
