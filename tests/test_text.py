@@ -440,3 +440,9 @@ def test_the_demo_model_reads_ordinary_english(demo):
     words = {word.word: word.score for word in found[2].words}
     assert max(words, key=words.__getitem__) == "n't"
     assert PATH.is_dir()
+
+
+def test_a_model_without_tokenizer_files_is_refused(tmp_path):
+    bert().float().save_pretrained(tmp_path)  # transformers would make up an empty tokenizer
+    with pytest.raises(ValueError, match="has no tokenizer: save it beside the model"):
+        TextClassificationExplainer.from_pretrained(tmp_path)
