@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,25 @@ def generator_of(text: str, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
 
 
+def forward_of(model: nn.Module, batch: Batch) -> Callable[..., Tensor]:
+    """The model as a function of ids and the batch's other inputs, in their order → logits."""
+    names = ("input_ids", *batch.others)
+
+    def forward(*inputs: Tensor) -> Tensor:
+        return model(**dict(zip(names, inputs, strict=True))).logits
+
+    return forward
+
+
+def drawn_baseline(
+    family: Family, batch: Batch, generators: Sequence[torch.Generator]
+) -> dict[str, Any]:
+    """The baseline as the layer classes take it: ids, or activations of the word embedding."""
+    found = family(batch.ids, batch.others.get("attention_mask"), generators)
+    as_ids = found.shape == batch.ids.shape
+    return {"baselines": found if as_ids else None, "layer_baselines": None if as_ids else found}
+
+
 def ask(
     model: nn.Module,
     layer: nn.Module,
@@ -99,23 +119,17 @@ def ask(
     """One draw of the baseline, and the method's answer."""
     if not any(batch.spans):
         return Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.texts))
-    others = tuple(batch.others.values())
-    names = ("input_ids", *batch.others)
-
-    def forward(*inputs: Tensor) -> Tensor:
-        return model(**dict(zip(names, inputs, strict=True))).logits
-
-    baseline = family(batch.ids, batch.others.get("attention_mask"), generators)
-    as_ids = baseline.shape == batch.ids.shape
     problem = layer_problem(
-        forward, layer, None, batch.ids, baseline if as_ids else None,
-        None if as_ids else baseline, targets, others, False, None, batch.feature_mask,
-        request.contexts_of(generators), request.chunk, False,
+        forward_of(model, batch), layer, None, batch.ids,
+        **drawn_baseline(family, batch, generators), target=targets,
+        additional_forward_args=tuple(batch.others.values()), attribute_to_layer_input=False,
+        grad_kwargs=None, feature_mask=batch.feature_mask,
+        contexts=request.contexts_of(generators), chunk=request.chunk, progress=False,
     )  # fmt: skip
     question = Question(
         problem=problem,
-        at_embedding=AtEmbedding(model, layer, names, request.chunk or ROWS),
-        inputs=(batch.ids, *others),
+        at_embedding=AtEmbedding(model, layer, ("input_ids", *batch.others), request.chunk or ROWS),
+        inputs=(batch.ids, *batch.others.values()),
         targets=targets,
         feature_mask=batch.feature_mask,
         generators=generators,

@@ -49,9 +49,11 @@ def explainers(
 
     They share the model; `masked_lm` names that of baseline "blurred".
     """
+    from transformers import AutoModelForMaskedLM
     from transformers.utils import logging
 
     from captum_sig.demo_model import PATH
+    from captum_sig.loading import pretrained
     from captum_sig.text import TextClassificationExplainer
 
     for name in (model, masked_lm):
@@ -61,7 +63,9 @@ def explainers(
     logging.set_verbosity_error()
     if masked_lm is not None:
         with _reading(masked_lm):
-            options["masked_lm"] = _masked_lm(masked_lm)
+            options["masked_lm"] = pretrained(
+                AutoModelForMaskedLM, masked_lm, "to fill in masked words"
+            )
     with _reading(model):
         loaded = TextClassificationExplainer.from_pretrained(
             PATH if model is None else model, baseline=baselines[0], **options
@@ -71,20 +75,6 @@ def explainers(
         for name in baselines[1:]
     ]
     return [loaded, *others]
-
-
-def _masked_lm(name: str) -> Any:
-    from transformers import AutoModelForMaskedLM
-
-    model, info = AutoModelForMaskedLM.from_pretrained(
-        name, use_safetensors=True, output_loading_info=True
-    )
-    if info["missing_keys"]:
-        raise ValueError(
-            f"{name} has no weights for {', '.join(sorted(info['missing_keys']))}; wanted a model "
-            "that was trained to fill in masked words"
-        )
-    return model.eval()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from captum_sig.function import HOOKED
 from captum_sig.integration import N_STEPS
 from captum_sig.labels import Labels
 from captum_sig.layers import warn_of_dropout, word_embedding
+from captum_sig.loading import pretrained, pretrained_tokenizer
 from captum_sig.moves import NotFiniteError
 from captum_sig.notices import warn
 from captum_sig.result import WordAttribution
@@ -93,22 +94,14 @@ class TextClassificationExplainer:
             **options: keywords of the class.
 
         Raises:
-            ValueError: if the checkpoint holds no trained classification head.
+            ValueError: if there is no trained classification head, or no tokenizer.
         """
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification
 
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name_or_path, use_safetensors=True, output_loading_info=True
+        model = pretrained(
+            AutoModelForSequenceClassification, name_or_path, "for sequence classification"
         )
-        if info["missing_keys"]:
-            raise ValueError(
-                f"{name_or_path} has no weights for {', '.join(sorted(info['missing_keys']))}; "
-                "wanted a model that was trained for sequence classification"
-            )
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        if len(tokenizer) <= len(tokenizer.all_special_ids):  # made up where there are no files
-            raise ValueError(f"{name_or_path} has no tokenizer: save it beside the model")
-        return cls(model.eval(), tokenizer, **options)
+        return cls(model, pretrained_tokenizer(name_or_path), **options)
 
     def __call__(
         self,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from captum_sig.asking import generator_of
+from captum_sig.asking import drawn_baseline, forward_of, generator_of
 from captum_sig.encoding import Batch
 from captum_sig.function import HOOKED
 from captum_sig.path import Trace, named, trace
@@ -113,23 +113,17 @@ def trace_text(
     (text,), (spans,), mask = batch.texts, batch.spans, batch.feature_mask[0]
     if not spans:
         raise ValueError(f"the text {text!r} has no word to move: trace another")
-    names = ("input_ids", *batch.others)
-
-    def forward(*inputs: Tensor) -> Tensor:
-        return explainer.model(**dict(zip(names, inputs, strict=True))).logits
-
+    forward = forward_of(explainer.model, batch)
     others = tuple(batch.others.values())
     if chosen is None:
         with HOOKED, torch.no_grad():
             chosen = int(forward(batch.ids, *others)[0].argmax())
-    attended = batch.others.get("attention_mask")
-    baseline = explainer.family(batch.ids, attended, [generator_of(text, explainer.seed)])
-    as_ids = baseline.shape == batch.ids.shape
+    generator = generator_of(text, explainer.seed)
     refuses_several = getattr(explainer.model.config, "pad_token_id", 0) is None
     found = trace(
-        forward, explainer.layer, batch.ids, baseline if as_ids else None, chosen, others,
+        forward, explainer.layer, batch.ids, target=chosen, additional_forward_args=others,
         method=method, n_steps=n_steps, feature_mask=batch.feature_mask,
-        layer_baselines=None if as_ids else baseline,
+        **drawn_baseline(explainer.family, batch, [generator]),
         internal_batch_size=1 if refuses_several else None,
     )  # fmt: skip
     word_of = {int(mask[span.position]): span.word for span in spans}

@@ -23,20 +23,11 @@ from captum_sig import (
 )
 from captum_sig.baselines import BASELINES
 from captum_sig.methods import METHODS
-from tests.tiny_models import wordpiece_tokenizer
+from tests.tiny_models import spread, wordpiece_tokenizer
 
 TEXTS = ["a gorgeous mess!", "bad", "The movie is not unbelievable, not good.", "bad movies"]
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
          "intermediate_size": 24, "vocab_size": 64, "max_position_embeddings": 40}  # fmt: skip
-
-
-def spread(model: nn.Module) -> nn.Module:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.normal_(std=0.3, generator=generator)
-    return model.eval().double()
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from tests.tiny_models import (
     MASK,
     SlowTokenizer,
     byte_level_tokenizer,
+    spread,
     unsplit_tokenizer,
     wordpiece_tokenizer,
 )
@@ -38,16 +39,6 @@ from tests.tiny_models import (
 TEXTS = ["a gorgeous mess!", "bad", "The movie is not unbelievable, not good.", "bad movies"]
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
          "intermediate_size": 48, "vocab_size": 300, "max_position_embeddings": 40}  # fmt: skip
-
-
-def spread(model: nn.Module) -> nn.Module:
-    """Random weights large enough for words to matter."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.normal_(std=0.2, generator=generator)
-    return model.eval().double()
 
 
 def bert(**changes: object) -> nn.Module:

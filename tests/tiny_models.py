@@ -139,6 +139,16 @@ def tiny(name: str, dtype: torch.dtype = torch.float64) -> TinyModel:
     return TinyModel(model.to(dtype), embedding)
 
 
+def spread(model: nn.Module, std: float = 0.2) -> nn.Module:
+    """Random float64 weights, the same every time, large enough for words to matter."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(std=std, generator=generator)
+    return model.eval().double()
+
+
 def random_ids(batch: int, length: int, seed: int = 0) -> Tensor:
     """(batch, length) ids between a CLS and a SEP, no special ones inside."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,42 @@
+"""Models and tokenizers from folders or hub names: safetensors only, no remote code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str) -> Any:
+    """A model in eval mode, all of whose weights stand in the checkpoint.
+
+    Args:
+        auto_class: one of transformers' auto classes of models.
+        name_or_path: as in transformers.
+        purpose: what the model must have been trained for.
+
+    Raises:
+        ValueError: if weights are missing, such as those of an untrained head.
+    """
+    model, info = auto_class.from_pretrained(
+        name_or_path, use_safetensors=True, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise ValueError(
+            f"{name_or_path} has no weights for {', '.join(sorted(info['missing_keys']))}; "
+            f"wanted a model that was trained {purpose}"
+        )
+    return model.eval()
+
+
+def pretrained_tokenizer(name_or_path: str | Path) -> Any:
+    """A tokenizer; transformers makes up an empty one where there are no files.
+
+    Raises:
+        ValueError: if it knows special tokens only.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError(f"{name_or_path} has no tokenizer: save it beside the model")
+    return tokenizer
