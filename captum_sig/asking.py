@@ -16,7 +16,8 @@ from captum_sig.baselines import Family
 from captum_sig.contexts import Contexts
 from captum_sig.encoding import Batch
 from captum_sig.from_captum import layer_problem
-from captum_sig.methods import IN_CONTEXTS, METHODS, AtEmbedding, Question, Scores, answer
+from captum_sig.hooks import AtEmbedding
+from captum_sig.methods import IN_CONTEXTS, METHODS, Question, Scores, answer
 from captum_sig.quadrature import rule
 from captum_sig.result import Word, scored_words
 
@@ -128,7 +129,13 @@ def ask(
     )  # fmt: skip
     question = Question(
         problem=problem,
-        at_embedding=AtEmbedding(model, layer, ("input_ids", *batch.others), request.chunk or ROWS),
+        at_embedding=AtEmbedding(
+            model,
+            layer,
+            ("input_ids", *batch.others),
+            request.chunk or ROWS,
+            problem.moves.points[0].dtype,
+        ),
         inputs=(batch.ids, *batch.others.values()),
         targets=targets,
         feature_mask=batch.feature_mask,

@@ -1,5 +1,7 @@
 """Attribution methods by name: Captum's unchanged, the same question for all."""
 
+import copy
+
 import captum.attr
 import numpy as np
 import pytest
@@ -181,6 +183,18 @@ def test_methods_without_draws_of_a_text_leave_global_generators_alone(explainer
     explainer(TEXTS[:2], contexts="sampled4")
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1] == states[1]).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_half_precision_models_take_every_method(name):
+    model = spread(BertForSequenceClassification(BertConfig(**SHAPE))).float()
+    expected = TextClassificationExplainer(model, wordpiece_tokenizer())
+    half = TextClassificationExplainer(copy.deepcopy(model).bfloat16(), wordpiece_tokenizer())
+    one, other = (e("the movie is good", method=name, n_steps=4) for e in (expected, half))
+    assert len(one.scores) == len(other.scores) == 4
+    assert all(np.isfinite(other.scores))
+    if name not in ("dig", "sequential_dig"):  # whose anchors rounding changes
+        assert max(abs(a - b) for a, b in zip(one.scores, other.scores, strict=True)) < 0.1
 
 
 @pytest.mark.parametrize("name", ["random", "gradient_shap", "shapley", "sig:sampled3"])
