@@ -50,7 +50,7 @@ def _like(value: Any, x: Tensor, name: str) -> Tensor:
         advice = "" if x.is_floating_point() else " (activations go to layer_baselines)"
         raise ValueError(
             f"{name} has shape {tuple(tensor.shape)} and {tensor.dtype}; wanted one number or "
-            f"{tuple(x.shape)} or {(1, *x.shape[1:])} of {x.dtype}{advice}"
+            f"{tuple(x.shape)}, {(1, *x.shape[1:])} or {tuple(x.shape[2:])} of {x.dtype}{advice}"
         )
     return tensor.to(x.dtype).expand(x.shape)
 

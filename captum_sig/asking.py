@@ -42,8 +42,8 @@ class Request:
         Raises:
             ValueError: for names that are unknown or do not go together.
         """
-        name, _, after = method.partition(":")
-        if name not in METHODS:
+        name, colon, after = str(method).partition(":")
+        if name not in METHODS or (colon and not after):
             raise ValueError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
         if after and contexts is not None:
             raise ValueError(f"method {method!r} names contexts already: leave contexts= out")
@@ -55,6 +55,8 @@ class Request:
             )
         if isinstance(contexts, str):
             contexts_module.named(contexts)
+        elif contexts is not None and not callable(contexts):
+            raise TypeError(f"contexts must be a name or a callable, got {contexts!r}")
         rule("gausslegendre", n_steps)
         return cls(name, contexts, n_steps, chunk)
 
@@ -67,14 +69,15 @@ class Request:
         return f"{self.method}:{given if isinstance(given, str) else _name_of(given)}"
 
     def contexts_of(self, generators: Sequence[torch.Generator]) -> list[Contexts] | None:
-        """For each text; those by name draw from the text's own generator."""
-        if self.contexts is None:
+        """For each text; where no generator is given the text's own is drawn from."""
+        given = self.contexts
+        if given is None:
             return None
-        return [
-            contexts_module.named(self.contexts, g) if isinstance(self.contexts, str)
-            else self.contexts
-            for g in generators
-        ]  # fmt: skip
+        if isinstance(given, str):
+            return [contexts_module.named(given, g) for g in generators]
+        if isinstance(given, contexts_module.Sampled) and given.generator is None:
+            return [replace(given, generator=g) for g in generators]
+        return [given] * len(generators)
 
 
 def _name_of(contexts: Contexts) -> str:

@@ -108,9 +108,8 @@ def backgrounds(contexts: Sequence[Contexts], n_words: Sequence[int]) -> Tensor:
     """
     found = [of_example(n) for of_example, n in zip(contexts, n_words, strict=True)]
     for kept, n in zip(found, n_words, strict=True):
-        wanted = (len(found[0]), n) if isinstance(found[0], Tensor) else ("K", n)
-        fits = isinstance(kept, Tensor) and kept.dtype == torch.bool and len(kept) > 0
-        if not fits or tuple(kept.shape) != wanted:
+        fits = isinstance(kept, Tensor) and kept.dtype == torch.bool and kept.dim() == 2
+        if not fits or len(kept) == 0 or kept.shape != (len(found[0]), n):
             got = f"{kept.dtype} {tuple(kept.shape)}" if isinstance(kept, Tensor) else kept
             raise ValueError(
                 f"contexts({n}) gave {got}; wanted booleans (K, {n}), with the same K >= 1 for "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,8 @@ def checked_texts(texts: str | Sequence[str]) -> list[str]:
         TypeError: if a text is not a string.
         ValueError: if it holds half a character.
     """
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"texts must be a string or several, got {type(texts).__name__}")
     several = [texts] if isinstance(texts, str) else list(texts)
     for number, text in enumerate(several):
         if not isinstance(text, str):

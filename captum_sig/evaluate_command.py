@@ -35,7 +35,9 @@ def evaluate(
     topk: Annotated[float, typer.Option(help="Share of the words that metrics ablate.")] = 0.2,
     limit: Annotated[int | None, typer.Option(help="Take the first N texts.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Default: guessed.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Default: guessed.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Default: guessed; '' leaves labels out.")
+    ] = None,
     target: Annotated[
         str, typer.Option(help="Which label is explained: predicted, or label (the data's).")
     ] = "predicted",

@@ -260,7 +260,10 @@ def _whole_lines(path: Path) -> list[Line]:
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+            _key(line)
+            line["number"]
+        except (json.JSONDecodeError, KeyError, TypeError):
             continue
+        lines.append(line)
     return lines

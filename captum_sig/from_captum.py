@@ -31,6 +31,10 @@ def _in_contexts(
     if contexts is None:
         return moves
     of_each = [contexts] * moves.n_examples if callable(contexts) else contexts
+    if not isinstance(of_each, (list, tuple)) or not all(map(callable, of_each)):
+        raise TypeError(
+            f"contexts must be a callable such as captum_sig.contexts.two_sided, got {contexts!r}"
+        )
     n_words = moves.scene.bincount(minlength=moves.n_examples).tolist()
     return moves.within(backgrounds(of_each, n_words).to(moves.scene.device))
 

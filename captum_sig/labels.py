@@ -51,6 +51,8 @@ class Labels:
             return [None] * n_texts
         if isinstance(target, (str, int)):
             return [self.index(target)] * n_texts
+        if not isinstance(target, Sequence):
+            raise TypeError(f"target must be a label or a list of them, got {target!r}")
         if len(target) != n_texts:
             raise ValueError(f"target has {len(target)} entries; wanted one, or {n_texts}")
         return [self.index(one) for one in target]

@@ -119,7 +119,7 @@ def _label_index(explainer: TextClassificationExplainer, record: Record, number:
         known = ", ".join(f"{name} ({i})" for i, name in enumerate(explainer.labels))
         raise ValueError(
             f"record {number} has label {record.label!r}, which the model does not know: its "
-            f"labels are {known}; convert the column or name another"
+            f"labels are {known}; convert the column, name another, or none (--label-column '')"
         ) from None
 
 

@@ -121,6 +121,8 @@ class Problem:
                 "a path through words needs the word embedding, model.get_input_embeddings(), as "
                 "the layer, and its output to move"
             )
+        if not callable(path) or isinstance(path, type):
+            raise TypeError(f"path must be such as captum_sig.dig.DiscretizedPath(), got {path!r}")
         return path(*self.looked_up, self.moves.baselines[0])
 
     @plain_tensors()

@@ -48,21 +48,22 @@ class Wanted:
         """The column of texts, and that of labels if there is one; `strings` hold only strings."""
         listed = ", ".join(map(repr, present))
         for option, name in (("text", self.text_column), ("label", self.label_column)):
-            if name is not None and name not in present:
+            if name and name not in present:
                 raise ValueError(
                     f"{self.path} has no column {name!r}: --{option}-column must be one of {listed}"
                 )
-        label = self.label_column or _first(LABEL_COLUMNS, present, self.text_column)
+        guessed = _first(LABEL_COLUMNS, present, self.text_column)
+        label = guessed if self.label_column is None else self.label_column
         text = self.text_column or _first(TEXT_COLUMNS, present, label)
         others = [name for name in strings if name != label]
         if text is None and len(others) == 1 and not SEPARATORS & set(others[0]):
-            text = others[0]
+            (text,) = others
         if text is None:
             raise ValueError(
                 f"which column of {self.path} holds the texts is unclear: give --text-column (and "
                 f"--label-column for labels), one of {listed}"
             )
-        chosen = [text] if label is None else [text, label]
+        chosen = [text, label] if label else [text]
         if twice := [name for name in chosen if present.count(name) > 1]:
             raise ValueError(f"{self.path} has two columns {twice[0]!r}: rename one of them")
         return chosen
@@ -80,15 +81,14 @@ def read_records(
     The file's ending chooses one of `READERS`. Text files are UTF-8, and blank lines in them are
     skipped; .tsv and .csv begin with a header; a quote in a .tsv is a character like any other.
 
-    A label is the class's name where `datasets` keeps one for the number; numbers that are whole
-    lose their decimal point; booleans are true and false. Without a label (nothing, null, NaN, or
-    −1 where classes have names) it is None.
+    A label is the class's name where `datasets` keeps one for the number; whole numbers lose their
+    decimal point; nothing, null, NaN, and −1 where classes have names are None.
 
     Args:
         path: a file, or a folder that `datasets` saved.
         text_column: by default the first of `TEXT_COLUMNS` in any case, else the only column of
             strings beside the labels.
-        label_column: by default the first of `LABEL_COLUMNS` in any case, else there are no labels.
+        label_column: by default the first of `LABEL_COLUMNS` in any case, else, or for "", none.
         limit: read so many records and nothing that follows them.
 
     Raises:

@@ -74,6 +74,8 @@ class TextClassificationExplainer:
             )
         if not isinstance(n_draws, int) or n_draws < 1:
             raise ValueError(f"n_draws must be at least 1, got {n_draws!r}")
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed must be a whole number, 0 at least, got {seed!r}")
         self.encoder = Encoder(tokenizer, level, token_limit(model), multiple=padded_to(model))
         self.tokenizer = tokenizer
         self.model = model if device is None else model.to(device)
@@ -124,7 +126,8 @@ class TextClassificationExplainer:
             method: a name in `captum_sig.methods.METHODS`; "sig" gives exact word scores.
             contexts: in which backgrounds a word moves, for "sig" and "sequential_dig": one of
                 `captum_sig.contexts`, or its name ("two_sided", "sampled4"), which may also follow
-                the method's after a colon; None is the input.
+                the method's after a colon; None is the input. A callable of yours is asked text
+                by text, short ones first, and anew for each draw of a random baseline.
             n_steps: steps of "ig".
             batch_size: most texts in a padded batch.
             internal_batch_size: most rows in a pass; None bounds their memory.

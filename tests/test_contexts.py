@@ -230,3 +230,9 @@ def test_texts_without_a_word_that_differs_have_no_background_to_draw():
         )
     assert found.attributions.eq(0).all()
     assert found.residual.tolist() == [0]
+
+
+@pytest.mark.parametrize("wrong", ["two_sided", 3])
+def test_contexts_must_be_callables(wrong):
+    with pytest.raises(TypeError, match="contexts must be a callable such as"):
+        SequentialIntegratedGradients(majority).attribute_words(torch.ones(1, 4, 1), contexts=wrong)

@@ -716,3 +716,9 @@ def test_a_bar_goes_to_terminals_only(demo, tmp_path, monkeypatch, stream, wante
     shown = sys.stderr.getvalue()
     assert ("random, mask" in shown) == (wanted and stream is Terminal)
     assert wanted or shown == ""
+
+
+def test_lines_that_are_no_records_are_dropped(tmp_path):
+    path = tmp_path / "examples.jsonl"
+    path.write_text('{}\n[]\n3\n{"block": 0, "baseline": "mask"\n', encoding="utf-8")
+    assert evaluation._whole_lines(path) == []

@@ -142,3 +142,10 @@ def test_captums_language_model_attribution_takes_it():
     )
     assert result.token_attr.shape == (2, 3)
     assert result.token_attr.abs().sum() > 0
+
+
+@pytest.mark.parametrize("wrong", ["dig", DiscretizedPath])
+def test_a_path_must_be_made_first(bert, wrong):
+    sig = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)
+    with pytest.raises(TypeError, match=r"path must be such as captum_sig.dig.DiscretizedPath\(\)"):
+        sig.attribute(IDS, mask_baseline(IDS), target=1, path=wrong)

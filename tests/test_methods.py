@@ -295,3 +295,26 @@ def test_each_text_may_have_its_own_target(explainer):
 def test_draws_must_be_counted(bert, n_draws):
     with pytest.raises(ValueError, match="n_draws must be at least 1"):
         TextClassificationExplainer(bert, wordpiece_tokenizer(), n_draws=n_draws)
+
+
+def test_sampled_contexts_without_a_generator_draw_from_the_texts_own(explainer):
+    state = torch.get_rng_state()
+    batch = explainer(TEXTS, contexts=contexts.sampled(3))
+    alone = explainer(TEXTS[2], method="sig:sampled3")
+    torch.testing.assert_close(batch[2].scores, alone.scores, atol=1e-9, rtol=0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [(lambda e: e("bad", method="sig:"), ValueError, "method 'sig:' is unknown"),
+     (lambda e: e("bad", method=None), ValueError, "method None is unknown"),
+     (lambda e: e("bad", contexts=3), TypeError, "contexts must be a name or a callable, got 3"),
+     (lambda e: e("bad", target=1.0), TypeError, "target must be a label or a list"),
+     (lambda e: e(None), TypeError, "texts must be a string or several, got NoneType"),
+     (lambda e: TextClassificationExplainer(e.model, e.tokenizer, seed=None), ValueError,
+      "seed must be a whole number")],
+)  # fmt: skip
+def test_wrong_types_are_told_at_the_door(explainer, call, error, message):
+    with pytest.raises(error, match=message):
+        call(explainer)

@@ -469,3 +469,10 @@ def test_sst2(shared):
 
 def test_every_reader_is_tested():
     assert set(READERS) == {*TEXT_FILES, ".parquet", "/"}
+
+
+def test_labels_can_be_left_out(tmp_path):
+    path = tmp_path / "stars.csv"
+    path.write_text("text,stars\nFine.,3\n", encoding="utf-8")
+    assert read_records(path) == [Record("Fine.", "3")]
+    assert read_records(path, label_column="") == [Record("Fine.", None)]
