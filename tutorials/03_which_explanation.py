@@ -41,7 +41,9 @@ for baseline in ("mask", "pad"):
 # better, mask and pad):
 #     SIG −1.39, −1.32;  IG −1.61, −1.46;  SIG in two-sided contexts −1.68, −1.65.
 # The paper's lead of SIG over IG is not universal. SIG in two-sided contexts is ahead of IG in
-# log-odds and comprehensiveness with both baselines, at a little more than half of its time.
+# log-odds and comprehensiveness with both baselines, at a little more than half of its time. The
+# included model agrees on 300 of the sentences; of eight baselines mask, unk and constant serve it
+# best, and neighbours in the embedding (max_distance, uniform), which often mean the same, worst.
 
 # %% Where SIG falls behind: redundant evidence. Of two words that say the same, each alone is
 # hardly missed, so that SIG, which takes one word away at a time, credits neither.
