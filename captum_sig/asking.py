@@ -57,7 +57,7 @@ class Request:
             contexts_module.named(contexts)
         elif contexts is not None and not callable(contexts):
             raise TypeError(f"contexts must be a name or a callable, got {contexts!r}")
-        rule("gausslegendre", n_steps)
+        rule("gausslegendre", n_steps)  # refuses what Captum's IG would trip over
         return cls(name, contexts, n_steps, chunk)
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_sig.encoding import token_limit
 from captum_sig.function import HOOKED
 from captum_sig.token_baselines import ordinary_tokens, words_by_text
 
@@ -44,8 +45,6 @@ def blurred(
         ValueError: if the tokenizer has no mask token, the language model another vocabulary, a
             text is too long for it, or the ids are not (B, L).
     """
-    from captum_sig.encoding import token_limit  # which needs this module
-
     check_masked_lm(tokenizer, masked_lm=masked_lm, embedding=embedding)
     limit = token_limit(masked_lm)
     tokens = ordinary_tokens(tokenizer, masked_lm.config.vocab_size)

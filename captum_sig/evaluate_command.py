@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from captum_sig import terminal
 from captum_sig.options import DRAWS, LEVEL, MASKED_LM, MODEL, SEED
+
+if TYPE_CHECKING:
+    from captum_sig.plan import Plan
+    from captum_sig.records import Record
 
 
 def evaluate(
@@ -55,9 +59,7 @@ def evaluate(
     table.csv, table.md, and paired.csv, the differences to the first method text by text.
     """
     with terminal.told():
-        from captum_sig.asking import Request
-        from captum_sig.evaluation import Run
-        from captum_sig.plan import Plan, accuracy, examples
+        from captum_sig.plan import Plan
         from captum_sig.records import read_records
 
         records = read_records(
@@ -68,22 +70,34 @@ def evaluate(
             baselines=_names(baselines), metrics=_names(metrics), topk=topk, level=level,
             target=target, n_steps=n_steps, n_draws=draws, seed=seed,
         )  # fmt: skip
-        for method in plan.methods:
-            Request.of(method, None, n_steps, None)
-        explainers = terminal.explainers(
-            model, plan.baselines, masked_lm, level=level, n_draws=draws, seed=seed
-        )
-        found = examples(explainers[0], records, target)
-        if not found:
-            terminal.fail(f"no text of {data} has a word to explain")
-        by_name = dict(zip(plan.baselines, explainers, strict=True))
-        run = Run(plan, by_name, found, output, resume=resume)
-        run(progress=True)
-        _show(run.write_tables(), len(records) - len(found), accuracy(found), output)
+        _compare(plan, model, records, output, resume)
 
 
 def _names(given: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in given.split(",") if name.strip())
+
+
+def _compare(
+    plan: Plan, model: str | None, records: Sequence[Record], output: Path, resume: bool
+) -> None:
+    """Check all names before a model is loaded, and the data before anything is written."""
+    from captum_sig.asking import Request
+    from captum_sig.evaluation import Run
+    from captum_sig.plan import accuracy, examples
+
+    for method in plan.methods:
+        Request.of(method, None, plan.n_steps, None)
+    explainers = terminal.explainers(
+        model, plan.baselines, plan.masked_lm, level=plan.level, n_draws=plan.n_draws,
+        seed=plan.seed,
+    )  # fmt: skip
+    found = examples(explainers[0], records, plan.target)
+    if not found:
+        terminal.fail(f"no text of {plan.data} has a word to explain")
+    by_name = dict(zip(plan.baselines, explainers, strict=True))
+    run = Run(plan, by_name, found, output, resume=resume)
+    run(progress=True)
+    _show(run.write_tables(), len(records) - len(found), accuracy(found), output)
 
 
 def _show(

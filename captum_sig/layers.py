@@ -64,6 +64,11 @@ def _held(thing: Any) -> list[nn.Module]:
     return [value for value in vars(thing).values() if isinstance(value, nn.Module)]
 
 
+def takes_single_rows_only(model: nn.Module) -> bool:
+    """Whether a transformers classifier refuses several rows, as it cannot tell padding."""
+    return getattr(model.config, "pad_token_id", 0) is None
+
+
 def warn_of_dropout(modules: Iterable[nn.Module]) -> None:
     """Warn if a module draws random numbers, so that F is another function at every call."""
     if any(

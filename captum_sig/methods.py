@@ -25,7 +25,6 @@ from captum_sig.hooks import AtEmbedding
 from captum_sig.integrals import by_steps
 from captum_sig.moves import Moves
 from captum_sig.problem import Problem
-from captum_sig.quadrature import rule
 from captum_sig.words import word_sums
 
 SHAPLEY_AT_ONCE = 16  # permutations' rows in a pass of Captum's Shapley values
@@ -125,7 +124,6 @@ def dig(question: Question) -> Scores:
 
 def ig(question: Question) -> Scores:
     """Captum's IntegratedGradients, Gauss-Legendre."""
-    rule("gausslegendre", question.n_steps)  # refuses what Captum would trip over
     x, b = question.ends
     found = captum.attr.IntegratedGradients(question.at_embedding).attribute(
         x, b, n_steps=question.n_steps, **question.arguments,

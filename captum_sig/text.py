@@ -19,7 +19,7 @@ from captum_sig.faithfulness import Sentence
 from captum_sig.function import HOOKED
 from captum_sig.integration import N_STEPS
 from captum_sig.labels import Labels
-from captum_sig.layers import warn_of_dropout, word_embedding
+from captum_sig.layers import takes_single_rows_only, warn_of_dropout, word_embedding
 from captum_sig.loading import pretrained, pretrained_tokenizer
 from captum_sig.moves import NotFiniteError
 from captum_sig.notices import warn
@@ -146,7 +146,7 @@ class TextClassificationExplainer:
         chosen = self._labels.indices(target, len(several))
         results: dict[int, WordAttribution] = {}
         for batch in self._batches(several, batch_size, truncation):
-            if getattr(self.model.config, "pad_token_id", 0) is None:  # it refuses several rows
+            if takes_single_rows_only(self.model):  # it refuses several rows
                 wanted = replace(wanted, chunk=1)
             try:
                 found = self._explain(batch, [chosen[i] for i in batch.numbers], wanted)
@@ -190,7 +190,7 @@ class TextClassificationExplainer:
             ValueError: for a model that gives a quantity in place of probabilities.
         """
         with HOOKED, torch.no_grad():
-            if getattr(self.model.config, "pad_token_id", 0) is None:
+            if takes_single_rows_only(self.model):
                 logits = torch.cat([self.model(input_ids=row).logits for row in ids.split(1)])
             else:
                 logits = self.model(input_ids=ids).logits
@@ -220,7 +220,7 @@ class TextClassificationExplainer:
         return [found[number] for number in range(len(texts))]
 
     def _batches(self, texts: list[str], batch_size: int, truncation: bool) -> Iterator[Batch]:
-        if getattr(self.model.config, "pad_token_id", 0) is None:
+        if takes_single_rows_only(self.model):
             batch_size = 1
             warn("the model's config has no pad_token_id, so rows go one by one: set it if you can")
         warn_of_dropout(self.model.modules())

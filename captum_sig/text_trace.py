@@ -12,6 +12,7 @@ from torch import Tensor
 from captum_sig.asking import drawn_baseline, forward_of, generator_of
 from captum_sig.encoding import Batch
 from captum_sig.function import HOOKED
+from captum_sig.layers import takes_single_rows_only
 from captum_sig.path import Trace, named, trace
 
 if TYPE_CHECKING:
@@ -119,12 +120,11 @@ def trace_text(
         with HOOKED, torch.no_grad():
             chosen = int(forward(batch.ids, *others)[0].argmax())
     generator = generator_of(text, explainer.seed)
-    refuses_several = getattr(explainer.model.config, "pad_token_id", 0) is None
     found = trace(
         forward, explainer.layer, batch.ids, target=chosen, additional_forward_args=others,
         method=method, n_steps=n_steps, feature_mask=batch.feature_mask,
         **drawn_baseline(explainer.family, batch, [generator]),
-        internal_batch_size=1 if refuses_several else None,
+        internal_batch_size=1 if takes_single_rows_only(explainer.model) else None,
     )  # fmt: skip
     word_of = {int(mask[span.position]): span.word for span in spans}
     in_words = torch.isin(mask, mask.new_tensor(list(word_of)))
