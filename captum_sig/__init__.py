@@ -2,6 +2,8 @@
 
 from captum_sig import baselines, contexts, faithfulness, path, quadrature, viz, words
 from captum_sig.dig import LayerDiscretizedIntegratedGradients
+from captum_sig.generation_result import GenerationAttribution
+from captum_sig.llm import TextGenerationExplainer
 from captum_sig.problem import SequentialIntegral
 from captum_sig.result import WordAttribution
 from captum_sig.sig import LayerSequentialIntegratedGradients, SequentialIntegratedGradients
@@ -10,11 +12,13 @@ from captum_sig.text import TextClassificationExplainer
 __version__ = "0.1.0"
 
 __all__ = [
+    "GenerationAttribution",
     "LayerDiscretizedIntegratedGradients",
     "LayerSequentialIntegratedGradients",
     "SequentialIntegral",
     "SequentialIntegratedGradients",
     "TextClassificationExplainer",
+    "TextGenerationExplainer",
     "WordAttribution",
     "baselines",
     "contexts",

@@ -158,7 +158,8 @@ class Average:
 
     def words(self, batch: Batch, number: int) -> tuple[Word, ...]:
         """The words of a text with their scores, and with what is known of their error."""
-        words = scored_words(batch.spans[number], self.scores.values[number].tolist())
+        scores = self.scores.values[number].tolist()
+        words = scored_words(batch.spans[number], [scores[s.position] for s in batch.spans[number]])
         for name, values in (
             ("spread", self.spread),
             ("standard_error", self.scores.standard_error),

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from captum_sig.blurred_baseline import blurred, check_masked_lm
 from captum_sig.embedding_baselines import check_embedding, max_distance, mean, uniform, zero
+from captum_sig.notices import warn
 from captum_sig.token_baselines import (
     TOKENS,
     choose_token,
     constant,
     eos,
+    known_tokens,
     mask,
     pad,
     replace_words,
@@ -136,6 +138,9 @@ def family(name: str, tokenizer: Any, *, embedding: nn.Module, masked_lm: Any = 
             is no nn.Embedding where vectors are needed, or "blurred" without a language model that
             fits the tokenizer.
 
+    Warns:
+        UserWarning: if pad, unk, eos, or else the mean embedding stands in for "mask".
+
     >>> from transformers import AutoModelForSequenceClassification, AutoTokenizer
     >>> from captum_sig.demo_model import PATH
     >>> tokenizer = AutoTokenizer.from_pretrained(PATH)
@@ -147,6 +152,9 @@ def family(name: str, tokenizer: Any, *, embedding: nn.Module, masked_lm: Any = 
     """
     if name not in BASELINES:
         raise ValueError(f"baseline {name!r} is unknown: use one of {', '.join(BASELINES)}")
+    if name == "mask" and not known_tokens(tokenizer):
+        warn("the tokenizer has no token to put in place of a word: the mean embedding is it")
+        name = "mean"
     if name in TOKENS:
         name, _ = choose_token(tokenizer, name)
     given = {"embedding": embedding, "masked_lm": masked_lm}

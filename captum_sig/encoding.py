@@ -26,6 +26,17 @@ PADDED = 1.25  # at most; more rows in a pass gain less than padding costs
 ROOM_FOR_ANY_TEXT = 10**9  # tokenizers without a limit name a number beyond this
 
 
+def grouping(level: str) -> Callable[..., Grouping]:
+    """Which tokens form a word at this level.
+
+    Raises:
+        ValueError: if there is no such level.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level {level!r} is unknown: use one of {', '.join(LEVELS)}")
+    return LEVELS[level]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Texts of similar length, padded."""
@@ -51,10 +62,8 @@ class Encoder:
 
     def __init__(self, tokenizer: Any, level: str, limit: int, multiple: int | None = None) -> None:
         """Check the level."""
-        if level not in LEVELS:
-            raise ValueError(f"level {level!r} is unknown: use one of {', '.join(LEVELS)}")
         self.tokenizer = tokenizer
-        self.groups = LEVELS[level]
+        self.groups = grouping(level)
         self.limit = min(tokenizer.model_max_length, limit)
         self.multiple = multiple
         if multiple is not None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from captum_sig._captum import BaselineType, ModuleOrModuleList, TargetType, format_outputs
 from captum_sig.arguments import alike, checked_target, flat, input_tensors
 from captum_sig.contexts import Contexts, backgrounds
-from captum_sig.function import HOOKED, RowFunction, Tensors, at_inputs
-from captum_sig.hooks import at_layer, read_layers
+from captum_sig.function import RowFunction, Tensors, at_inputs
+from captum_sig.hooks import at_layer, look_up, read_layers
 from captum_sig.layers import modules_in
 from captum_sig.moves import Moves
 from captum_sig.problem import Problem, StandardError, plain_tensors
@@ -113,10 +113,8 @@ def layer_problem(
     at_baseline: Any
     if layer_baselines is None:
         base = alike(baselines, ids, "baselines")
-        if not attribute_to_layer_input and _looks_up(layer, reading.received, ids):
-            at_baseline = _look_up(layer, base[0])  # no need of the whole model
-        else:
-            at_baseline = flat(read(base).activations)
+        looked_up = None if attribute_to_layer_input else look_up(layer, reading, ids, base)
+        at_baseline = flat(read(base).activations) if looked_up is None else looked_up
     elif baselines is None:
         at_baseline = layer_baselines
     else:
@@ -147,19 +145,6 @@ def _by_layer(several: bool, n_tensors: Sequence[int], tensors: Tensors) -> Any:
     """All layers' tensors in Captum's containers."""
     remaining = iter(tensors)
     return format_outputs(several, [tuple(itertools.islice(remaining, n)) for n in n_tensors])
-
-
-def _look_up(layer: nn.Module, ids: Tensor) -> Tensor:
-    with HOOKED:  # another thread's hook may stand in the layer
-        return layer(ids)
-
-
-def _looks_up(layer: Any, received: Mapping[nn.Module, Any], ids: Tensors) -> bool:
-    """Whether the layer is an embedding that was called with the ids as they are."""
-    if not isinstance(layer, nn.Embedding) or len(ids) != 1 or len(received[layer]) != 1:
-        return False
-    (fed,) = received[layer]
-    return fed.device == ids[0].device and torch.equal(fed, ids[0])
 
 
 def _looked_up(

@@ -80,7 +80,7 @@ def path_ends(
     function: RowFunction,
     moves: Moves,
     chunks: Chunks,
-    whole: Tensor | None,  # (B,): F(x) where it is known
+    whole: Tensor | None,  # (B, …): F(x) where it is known
 ) -> tuple[Tensor, Tensor]:
     """F where each path ends (its word at the input) and starts (at the baseline).
 
@@ -88,11 +88,11 @@ def path_ends(
     one for each path.
 
     Returns:
-        (K · P,) and (K · P,).
+        (K · P, …) and (K · P, …), with the further dimensions of F's values if there are any.
     """
     scenes = moves.scene.unique()
-    given = _known(moves, scenes, whole)
-    asked = scenes[~given.isfinite()]
+    known = _known(moves, scenes, whole)
+    asked = scenes[~known]
     scene = torch.cat([asked, moves.scene])
     path = torch.cat([torch.full_like(asked, NOTHING), torch.arange(len(moves)).to(asked)])
 
@@ -104,26 +104,29 @@ def path_ends(
             start, end = moves.ends(number, moves.example(at[0][row]), position)
             values.append(torch.where(like(moves.kept[at[1][row]], start), start, end))
         found = function.values(moves.rows(at[0], moved, values), moves.example(at[0]))
-        moves.require_finite("output", found.isfinite(), *at)
+        moves.require_finite("output", all_finite(found), *at)
         return found
 
     found = [values for _, values in chunks(evaluate, len(scene))]
     if not found:
-        return (none := torch.zeros(0, device=scene.device)), none
+        none = torch.zeros(0, *(() if whole is None else whole.shape[1:]), device=scene.device)
+        return none, none
     of_asked, changed = torch.cat(found).to(scene.device).split([len(asked), len(moves)])
-    of_scene = given.to(of_asked)
-    of_scene[~given.isfinite()] = of_asked
+    of_scene = changed.new_empty(len(scenes), *changed.shape[1:])
+    of_scene[~known] = of_asked
+    if whole is not None:
+        of_scene[known] = whole.to(changed)[moves.example(scenes[known])]
     held = of_scene[torch.searchsorted(scenes, moves.scene)]
-    return torch.where(moves.kept, held, changed), torch.where(moves.kept, changed, held)
+    kept = like(moves.kept, changed)
+    return torch.where(kept, held, changed), torch.where(kept, changed, held)
 
 
 def _known(moves: Moves, scenes: Tensor, whole: Tensor | None) -> Tensor:
-    """F of the scenes that show the input as it is, NaN of the others."""
-    unknown = torch.full(scenes.shape, torch.nan, device=scenes.device, dtype=torch.float64)
+    """Whether F of each scene is known: those that show the input as it is, if that is."""
     if whole is None:
-        return unknown
+        return torch.zeros_like(scenes, dtype=torch.bool)
     absent = torch.stack([of.any(1) for of in moves.absent]).any(0)
-    return torch.where(absent[scenes], unknown, whole.to(unknown)[moves.example(scenes)])
+    return all_finite(whole).to(scenes.device)[moves.example(scenes)] & ~absent[scenes]
 
 
 def path_gradients(

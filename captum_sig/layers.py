@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -39,6 +40,17 @@ def word_embedding(model: nn.Module) -> nn.Module:
     return tied[-1] if tied else named  # the encoder's own follows the one that all share
 
 
+def input_device(model: nn.Module, layer: nn.Module) -> torch.device:
+    """Where the layer takes its ids: where its weights are, or where an offloading hook moves them.
+
+    A model that is spread over devices, or whose weights wait elsewhere, is asked as it is.
+    """
+    hooked = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
+    if hooked is not None:
+        return torch.device(hooked)
+    return next(itertools.chain(layer.parameters(), model.parameters())).device
+
+
 def modules_in(forward_func: Callable[..., Any]) -> tuple[nn.Module, ...]:
     """The modules that a forward function is known to run.
 
@@ -67,6 +79,15 @@ def _held(thing: Any) -> list[nn.Module]:
 def takes_single_rows_only(model: nn.Module) -> bool:
     """Whether a transformers classifier refuses several rows, as it cannot tell padding."""
     return getattr(model.config, "pad_token_id", 0) is None
+
+
+def reads_ahead(model: nn.Module) -> bool:
+    """Whether a language model without an encoder sees what follows, so that it cannot be forced.
+
+    Attention that is not causal would show it the target's later tokens.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
+    return any(getattr(module, "is_causal", True) is False for module in decoder.modules())
 
 
 def warn_of_dropout(modules: Iterable[nn.Module]) -> None:

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 
-def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str) -> Any:
+def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **options: Any) -> Any:
     """A model in eval mode, all of whose weights stand in the checkpoint.
 
     Args:
         auto_class: one of transformers' auto classes of models.
         name_or_path: as in transformers.
         purpose: what the model must have been trained for.
+        **options: as in transformers, such as `dtype`.
 
     Raises:
         ValueError: if weights are missing, such as those of an untrained head.
     """
     model, info = auto_class.from_pretrained(
-        name_or_path, use_safetensors=True, output_loading_info=True
+        name_or_path, **{"use_safetensors": True, **options}, output_loading_info=True
     )
     if info["missing_keys"]:
         raise ValueError(

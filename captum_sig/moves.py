@@ -161,12 +161,13 @@ class Moves:
         return tuple(~kept[of] for of in self.path_of)
 
     def by_background(self, per_path: Tensor) -> Tensor:
-        """(K · P,) → (K, P)."""
-        return per_path.view(self.n_backgrounds, self.n_moves)
+        """(K · P, …) → (K, P, …)."""
+        return per_path.view(self.n_backgrounds, self.n_moves, *per_path.shape[1:])
 
     def spread(self, per_move: Tensor) -> Tensors:
-        """(P,) → (B, Lₜ): every position carries its move's value; zero where nothing moves."""
-        with_zero = torch.cat([per_move, per_move.new_zeros(1)])  # UNMOVED indexes the last
+        """(P, …) → (B, Lₜ, …): every position has its move's value; zero where nothing moves."""
+        zero = per_move.new_zeros(1, *per_move.shape[1:])
+        with_zero = torch.cat([per_move, zero])  # UNMOVED indexes the last
         return tuple(with_zero[of[: self.n_examples]] for of in self.path_of)
 
     def sums(self, attributions: Tensors) -> Tensor:

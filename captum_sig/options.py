@@ -2,7 +2,7 @@
 
 import typer
 
-MODEL = typer.Option(help="Folder or hub name of a text classifier; default: the demo model.")
+MODEL = typer.Option(help="Folder or hub name of a model; default: the demo classifier.")
 METHOD = typer.Option(
     help="sig (exact word scores), sig:two_sided, sig:sampled16, ig, dig, sequential_dig, "
     "input_x_gradient, gradient_shap, deep_lift, saliency, occlusion, shapley or random."

@@ -71,8 +71,8 @@ class WordAttribution:
         What only some methods and baselines tell (`spread`, `standard_error`, `residual`) is left
         out where it is not told.
         """
-        words = [_told(asdict(word), ("spread", "standard_error")) for word in self.words]
-        return _told({**asdict(self), "words": words}, ("residual",))
+        words = [told(asdict(word), ("spread", "standard_error")) for word in self.words]
+        return told({**asdict(self), "words": words}, ("residual",))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> WordAttribution:
@@ -112,14 +112,20 @@ class WordAttribution:
         return viz.to_html(self)
 
 
-def _told(data: dict[str, Any], optional: Sequence[str]) -> dict[str, Any]:
+def told(data: dict[str, Any], optional: Sequence[str]) -> dict[str, Any]:
+    """Without the optional fields that are None."""
     return {key: data[key] for key in data if key not in optional or data[key] is not None}
 
 
 def scored_words(spans: Iterable[Span], scores: Sequence[float]) -> tuple[Word, ...]:
-    """Words with their scores, given at every position; normalised over the words."""
-    found = [(span, scores[span.position]) for span in spans]
-    norm = math.hypot(*(score for _, score in found)) or 1.0
+    """Words with their scores, normalised over the words.
+
+    Args:
+        spans: the words.
+        scores: of each of them.
+    """
+    found = list(zip(spans, scores, strict=True))
+    norm = math.hypot(*scores) or 1.0
     return tuple(
         Word(span.word, span.start, span.end, score, score / norm) for span, score in found
     )

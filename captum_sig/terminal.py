@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from captum_sig.llm import TextGenerationExplainer
     from captum_sig.text import TextClassificationExplainer
 
 
@@ -50,17 +51,12 @@ def explainers(
     They share the model; `masked_lm` names that of baseline "blurred".
     """
     from transformers import AutoModelForMaskedLM
-    from transformers.utils import logging
 
     from captum_sig.demo_model import PATH
     from captum_sig.loading import pretrained
     from captum_sig.text import TextClassificationExplainer
 
-    for name in (model, masked_lm):
-        if name is not None and name.startswith((".", "/", "~")) and not Path(name).is_dir():
-            fail(f"there is no folder {name}")
-    logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the answer
-    logging.set_verbosity_error()
+    _quietly(model, masked_lm)
     if masked_lm is not None:
         with _reading(masked_lm):
             options["masked_lm"] = pretrained(
@@ -75,6 +71,28 @@ def explainers(
         for name in baselines[1:]
     ]
     return [loaded, *others]
+
+
+def generator(model: str | None, **options: Any) -> TextGenerationExplainer:
+    """Of the language model in a folder or of a hub name."""
+    from captum_sig.llm import TextGenerationExplainer
+
+    if model is None:
+        fail("no language model is included: pass --model with a folder or hub name")
+    _quietly(model)
+    with _reading(model):
+        return TextGenerationExplainer.from_pretrained(model, **options)
+
+
+def _quietly(*names: str | None) -> None:
+    """Refuse folders that are not there; transformers is not to speak while it loads."""
+    from transformers.utils import logging
+
+    for name in names:
+        if name is not None and name.startswith((".", "/", "~")) and not Path(name).is_dir():
+            fail(f"there is no folder {name}")
+    logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the answer
+    logging.set_verbosity_error()
 
 
 @contextmanager

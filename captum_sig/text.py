@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from captum_sig.faithfulness import Sentence
 from captum_sig.function import HOOKED
 from captum_sig.integration import N_STEPS
 from captum_sig.labels import Labels
-from captum_sig.layers import takes_single_rows_only, warn_of_dropout, word_embedding
+from captum_sig.layers import input_device, takes_single_rows_only, warn_of_dropout, word_embedding
 from captum_sig.loading import pretrained, pretrained_tokenizer
 from captum_sig.moves import NotFiniteError
 from captum_sig.notices import warn
@@ -224,7 +223,7 @@ class TextClassificationExplainer:
             batch_size = 1
             warn("the model's config has no pad_token_id, so rows go one by one: set it if you can")
         warn_of_dropout(self.model.modules())
-        device = next(itertools.chain(self.layer.parameters(), self.model.parameters())).device
+        device = input_device(self.model, self.layer)
         return self.encoder.batches(texts, batch_size, truncation, device)
 
     def _explain(

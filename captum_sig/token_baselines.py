@@ -31,11 +31,7 @@ def choose_token(tokenizer: Any, name: str) -> tuple[str, int]:
     """
     if name not in TOKENS:
         raise ValueError(f"baseline {name!r} is unknown: use one of {', '.join(TOKENS)}")
-    known: dict[str, int] = {
-        role: token_id
-        for role in TOKENS
-        if (token_id := getattr(tokenizer, f"{role}_token_id", None)) is not None
-    }
+    known = known_tokens(tokenizer)
     role = next((role for role in TOKENS[name] if role in known), None)
     if role is None:
         raise ValueError(
@@ -48,6 +44,12 @@ def choose_token(tokenizer: Any, name: str) -> tuple[str, int]:
             f"{getattr(tokenizer, f'{role}_token')!r} is the baseline instead"
         )
     return role, known[role]
+
+
+def known_tokens(tokenizer: Any) -> dict[str, int]:
+    """The roles of `TOKENS` that the tokenizer has a token for, and the token's id."""
+    ids = {role: getattr(tokenizer, f"{role}_token_id", None) for role in TOKENS}
+    return {role: token_id for role, token_id in ids.items() if token_id is not None}
 
 
 def word_positions(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from captum_sig import viz
@@ -23,11 +21,6 @@ SUM: dict[str, Any] = {"color": "0.15", "linewidth": 1.2, "linestyle": "--"}
 NO_PATH = "Nothing differs between the text and the baseline: there is no path."
 
 
-def visible(text: str) -> str:
-    """On one line and without control characters."""
-    return viz.visible(text).replace("\n", "␊").replace("\t", "␉")
-
-
 def points_shown(result: TextTrace) -> list[int]:
     """The points nearest to `SHARES`."""
     n_steps = len(result.trace.alpha) - 1
@@ -39,10 +32,10 @@ def to_terminal(result: TextTrace) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(visible(_headline(result)), "bold"), ""]
+    parts: list[RenderableType] = [Text(viz.on_one_line(_headline(result)), "bold"), ""]
     if result.words:
         parts += [_by_words(result) if result.one_by_one else _by_points(result), ""]
-    return Group(*parts, *(Text(visible(line)) for line in _summary(result)))
+    return Group(*parts, *(Text(viz.on_one_line(line)) for line in _summary(result)))
 
 
 def _headline(result: TextTrace) -> str:
@@ -72,7 +65,7 @@ def _sentence(result: TextTrace, point: int) -> Text:
     for text, changed in result.sentence(0, point):
         bare = text.lstrip(" ")
         shown.append(" " * (len(text) - len(bare)))
-        shown.append(visible(bare), MARK if changed else "")
+        shown.append(viz.on_one_line(bare), MARK if changed else "")
     return shown
 
 
@@ -88,7 +81,7 @@ def _by_words(result: TextTrace) -> Table:
     for point in between:
         table.add_column(f"α {found.alpha[point]:.2f}", overflow="fold")
     for number, word in enumerate(result.words):
-        cells = [Text(visible(word))]
+        cells = [Text(viz.on_one_line(word))]
         own = result.nearest(number, len(found.alpha) - 1)
         for values in (
             found.outputs[number, 0],
@@ -97,7 +90,7 @@ def _by_words(result: TextTrace) -> Table:
         ):
             cells.append(Text(f"{values:+.3f}"))
         for near in (result.nearest(number, point) for point in between):
-            cells.append(Text(visible(near), "" if near == own else MARK))
+            cells.append(Text(viz.on_one_line(near), "" if near == own else MARK))
         table.add_row(*cells)
     return table
 
@@ -131,11 +124,7 @@ def _table() -> Table:
 
 def to_png(result: TextTrace) -> bytes:
     """The picture of `to_figure`, 1200 pixels wide."""
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is drawn as a box
-        to_figure(result).savefig(stream, format="png", dpi=150)
-    return stream.getvalue()
+    return viz.to_png(to_figure(result))
 
 
 def to_figure(result: TextTrace) -> Figure:
@@ -147,7 +136,7 @@ def to_figure(result: TextTrace) -> Figure:
     method = f"{result.trace.method}, baseline {result.baseline}"
     axes.set_title(f"{_short(result.text, TITLE)}\n{method}", fontsize=11, parse_math=False)
     axes.set_xlabel("α, from baseline (0) to input (1)")
-    axes.set_ylabel(f"F: logit of {visible(result.target)}", parse_math=False)
+    axes.set_ylabel(f"F: logit of {viz.on_one_line(result.target)}", parse_math=False)
     axes.set_xlim(-0.02, 1.02)
     axes.spines[["top", "right"]].set_visible(False)
     if not result.words:
@@ -166,7 +155,7 @@ def to_figure(result: TextTrace) -> Figure:
 
 
 def _short(text: str, limit: int) -> str:
-    seen = visible(text)
+    seen = viz.on_one_line(text)
     return seen if len(seen) <= limit else f"{seen[: limit - 1].rstrip()}…"
 
 

@@ -7,31 +7,45 @@ model is escaped.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Iterator
+import io
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.text import Text
 
+    from captum_sig.generation_result import GenerationAttribution
     from captum_sig.result import Word, WordAttribution
 
 FOR, AGAINST = (34, 160, 90), (222, 70, 60)  # full colour of the strongest word, as Captum's hues
 
 
-def colours(words: Iterable[Word]) -> list[tuple[int, int, int]]:
-    """Background of each word: white at 0, full colour at the text's strongest word."""
-    scores = [word.score for word in words]
-    strongest = max((abs(score) for score in scores), default=0.0) or 1.0
+Colour = tuple[int, int, int]
+
+
+def shades(scores: Sequence[float], strongest: float | None = None) -> list[Colour]:
+    """Of each score: white at 0, full colour at the strongest, by default of these."""
+    if strongest is None:
+        strongest = max(map(abs, scores), default=0.0)
     return [
         tuple(  # type: ignore[misc]
-            round(255 + (end - 255) * abs(score) / strongest)
+            round(255 + (end - 255) * abs(score) / (strongest or 1.0))
             for end in (FOR if score > 0 else AGAINST)
         )
         for score in scores
     ]
 
 
-def pieces(result: WordAttribution) -> Iterator[tuple[str, Word | None, tuple[int, int, int]]]:
+def colours(words: Iterable[Word]) -> list[Colour]:
+    """Background of each word: white at 0, full colour at the text's strongest word."""
+    return shades([word.score for word in words])
+
+
+def pieces(
+    result: WordAttribution | GenerationAttribution,
+) -> Iterator[tuple[str, Word | None, Colour]]:
     """The text cut into words with their colours, and what stands between them (no word)."""
     white = (255, 255, 255)
     end = 0
@@ -78,7 +92,16 @@ def to_html(result: WordAttribution) -> str:
 
 def to_page(results: Iterable[WordAttribution]) -> str:
     """A self-contained HTML page with every result."""
-    body = "\n".join(to_html(result) for result in results)
+    return page(
+        map(to_html, results),
+        "the explained label; each text's strongest word has the full colour. Hover a word for its "
+        "score, in logits and divided by the L2 norm of the text's scores.",
+    )
+
+
+def page(fragments: Iterable[str], legend: str) -> str:
+    """A self-contained HTML page; the legend goes on from "for and against"."""
+    body = "\n".join(fragments)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         "<title>Sequential Integrated Gradients</title></head>\n"
@@ -86,9 +109,8 @@ def to_page(results: Iterable[WordAttribution]) -> str:
         f"{body}\n"
         '<p style="font-size:85%;font-family:sans-serif">'
         f'<span style="background:rgb{FOR};padding:1px 4px">for</span> and '
-        f'<span style="background:rgb{AGAINST};padding:1px 4px">against</span> the explained '
-        "label; each text's strongest word has the full colour. Hover a word for its score, in "
-        "logits and divided by the L2 norm of the text's scores.</p>\n</body></html>\n"
+        f'<span style="background:rgb{AGAINST};padding:1px 4px">against</span> {legend}</p>\n'
+        "</body></html>\n"
     )
 
 
@@ -110,7 +132,21 @@ def to_plain(result: WordAttribution) -> str:
     return "\n".join(visible(line) for line in lines)
 
 
+def to_png(figure: Figure) -> bytes:
+    """A figure of matplotlib as a picture, 150 dots an inch."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is drawn as a box
+        figure.savefig(stream, format="png", dpi=150)
+    return stream.getvalue()
+
+
 def visible(text: str) -> str:
     """Control characters as their pictures, or replaced: a text must not steer the terminal."""
     pictures = (chr(0x2400 + ord(c)) if c < " " and c not in "\n\t" else c for c in text)
     return "".join("\ufffd" if "\x7f" <= c <= "\x9f" else c for c in pictures)
+
+
+def on_one_line(text: str) -> str:
+    """Also without line breaks and tabs."""
+    return visible(text).replace("\n", "␊").replace("\t", "␉")

@@ -62,3 +62,34 @@ def in_background(
         if other != word and not kept[other]:
             x = at_baseline(x, b, positions)
     return x
+
+
+def target_log_probabilities(
+    logits: Callable[[Tensor], Tensor],  # (1, n) ids → (1, n, V)
+    prompt: Tensor,  # (1, P)
+    target: Tensor,  # (T,)
+) -> Tensor:
+    """Log p(y_t | prompt, y_1 … y_t−1), (T,): one pass a token, as the model would generate."""
+    found = []
+    for token in target:
+        with torch.no_grad():
+            found.append(logits(prompt)[0, -1].log_softmax(-1)[token])
+        prompt = torch.cat([prompt, token.view(1, 1)], dim=1)
+    return torch.stack(found)
+
+
+def target_differences(
+    logits: Callable[[Tensor], Tensor],
+    prompt: Tensor,
+    target: Tensor,
+    words: Sequence[Sequence[int]],  # positions of each word
+    baseline: int,
+) -> Tensor:
+    """Log p(y_t | prompt …) less the same with one word's ids at the baseline, (T, W)."""
+    whole = target_log_probabilities(logits, prompt, target)
+    columns = []
+    for word in words:
+        changed = prompt.clone()
+        changed[:, list(word)] = baseline
+        columns.append(whole - target_log_probabilities(logits, changed, target))
+    return torch.stack(columns, dim=1)

@@ -17,7 +17,8 @@ from captum_sig import TextClassificationExplainer, trace_view
 from captum_sig.cli import app
 from captum_sig.path import METHODS
 from captum_sig.trace_command import PLAIN_WIDTH
-from captum_sig.trace_view import to_figure, to_png, visible
+from captum_sig.trace_view import to_figure, to_png
+from captum_sig.viz import on_one_line
 
 TEXT = "Old jokes, charming film."
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -216,7 +217,7 @@ def test_a_text_does_not_steer_the_terminal(method):
 
 
 def test_strings_are_shown_on_one_line():
-    assert visible("a\nb\tc\x1b[2J\x9b\x7f é") == "a␊b␉c␛[2J\ufffd\ufffd é"
+    assert on_one_line("a\nb\tc\x1b[2J\x9b\x7f é") == "a␊b␉c␛[2J\ufffd\ufffd é"
 
 
 @pytest.mark.parametrize("method", ["ig", "sig"])

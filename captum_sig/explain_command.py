@@ -1,0 +1,215 @@
+"""`captum-sig explain`: why a classifier gave its label, or a language model its text."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from captum_sig import terminal, viz
+from captum_sig.options import BASELINE, DRAWS, LEVEL, MASKED_LM, METHOD, MODEL, SEED
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from captum_sig.generation_result import GenerationAttribution
+    from captum_sig.result import WordAttribution
+
+CLASSIFICATION, GENERATION = "text-classification", "text-generation"
+
+# Options that one of the tasks alone has.
+ONLY = {
+    CLASSIFICATION: {"method", "contexts", "masked_lm", "draws", "seed", "truncate"},
+    GENERATION: {"contrast", "max_new_tokens", "attribute_target", "chat"},
+}
+
+
+def explain(
+    context: typer.Context,
+    texts: Annotated[
+        list[str], typer.Argument(help="Texts to explain; - reads one text per line from stdin.")
+    ],
+    task: Annotated[str, typer.Option(help=f"{CLASSIFICATION} or {GENERATION}.")] = CLASSIFICATION,
+    model: Annotated[str | None, MODEL] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Label to explain, name or index; default: the predicted. Or the text after the "
+            "prompt; default: what the model generates."
+        ),
+    ] = None,
+    contrast: Annotated[
+        str | None, typer.Option(help="Generation: explain why the target and not this text.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Generation: most tokens where there is no target.")
+    ] = 25,
+    attribute_target: Annotated[
+        bool, typer.Option("--attribute-target", help="Generation: columns for earlier tokens too.")
+    ] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Generation: each text is a user's message in a chat.")
+    ] = False,
+    method: Annotated[str, METHOD] = "sig",
+    contexts: Annotated[
+        str | None,
+        typer.Option(help="What the others are while a word moves: input, two_sided or sampled16."),
+    ] = None,
+    baseline: Annotated[str, BASELINE] = "mask",
+    masked_lm: Annotated[str | None, MASKED_LM] = None,
+    draws: Annotated[int, DRAWS] = 5,
+    seed: Annotated[int, SEED] = 0,
+    level: Annotated[str, LEVEL] = "word",
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="text, json (a line per text), html, or png (generation, one prompt); default: "
+            "as --output ends."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; default: stdout.")] = None,
+    truncate: Annotated[
+        bool, typer.Option(help="Cut texts beyond the model's limit, or refuse them.")
+    ] = True,
+) -> None:
+    """Say which words made a classifier decide as it did, or a language model write as it did.
+
+    A terminal gets the text coloured by score; a file or pipe gets lines `word score`.
+    """
+    _check_task(context, task)
+    view = VIEWS[task]
+    chosen = view.format(format, output)
+    with terminal.told():
+        lines = [line for text in texts for line in (_stdin_lines() if text == "-" else [text])]
+        if task == CLASSIFICATION:
+            (classifier,) = terminal.explainers(
+                model, [baseline], masked_lm, level=level, n_draws=draws, seed=seed
+            )
+            results = classifier(
+                lines, target=target, method=method, contexts=contexts, truncation=truncate
+            )
+        else:
+            generator = terminal.generator(model, baseline=baseline, level=level)
+            results = generator(
+                [[{"role": "user", "content": line}] for line in lines] if chat else lines,
+                target, {"max_new_tokens": max_new_tokens}, contrast=contrast,
+                attribute_target=attribute_target,
+            )  # fmt: skip
+        view.write(results, chosen, output)
+
+
+def _check_task(context: typer.Context, task: str) -> None:
+    if task not in ONLY:
+        terminal.fail(f"task {task!r} is unknown: use one of {', '.join(ONLY)}")
+    for other, names in ONLY.items():
+        for name in sorted(names if other != task else ()):
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                terminal.fail(f"--{name.replace('_', '-')} is for {other} only: leave it out")
+
+
+class View:
+    """How results of a task are shown: by format, and coloured on a terminal."""
+
+    def __init__(
+        self,
+        formats: Mapping[str, Callable[[Sequence[Any]], bytes]],
+        endings: Mapping[str, str],
+        on_terminal: Callable[[Any, int], RenderableType],
+    ) -> None:
+        """Take the parts."""
+        self.formats, self.endings, self.on_terminal = formats, endings, on_terminal
+
+    def format(self, format: str | None, output: Path | None) -> str:
+        """The one that is asked for, or that the file's name tells."""
+        chosen = format or self.endings.get(output.suffix.lower() if output else "", "text")
+        if chosen not in self.formats:
+            terminal.fail(f"format {chosen!r} is unknown: use one of {', '.join(self.formats)}")
+        if chosen == "png" and output is None:
+            terminal.fail("a picture goes to a file: pass --output FILE.png")
+        return chosen
+
+    def write(self, results: Sequence[Any], format: str, output: Path | None) -> None:
+        """To the file, or to where stdout leads."""
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        if output is not None:
+            output.write_bytes(self.formats[format](results))
+        elif format == "text" and console.is_terminal and _has_shades(console):
+            for result in results:
+                console.print(self.on_terminal(result, console.width), end="\n\n")
+        else:
+            sys.stdout.write(self.formats[format](results).decode())
+
+
+def _as_json(results: Sequence[Any]) -> bytes:
+    return "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in results).encode()
+
+
+def _classified_text(results: Sequence[WordAttribution]) -> bytes:
+    return "\n".join(viz.to_plain(result) + "\n" for result in results).encode()
+
+
+def _classified_html(results: Sequence[WordAttribution]) -> bytes:
+    return viz.to_page(results).encode()
+
+
+def _generated_text(results: Sequence[GenerationAttribution]) -> bytes:
+    from captum_sig import heatmap
+
+    return "\n".join(heatmap.to_plain(result) + "\n" for result in results).encode()
+
+
+def _generated_html(results: Sequence[GenerationAttribution]) -> bytes:
+    from captum_sig import heatmap
+
+    return heatmap.to_page(results).encode()
+
+
+def _generated_png(results: Sequence[GenerationAttribution]) -> bytes:
+    from captum_sig import heatmap
+
+    if len(results) != 1:
+        raise ValueError(f"a picture shows one prompt, got {len(results)}: use html for several")
+    return heatmap.to_png(results[0])
+
+
+def _on_terminal(result: GenerationAttribution, width: int) -> RenderableType:
+    from captum_sig import heatmap
+
+    return heatmap.to_terminal(result, width)
+
+
+ENDINGS = {".json": "json", ".jsonl": "json", ".html": "html", ".htm": "html"}
+VIEWS = {
+    CLASSIFICATION: View(
+        {"text": _classified_text, "json": _as_json, "html": _classified_html},
+        ENDINGS,
+        lambda result, width: viz.to_terminal(result),
+    ),
+    GENERATION: View(
+        {
+            "text": _generated_text,
+            "json": _as_json,
+            "html": _generated_html,
+            "png": _generated_png,
+        },
+        {**ENDINGS, ".png": "png"},
+        _on_terminal,
+    ),
+}
+
+
+def _has_shades(console: Console) -> bool:
+    """Fewer colours than 256 cannot show for, against and how much."""
+    return console.color_system in ("256", "truecolor") and not console.no_color
+
+
+def _stdin_lines() -> list[str]:
+    text = sys.stdin.read().removeprefix("\ufeff")
+    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []

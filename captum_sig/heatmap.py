@@ -1,0 +1,223 @@
+"""Prompt words by target tokens: tables for terminals and files, HTML with hover, a picture.
+
+Works on `GenerationAttribution`. Everything that comes from a text or a model is escaped.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from captum_sig import viz
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+
+    from captum_sig.generation_result import GenerationAttribution
+
+WORD, CELL = 16, 7  # characters of a terminal's columns; cells have two more around them
+UNIT = "nats"  # of natural-log probabilities
+INCH = 0.3  # of a picture, for a row or a column
+LARGEST = 40  # inches that a picture may be wide or high
+
+# A target's token gives the prompt's words the colours of its row, for as long as it is hovered.
+HOVER = """
+const t = event.target.closest('[data-row]'), words = this.querySelectorAll('[data-word]');
+const row = t ? JSON.parse(t.dataset.row) : null;
+const most = row ? Math.max(...row.map(Math.abs)) || 1 : 1;
+for (const w of words) {
+  const v = row ? row[w.dataset.word] : 0, end = v > 0 ? FOR : AGAINST;
+  const c = end.map(e => Math.round(255 + (e - 255) * Math.abs(v) / most));
+  w.style.background = row ? `rgb(${c})` : w.dataset.all;
+}
+for (const o of this.querySelectorAll('[data-row]')) o.style.outline = o === t ? '2px solid' : '';
+""".replace("FOR", str(list(viz.FOR)), 1).replace("AGAINST", str(list(viz.AGAINST)), 1)
+
+
+def summary(result: GenerationAttribution) -> str:
+    """One line: what is explained, its value, and by which method."""
+    value = f"log p(target) = {float(result.log_probabilities.sum()):.2f}"
+    if result.contrast is not None:
+        other = float(result.contrast_log_probabilities.sum())
+        value += f", log p(contrast) = {other:.2f}"
+    return f"{value}  ({result.method}, baseline {result.baseline}, {UNIT})"
+
+
+def label(token: str) -> str:
+    """A token on one line; without the space before it, if there is more."""
+    return viz.on_one_line(token.strip(" ") or token).strip(" ") or "␠"
+
+
+def _answers(result: GenerationAttribution) -> Iterator[str]:
+    yield f"target: {result.target}"
+    if result.contrast is not None:
+        yield f"contrast: {result.contrast}"
+
+
+def to_plain(result: GenerationAttribution) -> str:
+    """The summary, the target, and a table with tabs: words, their sums, and each token."""
+    header = ["word", "sum", *map(label, result.rows)]
+    lines = [viz.on_one_line(line) for line in (summary(result), *_answers(result))]
+    lines.append("\t".join(header))
+    for name, total, column in zip(
+        result.columns, result.sequence_scores.tolist(), result.matrix.T.tolist(), strict=True
+    ):
+        lines.append("\t".join([label(name), *(f"{value:+.4f}" for value in [total, *column])]))
+    return "\n".join(lines)
+
+
+def to_terminal(result: GenerationAttribution, width: int) -> Group:
+    """The prompt coloured by effect on the whole target, and the heat map, for `rich`."""
+    from rich.console import Group
+    from rich.text import Text
+
+    shown = Text()
+    for text, word, colour in viz.pieces(result):
+        shown.append(viz.visible(text), _style(colour) if word is not None else "")
+    parts: list[RenderableType] = [shown]
+    parts += [Text(viz.visible(line)) for line in _answers(result)]
+    parts.append(Text(viz.visible(summary(result)), "bold"))
+    at_once = max(1, (width - WORD - 2 * (CELL + 2)) // (CELL + 2) + 1)
+    for start in range(0, len(result.rows), at_once):
+        parts += ["", _table(result, range(start, min(start + at_once, len(result.rows))))]
+    return Group(*parts)
+
+
+def _style(colour: viz.Colour) -> str:
+    return f"black on rgb({','.join(map(str, colour))})"
+
+
+def _table(result: GenerationAttribution, tokens: range) -> Table:
+    """A line for each word: its sum, and some of the target's tokens."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    table.add_column("", overflow="ellipsis", no_wrap=True, max_width=WORD)
+    for name in ("sum", *(label(result.rows[t]) for t in tokens)):
+        table.add_column(Text(name), justify="right", overflow="fold", width=CELL)
+    totals = result.sequence_scores.tolist()
+    of_totals = viz.shades(totals)
+    strongest = _strongest(result)
+    for number, name in enumerate(result.columns):
+        values = [result.matrix[t, number].item() for t in tokens]
+        cells = [Text(f"{totals[number]:+.2f}", _style(of_totals[number]))]
+        for value, colour in zip(values, viz.shades(values, strongest), strict=True):
+            cells.append(Text(f"{value:+.2f}", _style(colour)))
+        table.add_row(Text(label(name)), *cells)
+    return table
+
+
+def _strongest(result: GenerationAttribution) -> float:
+    return float(result.matrix.abs().max()) or 1.0
+
+
+def to_html(result: GenerationAttribution) -> str:
+    """A fragment: hover a token of the target to colour the prompt by it, a cell for its value."""
+    style = "font-family:sans-serif;line-height:1.9;margin:0.8em 0"
+    return (
+        f'<div style="{style}" onmouseover="{html.escape(HOVER)}">'
+        f'<div style="color:#666;font-size:85%">{html.escape(summary(result))}</div>'
+        f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{_prompt(result)}</div>'
+        f'<div style="white-space:pre-wrap;margin:0.4em 0">→ {_target(result)}</div>'
+        f'<div style="overflow-x:auto;line-height:1.3">{_cells(result)}</div></div>'
+    )
+
+
+def _prompt(result: GenerationAttribution) -> str:
+    shown, number = [], 0
+    for text, word, colour in viz.pieces(result):
+        if word is None:
+            shown.append(html.escape(text))
+            continue
+        background = f"rgb{colour}"
+        shown.append(
+            f'<span data-word="{number}" data-all="{background}" title="{word.score:+.4f} {UNIT}" '
+            f'style="background:{background};color:#000;border-radius:3px;padding:1px 0">'
+            f"{html.escape(text)}</span>"
+        )
+        number += 1
+    return "".join(shown)
+
+
+def _target(result: GenerationAttribution) -> str:
+    shown = []
+    n_words = len(result.words)
+    for number, name in enumerate(result.rows):
+        row = json.dumps([round(v, 4) for v in result.matrix[number, :n_words].tolist()])
+        told = "" if result.contrast else f"log p = {result.log_probabilities[number]:.4f}; "
+        shown.append(
+            f'<span data-row="{row}" title="{told}sum {sum(result.matrix[number].tolist()):+.4f}" '
+            'style="background:#eef;color:#000;border-radius:3px;padding:1px 2px;cursor:default">'
+            f"{html.escape(name)}</span>"
+        )
+    return (" " if result.contrast else "").join(shown)
+
+
+def _cells(result: GenerationAttribution) -> str:
+    upright = "writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;font-weight:normal"
+    head = "".join(
+        f'<th style="{upright}">{html.escape(label(name))}</th>' for name in result.columns
+    )
+    strongest = _strongest(result)
+    lines = []
+    for name, values in zip(result.rows, result.matrix.tolist(), strict=True):
+        cells = "".join(
+            f'<td title="{html.escape(label(column))} → {html.escape(label(name))}: {value:+.4f}" '
+            f'style="background:rgb{colour};min-width:1.2em">&nbsp;</td>'
+            for column, value, colour in zip(
+                result.columns, values, viz.shades(values, strongest), strict=True
+            )
+        )
+        lines.append(
+            '<tr><th style="text-align:right;font-weight:normal;white-space:nowrap">'
+            f"{html.escape(label(name))}</th>{cells}</tr>"
+        )
+    return (
+        '<table style="border-collapse:collapse;font-size:80%">'
+        f"<tr><th></th>{head}</tr>{''.join(lines)}</table>"
+    )
+
+
+def to_page(results: Iterable[GenerationAttribution]) -> str:
+    """A self-contained HTML page with every result."""
+    return viz.page(
+        map(to_html, results),
+        "what the model is made to give; the prompt is coloured by the effect on all of it. Hover "
+        "a token behind the arrow for its own, a word or cell for its number, in natural-log "
+        "probabilities.",
+    )
+
+
+def to_png(result: GenerationAttribution) -> bytes:
+    """The picture of `to_figure`."""
+    return viz.to_png(to_figure(result))
+
+
+def to_figure(result: GenerationAttribution) -> Figure:
+    """The heat map: the target's tokens from top to bottom, the prompt's words from left on."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+    columns, rows = ([label(n) for n in names] for names in (result.columns, result.rows))
+    size = [min(LARGEST, INCH * len(names) + 3) for names in (columns, rows)]
+    figure = Figure(figsize=(max(6.0, size[0]), max(3.0, size[1])), layout="constrained")
+    axes = figure.add_subplot()
+    between = [tuple(part / 255 for part in c) for c in (viz.AGAINST, (255, 255, 255), viz.FOR)]
+    most = _strongest(result)
+    image = axes.imshow(
+        result.matrix.numpy(), aspect="auto", vmin=-most, vmax=most,
+        cmap=LinearSegmentedColormap.from_list("against and for", between),
+    )  # fmt: skip
+    axes.set_xticks(range(len(columns)), columns, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(rows)), rows, parse_math=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(viz.on_one_line(summary(result)), fontsize=10, loc="left", parse_math=False)
+    figure.colorbar(image, label=f"effect on log p ({UNIT})", fraction=0.05, pad=0.01)
+    return figure

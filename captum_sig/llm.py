@@ -1,0 +1,307 @@
+"""Prompts in, `GenerationAttribution` out: language models of transformers that generate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_sig.baselines import BASELINES, NEEDS, family
+from captum_sig.encoding import token_limit
+from captum_sig.forcing import DecoderForced, EncoderDecoderForced, Forced
+from captum_sig.function import HOOKED
+from captum_sig.generation_result import GenerationAttribution, TargetToken
+from captum_sig.integration import N_STEPS, straight
+from captum_sig.layers import input_device, reads_ahead, warn_of_dropout, word_embedding
+from captum_sig.loading import pretrained, pretrained_tokenizer
+from captum_sig.problem import plain_tensors
+from captum_sig.prompts import Prompt, Prompter
+from captum_sig.result import scored_words
+from captum_sig.sweep import Asked, Swept, sweep
+
+GENERATION = {"do_sample": False, "max_new_tokens": 25}  # as Captum's: greedy, 25 tokens
+
+# Those that are the same at every call and need nothing but the model.
+OFFERED = [name for name, needs in NEEDS.items() if not {"generator", "masked_lm"} & set(needs)]
+
+
+class TextGenerationExplainer:
+    """Explains why a language model gives a target after a prompt, word by word.
+
+    The effect of every prompt word on the log-probability of every target token takes one pass
+    for each word and one for the input: a pass over prompt and target tells all the target's
+    tokens at once. What stands before a word does not change with it, so that passes begin there.
+
+    Args:
+        model: a causal language model of transformers, or one with encoder and decoder; it stays
+            on its devices, in its dtype and mode.
+        tokenizer: its tokenizer.
+        baseline: what a word is replaced by, a name in `captum_sig.baselines.BASELINES` that is
+            not drawn at random. Where a tokenizer has no mask token, "mask" is its pad, else unk,
+            else eos token, else the mean embedding; a warning and the result say which.
+        level: "word" moves a word's sub-tokens together, "token" each on its own.
+        layer: the word embedding (the encoder's); None finds it.
+
+    Raises:
+        ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, or a
+            model that is not causal.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        baseline: str = "mask",
+        level: str = "word",
+        layer: nn.Module | None = None,
+    ) -> None:
+        """Find the word embedding and the baseline."""
+        self.model: Any = getattr(model, "_orig_mod", model)  # a compiled one would not see hooks
+        self.tokenizer = tokenizer
+        self.layer = word_embedding(self.model) if layer is None else layer
+        if baseline in BASELINES and baseline not in OFFERED:
+            raise ValueError(
+                f"baseline {baseline!r} is not for generation: use one of {', '.join(OFFERED)}"
+            )
+        self.baseline = family(baseline, tokenizer, embedding=self.layer).name
+        self.level = level
+        self.has_encoder = bool(getattr(self.model.config, "is_encoder_decoder", False))
+        if not self.has_encoder and reads_ahead(self.model):
+            raise ValueError(
+                f"{type(self.model).__name__} reads in both directions, so one pass would show it "
+                "the target: wanted a causal language model (of BERT's kind, config.is_decoder)"
+            )
+        self._prompter = Prompter(tokenizer, level, one_text=not self.has_encoder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        model_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> TextGenerationExplainer:
+        """Load model and tokenizer from a folder or hub name; safetensors only, no remote code.
+
+        Args:
+            name_or_path: as in transformers.
+            model_kwargs: for the model's `from_pretrained`, such as `dtype` or `device_map`.
+            **options: keywords of the class.
+
+        Raises:
+            ValueError: if there is no trained language model, or no tokenizer.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+        more = dict(model_kwargs or {})
+        reads_source = AutoConfig.from_pretrained(name_or_path).is_encoder_decoder
+        auto_class = AutoModelForSeq2SeqLM if reads_source else AutoModelForCausalLM
+        model = pretrained(auto_class, name_or_path, "to generate text", **more)
+        return cls(model, pretrained_tokenizer(name_or_path), **options)
+
+    def __call__(
+        self,
+        prompt: str | Sequence[Any],
+        target: Any = None,
+        generation_kwargs: Mapping[str, Any] | None = None,
+        skip_tokens: Sequence[int | str] = (),
+        contrast: Any = None,
+        *,
+        attribute_target: bool = False,
+        attributions: bool = False,
+        n_steps: int = N_STEPS,
+        tolerance: float | None = None,
+        use_cache: bool = True,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> Any:
+        """Explain the target after one prompt, or after several.
+
+        Args:
+            prompt: text; or the messages of a chat, dicts with "role" and "content"; or a list of
+                such prompts.
+            target: text, or ids in a sequence or tensor; None generates it once. For several
+                prompts one for all or a list with one for each. See `captum_sig.prompts` for
+                how text is tokenized behind a prompt.
+            generation_kwargs: for `model.generate`, where target is None; by default greedy, at
+                most 25 tokens.
+            skip_tokens: ids, or tokens as the tokenizer spells them, that are held as they are and
+                are no words.
+            contrast: as target: explain log p(target) − log p(contrast), "why this and not that".
+            attribute_target: add columns for the target's own earlier tokens.
+            attributions: also integrate the gradient of the target's log-probability: SIG of every
+                word by features.
+            n_steps: gradients per word; with a tolerance the most of them, by default 129.
+            tolerance: as in `LayerSequentialIntegratedGradients.attribute`.
+            use_cache: compute once what stands before a word; False computes it for every word.
+            internal_batch_size: most rows (one word each) in a pass; None bounds their memory.
+            show_progress: draw a bar.
+
+        Returns:
+            a `GenerationAttribution`, or a list of them in the order of the prompts.
+
+        Raises:
+            TypeError: for a prompt or target of another type.
+            ValueError: for an empty prompt or target, a prompt and target that exceed the model's
+                context, a chat without a template, or arguments that do not fit together.
+            FloatingPointError: if the model's output is not finite.
+        """
+        if attribute_target and contrast is not None:
+            raise ValueError(
+                "with a contrast the model reads two targets, so there are no columns for either: "
+                "leave attribute_target or contrast out"
+            )
+        integrate = straight("gausslegendre", n_steps, tolerance)
+        asked = Asked(
+            attribute_target=attribute_target,
+            integrate=integrate if attributions else None,
+            use_cache=use_cache,
+            chunk=internal_batch_size,
+            progress=show_progress,
+        )
+        warn_of_dropout(self.model.modules())
+        is_one = _is_one(prompt)
+        prompts = [
+            self._prompter.prompt(one, skip_tokens) for one in ([prompt] if is_one else prompt)
+        ]
+        targets, contrasts = (
+            [given] if is_one else _for_each(name, given, len(prompts))
+            for name, given in (("target", target), ("contrast", contrast))
+        )
+        results = [
+            self._explain(one, wanted, other, dict(generation_kwargs or {}), asked)
+            for one, wanted, other in zip(prompts, targets, contrasts, strict=True)
+        ]
+        return results[0] if is_one else results
+
+    def _explain(
+        self, prompt: Prompt, target: Any, contrast: Any, generation: dict[str, Any], asked: Asked
+    ) -> GenerationAttribution:
+        ids = self._ids(prompt, target, generation)
+        found = self._sweep(prompt, ids, asked)
+        tokens = self._tokens(ids, found.log_probabilities)
+        others: tuple[TargetToken, ...] = ()
+        if contrast is not None:
+            other_ids = self._prompter.target(prompt, contrast, self._n_ids(), "contrast")
+            other = self._sweep(prompt, other_ids, asked)
+            others = self._tokens(other_ids, other.log_probabilities)
+            found = found.minus(other)
+        scores = found.matrix.sum(0)[: len(prompt.spans)].tolist()
+        return GenerationAttribution(
+            prompt=prompt.text,
+            words=scored_words(prompt.spans, scores),
+            target=self._prompter.spelt(ids),
+            target_tokens=tokens,
+            matrix=found.matrix,
+            word_deltas=found.word_deltas,
+            baseline=self.baseline,
+            level=self.level,
+            attributes_target=asked.attribute_target,
+            without_cache=found.without_cache,
+            contrast=None if contrast is None else self._prompter.spelt(other_ids),
+            contrast_tokens=others,
+            attributions=found.attributions,
+            converged=found.converged,
+        )
+
+    def _tokens(self, ids: list[int], log_probabilities: Tensor) -> tuple[TargetToken, ...]:
+        shown = self._prompter.shown(ids)
+        return tuple(map(TargetToken, shown, ids, log_probabilities.tolist()))
+
+    def _sweep(self, prompt: Prompt, target: list[int], asked: Asked) -> Swept:
+        forced = self._forced(prompt, target, asked.use_cache)
+
+        def baseline(number: int, ids: Tensor, moving: Tensor) -> Tensor:
+            of_layer = family(self.baseline, self.tokenizer, embedding=forced.layers[number])
+            return of_layer(ids, moving, [])
+
+        return sweep(forced, prompt.positions(), baseline, asked, list(self.model.modules()))
+
+    @plain_tensors()
+    def _forced(self, prompt: Prompt, target: list[int], use_cache: bool) -> Forced:
+        device = input_device(self.model, self.layer)
+        source, wanted = (torch.tensor(ids, device=device) for ids in (prompt.ids, target))
+        read = (
+            {"the prompt": len(source), "the target": len(wanted)}
+            if self.has_encoder
+            else {"the prompt with its target": len(source) + len(wanted) - 1}
+        )
+        self._check_lengths(read)
+        if not self.has_encoder:
+            return DecoderForced(self.model, self.layer, source[None], wanted, use_cache)
+        return EncoderDecoderForced(self.model, self.layer, source[None], wanted, self._start())
+
+    def _check_lengths(self, lengths: Mapping[str, int]) -> None:
+        limit = min(self.tokenizer.model_max_length, token_limit(self.model))
+        for name, length in lengths.items():
+            if length > limit:
+                raise ValueError(
+                    f"{name} has {length} tokens, beyond the model's context of {limit}: shorten it"
+                )
+
+    def _start(self) -> int:
+        for config in (getattr(self.model, "generation_config", None), self.model.config):
+            start = getattr(config, "decoder_start_token_id", None)
+            if start is not None:
+                return start
+        raise ValueError(
+            "the model does not say what its decoder begins with: set "
+            "model.generation_config.decoder_start_token_id"
+        )
+
+    def _ids(self, prompt: Prompt, target: Any, generation: dict[str, Any]) -> list[int]:
+        if target is None:
+            return self._generated(prompt, generation)
+        return self._prompter.target(prompt, target, self._n_ids())
+
+    def _n_ids(self) -> int:
+        return getattr(self.model.config.get_text_config(), "vocab_size", len(self.tokenizer))
+
+    def _generated(self, prompt: Prompt, generation: dict[str, Any]) -> list[int]:
+        self._check_lengths({"the prompt": len(prompt.ids)})
+        ids = torch.tensor([prompt.ids], device=input_device(self.model, self.layer))
+        padding = self.tokenizer.pad_token_id
+        chosen = {
+            **GENERATION,
+            "pad_token_id": self.tokenizer.eos_token_id if padding is None else padding,
+            **generation,
+        }
+        with HOOKED, torch.no_grad():
+            found = self.model.generate(ids, attention_mask=torch.ones_like(ids), **chosen)
+        sequences = found if isinstance(found, Tensor) else found.sequences
+        if len(sequences) > 1:
+            raise ValueError(
+                f"generation_kwargs give {len(sequences)} texts; wanted one: leave "
+                "num_return_sequences out"
+            )
+        new = sequences[0, 1 if self.has_encoder else ids.shape[1] :].tolist()
+        if not new:
+            raise ValueError(f"the model generates nothing after {prompt.text[-20:]!r}")
+        return new
+
+
+def _is_one(prompt: Any) -> bool:
+    """Whether it is one prompt: text, or the messages of a chat."""
+    if isinstance(prompt, str):
+        return True
+    kinds = (str, list, tuple, dict)
+    if not isinstance(prompt, Sequence) or not all(isinstance(one, kinds) for one in prompt):
+        raise TypeError(
+            "prompt must be text, the messages of a chat, or a list of such, got "
+            f"{type(prompt).__name__}"
+        )
+    return len(prompt) > 0 and isinstance(prompt[0], dict)
+
+
+def _for_each(name: str, given: Any, n_prompts: int) -> list[Any]:
+    """One target for all prompts (text, ids, None), or one for each of them."""
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    if not several or (given and all(isinstance(one, int) for one in given)):
+        return [given] * n_prompts
+    if len(given) != n_prompts:
+        raise ValueError(f"{name} has {len(given)} entries; wanted one, or {n_prompts}")
+    return list(given)

@@ -1,0 +1,215 @@
+"""What a language model is asked: the prompt's words, and the target's tokens behind it.
+
+*The boundary.* A prompt has the tokens that it has alone, for so the model reads it when it
+generates. A target's tokens are what the tokenizer makes of prompt and target as one text, after
+the prompt's; where it joins the prompt's end and the target's start into one token, the target
+is tokenized behind the prompt on its own, with a warning.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from captum_sig.chat import Message, Rendered, rendered
+from captum_sig.encoding import checked_texts, grouping
+from captum_sig.notices import warn
+from captum_sig.words import Grouping, Span, spans
+
+HALF_A_CHARACTER = "\ufffd"  # what a token that is one of a character's bytes is decoded to
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt's tokens and words."""
+
+    text: str
+    ids: list[int]  # (P,)
+    groups: Grouping  # (P,): the word of each token; None of special, template, skipped ones
+    spans: list[Span]  # the words
+    plain: bool  # special tokens are part of the text, as in a chat; none is to be added
+
+    def positions(self) -> list[list[int]]:
+        """The tokens of each word, in the words' order."""
+        of_word: dict[int | None, list[int]] = {}
+        for position, word in enumerate(self.groups):
+            of_word.setdefault(word, []).append(position)
+        return [of_word[self.groups[span.position]] for span in self.spans]
+
+
+class Prompter:
+    """A tokenizer, what a word is, and whether a target follows in the same text.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        level: "word" or "token".
+        one_text: the target follows the prompt (a decoder alone); False for an encoder's source
+            and a decoder's target, each with its own special tokens.
+    """
+
+    def __init__(self, tokenizer: Any, level: str, one_text: bool) -> None:
+        """Check the level."""
+        self.tokenizer = tokenizer
+        self.grouped = grouping(level)
+        self.one_text = one_text
+
+    def prompt(self, given: str | Sequence[Message], skip_tokens: Sequence[int | str]) -> Prompt:
+        """Tokens and words of a text, or of the messages of a chat.
+
+        Args:
+            given: text, or messages with "role" and "content".
+            skip_tokens: ids, or tokens as the tokenizer spells them, that are no words.
+
+        Raises:
+            TypeError: if it is neither.
+            ValueError: if there is no word, or a chat cannot be rendered.
+        """
+        chat = None if isinstance(given, str) else self._rendered(given)
+        text = str(given) if chat is None else chat.text
+        checked_texts([text])
+        if not text:
+            raise ValueError("the prompt is empty: pass text with at least one word")
+        encoding, ids = self._encode(text, chat is not None)
+        word_ids = encoding.word_ids(0)[: len(ids)] if self.tokenizer.is_fast else None
+        offsets = encoding[0].offsets[: len(ids)] if self.tokenizer.is_fast else None
+        skipped = self._skipped(skip_tokens)
+        groups = [
+            None if token in skipped else group
+            for group, token in zip(self.grouped(self.tokenizer, ids, word_ids), ids, strict=True)
+        ]
+        if chat is not None and offsets is not None:
+            groups = [
+                group if _within(text, offset, chat.contents) else None
+                for group, offset in zip(groups, offsets, strict=True)
+            ]
+        found = spans(self.tokenizer, text, ids, groups, offsets)
+        if not found:
+            raise ValueError(
+                f"no word of the prompt {text!r} is left to explain: it has special, template and "
+                "skipped tokens only"
+            )
+        return Prompt(text, ids, groups, found, chat is not None)
+
+    def _rendered(self, messages: Sequence[Message]) -> Rendered:
+        if not self.tokenizer.is_fast:
+            raise ValueError(
+                "a slow tokenizer keeps no offsets, so a chat's words cannot be told from its "
+                "template's: use a fast tokenizer, or pass the text that the model reads"
+            )
+        return rendered(self.tokenizer, messages)
+
+    def target(self, prompt: Prompt, given: Any, n_ids: int, name: str = "target") -> list[int]:
+        """The ids of a target given as text or ids, by the rule of the boundary.
+
+        Args:
+            prompt: what it follows.
+            given: text, or ids in a sequence or tensor.
+            n_ids: ids that the model knows.
+            name: what errors call it.
+
+        Raises:
+            TypeError, ValueError: if it is empty, or no text or ids of the model.
+        """
+        if isinstance(given, str):
+            checked_texts([given])
+            if not given:
+                raise ValueError(f"the {name} is empty: pass at least one token, or None")
+            ids = self._behind(prompt, given)
+        else:
+            ids = _checked_ids(given, name)
+        if not ids:
+            raise ValueError(f"the {name} has no token: pass at least one, or None")
+        wrong = [token for token in ids if not 0 <= token < n_ids]
+        if wrong:
+            raise ValueError(f"{name} id {wrong[0]} is none of the model's 0 … {n_ids - 1}")
+        return ids
+
+    def _behind(self, prompt: Prompt, target: str) -> list[int]:
+        if not self.one_text:
+            return list(self.tokenizer(text_target=target, verbose=False)["input_ids"])
+        joint = self._encode(prompt.text + target, prompt.plain)[1]
+        if joint[: len(prompt.ids)] == prompt.ids:
+            return joint[len(prompt.ids) :]
+        warn(
+            "the tokenizer joins the prompt's end and the target's start, "
+            f"{prompt.text[-12:] + '|' + target[:12]!r}, into one token: each keeps the tokens "
+            "that it has alone; let the target start with its own word (and the space before it) "
+            "for the tokens that the model is used to"
+        )
+        return self._alone(prompt, target)
+
+    def _alone(self, prompt: Prompt, target: str) -> list[int]:
+        """A target's own tokens; if possible those that spell it without a space before it.
+
+        Sentencepiece puts a space before whatever stands first, so something else stands there.
+        """
+        whole = self.spelt(prompt.ids) + target
+        found = []
+        for before in ("", "\n", "."):
+            first = self.tokenizer(before, add_special_tokens=False)["input_ids"]
+            both = self.tokenizer(before + target, add_special_tokens=False)["input_ids"]
+            if both[: len(first)] == first:
+                found.append(list(both[len(first) :]))
+        return next((ids for ids in found if self.spelt(prompt.ids + ids) == whole), found[0])
+
+    def _encode(self, text: str, plain: bool) -> tuple[Any, list[int]]:
+        """The encoding, and its ids up to the special tokens behind the text.
+
+        A tokenizer may end a text with a special token; a target that follows the text would
+        follow that. Where the tokenizer is an encoder's, it stays.
+        """
+        encoding = self.tokenizer(text, add_special_tokens=not plain, verbose=False)
+        ids = list(encoding["input_ids"])
+        if plain or not self.one_text:
+            return encoding, ids
+        bare = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        for start in range(len(ids) - len(bare) + 1):
+            if ids[start : start + len(bare)] == bare:
+                return encoding, ids[: start + len(bare)]
+        return encoding, ids
+
+    def spelt(self, ids: Sequence[int]) -> str:
+        """Ids as text."""
+        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+    def _skipped(self, tokens: Sequence[int | str]) -> set[int]:
+        known = self.tokenizer.get_vocab() if any(isinstance(t, str) for t in tokens) else {}
+        unknown = [token for token in tokens if isinstance(token, str) and token not in known]
+        if unknown:
+            raise ValueError(
+                f"skip_tokens has {unknown[0]!r}, which is no token of the tokenizer: spell it as "
+                "tokenizer.convert_ids_to_tokens does, or pass ids"
+            )
+        return {known[token] if isinstance(token, str) else int(token) for token in tokens}
+
+    def shown(self, ids: Sequence[int]) -> list[str]:
+        """Each token as text; one that is half a character as the tokenizer spells it."""
+        texts = [self.spelt([token]) for token in ids]
+        pieces = self.tokenizer.convert_ids_to_tokens(list(ids))
+        return [
+            piece if not text or HALF_A_CHARACTER in text else text
+            for text, piece in zip(texts, pieces, strict=True)
+        ]
+
+
+def _within(text: str, offset: tuple[int, int], contents: Sequence[tuple[int, int]]) -> bool:
+    """Whether a token, without the white space around it, shows any of the contents."""
+    start, end = offset
+    bare = text[start:end].strip()
+    if bare:
+        start += text[start:end].index(bare)
+        end = start + len(bare)
+    return any(start < stop and end > begin for begin, stop in contents)
+
+
+def _checked_ids(given: Any, name: str) -> list[int]:
+    values = given.tolist() if hasattr(given, "tolist") else given  # tensors, NumPy's arrays
+    if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
+        (values,) = values  # a batch of one, as tokenizers give it
+    if not isinstance(values, Sequence) or not all(
+        isinstance(value, numbers.Integral) for value in values
+    ):
+        raise TypeError(f"{name} must be text or a sequence of ids, got {given!r}")
+    return [int(value) for value in values]

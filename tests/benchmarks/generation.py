@@ -1,0 +1,222 @@
+"""A language model's target tokens by prompt tokens: seconds beside the other implementations.
+
+    python -m tests.benchmarks.generation --model gpt2-movies --peers peers --output results
+
+One prompt and one target for all, in one process, in alternating order. Every method gives the
+matrix of target tokens by prompt tokens, or takes part in one: the slow ones explain the target
+token by token. `--parts cache` compares passes over whole rows with passes from the first change
+on, at several lengths, on a Llama with
+random weights and the shape of llama2.c's stories15M.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from captum.attr import FeatureAblation, LLMAttribution, LLMGradientAttribution, TextTokenInput
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from captum_sig import LayerSequentialIntegratedGradients, TextGenerationExplainer
+from tests.benchmarks.measure import machine, seconds
+from tests.benchmarks.peers import sequential_integrated_gradients
+
+CPU = torch.device("cpu")
+PROMPT = (
+    "The film begins as a quiet story about two brothers who return to the village of their "
+    "childhood, and for an hour it is a tender and funny portrait of people who cannot say what "
+    "they feel. Then the plot takes over, and the second half of it is a long chase with"
+)
+LLAMA = {"hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6,
+         "num_attention_heads": 6, "num_key_value_heads": 6, "vocab_size": 32000}  # fmt: skip
+
+
+class Question:
+    """One prompt and target of a model."""
+
+    def __init__(self, folder: Path, n_prompt: int, n_target: int) -> None:
+        """Take the prompt's first tokens, and generate the target."""
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        ids = self.tokenizer(PROMPT)["input_ids"][:n_prompt]
+        self.prompt = self.tokenizer.decode(ids)
+        self.ids = self.tokenizer(self.prompt, return_tensors="pt")["input_ids"]
+        self.explainer = TextGenerationExplainer(self.model, self.tokenizer, level="token",
+                                                 baseline="unk")  # fmt: skip
+        length = {"min_new_tokens": n_target, "max_new_tokens": n_target}
+        drawn = self.explainer(self.prompt, generation_kwargs=length | {"repetition_penalty": 1.3})
+        self.target = torch.tensor([token.id for token in drawn.target_tokens])
+        self.text = drawn.target
+
+    @property
+    def as_captum(self) -> TextTokenInput:
+        """The prompt as Captum takes it."""
+        return TextTokenInput(self.prompt, self.tokenizer, baselines=self.tokenizer.unk_token_id)
+
+    def log_probability(self, step: int) -> Callable[[Tensor], Tensor]:
+        """Of one target token, as a function of the embeddings before it, (R, P + step, D)."""
+
+        def forward(embeddings: Tensor) -> Tensor:
+            logits = self.model(inputs_embeds=embeddings, use_cache=False).logits[:, -1]
+            return logits.log_softmax(-1)[:, self.target[step]]
+
+        return forward
+
+    def embedded(self, step: int) -> tuple[Tensor, Tensor]:
+        """Prompt and earlier target tokens, and the same with the prompt's at the baseline."""
+        before = self.target[None, :step]
+        base = torch.full_like(self.ids, self.tokenizer.unk_token_id)
+        embedding = self.model.get_input_embeddings()
+        return tuple(embedding(torch.cat([ids, before], 1)).detach() for ids in (self.ids, base))  # type: ignore[return-value]
+
+
+def methods(question: Question, peers: Path | None, steps: int) -> dict[str, Callable[[int], Any]]:
+    """Each method by name; called with how many target tokens a slow one explains."""
+    q, embedding = question, question.model.get_input_embeddings()
+    ablation = LLMAttribution(FeatureAblation(q.model), q.tokenizer)
+    layer = LLMGradientAttribution(
+        LayerSequentialIntegratedGradients(q.model, embedding), q.tokenizer
+    )
+
+    def ablated(in_tokens: bool) -> Any:
+        # outputs cached by Captum 0.9 run past the model's positions with transformers 5.23
+        return ablation.attribute(q.as_captum, target=q.target, use_cached_outputs=False,
+                                  forward_in_tokens=in_tokens).token_attr  # fmt: skip
+
+    found: dict[str, Callable[[int], Any]] = {
+        "exact, prefix cache": lambda few: q.explainer(q.prompt, q.target).matrix,
+        "exact, no cache": lambda few: q.explainer(q.prompt, q.target, use_cache=False).matrix,
+        "Captum FeatureAblation": lambda few: ablated(True),
+        "Captum FeatureAblation, target in one pass": lambda few: ablated(False),
+        "Captum over our layer class": lambda few: (
+            layer.attribute(q.as_captum, target=q.target[:few], n_steps=steps).token_attr
+        ),
+    }
+    for peer in ("tint", "inseq"):
+        theirs = sequential_integrated_gradients(peers, peer)
+        if theirs is not None:
+            found[f"{peer} SIG, token by token"] = lambda few, theirs=theirs: torch.stack(
+                [_peer(theirs, q, step, steps) for step in range(few)]
+            )
+    return found
+
+
+def _peer(theirs: Any, question: Question, step: int, steps: int) -> Tensor:
+    x, base = question.embedded(step)
+    sig = theirs(question.log_probability(step))
+    found = sig.attribute(x, base, n_steps=steps)
+    return found.sum(-1)[0, : question.ids.shape[1]].detach()
+
+
+FAST = ("exact, prefix cache", "exact, no cache")
+
+
+def compare(question: Question, peers: Path | None, few: int, steps: int, repeats: int) -> dict:
+    """Seconds of each, the median of repeats; the slow ones once, for `few` target tokens."""
+    calls = methods(question, peers, steps)
+    exact = calls[FAST[0]](0)
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    errors: dict[str, float] = {}
+    for turn in range(repeats):
+        for name, call in calls.items():
+            slow = name not in FAST and "Ablation" not in name
+            if slow and turn > 0:
+                continue
+            took, found = seconds(lambda call=call: call(few), CPU)
+            times[name].append(took)
+            rows = found.double()
+            errors[name] = float((rows - exact[: len(rows)]).abs().max() / exact.abs().max())
+            print(f"{name}: {took:.3f} s", flush=True)
+    n_target = len(question.target)
+    summary: dict[str, Any] = {}
+    for name, measured in times.items():
+        slow = name not in FAST and "Ablation" not in name
+        whole = statistics.median(measured) * (n_target / few if slow else 1)
+        summary[name] = {"seconds": whole, "target_tokens": few if slow else n_target,
+                         "error": errors[name]}  # fmt: skip
+    fastest = summary[FAST[0]]["seconds"]
+    for one in summary.values():
+        one["takes"] = one["seconds"] / fastest
+    return {"prompt_tokens": question.ids.shape[1], "target_tokens": n_target, "steps": steps,
+            "methods": summary}  # fmt: skip
+
+
+def cache(lengths: Sequence[int], n_target: int, repeats: int) -> dict[int, dict[str, float]]:
+    """Seconds with the prefix cache and without, in turn, and how far the results are apart."""
+    tokenizer = _numbers(LLAMA["vocab_size"])
+    found = {}
+    for length in lengths:
+        torch.manual_seed(0)
+        config = transformers.LlamaConfig(**LLAMA, max_position_embeddings=2 * length)
+        model = transformers.LlamaForCausalLM(config).eval()
+        explainer = TextGenerationExplainer(model, tokenizer, baseline="unk")
+        numbers = torch.randint(2, LLAMA["vocab_size"], (length + n_target,)).tolist()
+        prompt = " ".join(map(str, numbers[:length]))
+        target = numbers[length:]
+        times: dict[bool, list[float]] = {True: [], False: []}
+        matrix = {}
+        call = functools.partial(explainer, prompt, target)
+        call()
+        for _ in range(repeats):
+            for use_cache in (True, False):
+                took, result = seconds(functools.partial(call, use_cache=use_cache), CPU)
+                times[use_cache].append(took)
+                matrix[use_cache] = result.matrix
+        on, off = (statistics.median(times[use_cache]) for use_cache in (True, False))
+        gap = float((matrix[True] - matrix[False]).abs().max())
+        found[length] = {"on": on, "off": off, "ratio": off / on, "gap": gap}
+        print(f"{length}: {on:.3f} s with, {off:.3f} s without: {off / on:.2f} times", flush=True)
+    return found
+
+
+def _numbers(size: int) -> Any:
+    """A tokenizer whose tokens are the numbers below `size`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {"<unk>": 0, **{str(number): number for number in range(1, size)}}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, save."""
+    options = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.generation", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = options.add_argument
+    add("--model", type=Path, help="folder of a causal language model, for the comparison")
+    add("--peers", type=Path, help="folder with the peers' unpacked wheels")
+    add("--prompt-tokens", type=int, default=64)
+    add("--target-tokens", type=int, default=16)
+    add("--few", type=int, default=16, help="target tokens of the slow ones; time is scaled")
+    add("--steps", type=int, default=50)
+    add("--repeats", type=int, default=5)
+    add("--lengths", type=int, nargs="+", default=[64, 256, 1024])
+    add("--parts", nargs="+", choices=["compare", "cache"], default=["compare", "cache"])
+    add("--output", type=Path, default=Path("bench"), help="folder for generation.json")
+    given = options.parse_args(arguments)
+    torch.set_num_threads(2)
+    warnings.simplefilter("ignore")
+    results: dict[str, Any] = {"machine": machine(CPU)}
+    if "compare" in given.parts:
+        question = Question(given.model, given.prompt_tokens, given.target_tokens)
+        few = min(given.few, len(question.target))
+        results["compare"] = compare(question, given.peers, few, given.steps, given.repeats)
+    if "cache" in given.parts:
+        results["cache"] = cache(given.lengths, given.target_tokens, given.repeats)
+    given.output.mkdir(parents=True, exist_ok=True)
+    (given.output / "generation.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

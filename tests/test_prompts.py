@@ -1,0 +1,248 @@
+"""The boundary of prompt and target, chats, and what is refused at the door."""
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import decoders
+
+from captum_sig import TextGenerationExplainer, baselines
+from captum_sig.prompts import Prompter
+from tests import oracle
+from tests.test_llm import assert_equal, plain_loop
+from tests.tiny_language_models import causal, chat_tokenizer
+from tests.tiny_models import (
+    SlowTokenizer,
+    byte_level_tokenizer,
+    unsplit_tokenizer,
+    wordpiece_tokenizer,
+)
+
+
+@pytest.fixture(scope="module")
+def explain():
+    return TextGenerationExplainer(causal("gpt2"), byte_level_tokenizer(), baseline="eos")
+
+
+def test_a_target_that_starts_with_its_own_word_has_its_usual_tokens(explain, recwarn):
+    result = explain("the good", " movie")
+    assert [token.token for token in result.target_tokens] == [" movie"]
+    assert not recwarn
+
+
+@pytest.mark.parametrize(("prompt", "target", "pieces"),
+                         [("a good mov", "ie", ["ie"]), ("a good ", "movie", list("mov") + ["ie"]),
+                          ("a g", "ood", ["ood"])])  # fmt: skip
+def test_tokens_that_would_merge_stay_apart(explain, prompt, target, pieces):
+    with pytest.warns(UserWarning, match="joins the prompt's end and the target's start") as caught:
+        result = explain(prompt, target)
+    assert prompt[-12:] + "|" + target in str(caught[0].message)
+    assert [token.token for token in result.target_tokens] == pieces
+    assert result.prompt == prompt
+    assert result.target == target
+    assert all(prompt[word.start : word.end] == word.word for word in result.words)
+    assert_equal(result.matrix, plain_loop(explain, result), 1e-10)
+
+
+def test_sentencepiece_gets_no_space_that_is_not_there():
+    tokenizer = unsplit_tokenizer()
+    tokenizer.backend_tokenizer.decoder = decoders.Sequence(  # as Llama 2's
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    prompter = Prompter(tokenizer, "word", one_text=True)
+    prompt = prompter.prompt("the good", ())
+    with pytest.warns(UserWarning, match="joins"):
+        merged = prompter.target(prompter.prompt("the goo", ()), "d", 13)
+    assert tokenizer.convert_ids_to_tokens(merged) == ["d"]
+    assert tokenizer.convert_ids_to_tokens(prompter.target(prompt, " good", 13)) == ["▁good"]
+    assert tokenizer.convert_ids_to_tokens(prompter.target(prompt, "s", 13)) == ["s"]
+
+
+def test_a_tokenizer_that_forgets_case_and_spaces_takes_the_targets_own_tokens():
+    tokenizer = wordpiece_tokenizer()
+    prompter = Prompter(tokenizer, "word", one_text=True)
+    prompt = prompter.prompt("the movie is", ())
+    with pytest.warns(UserWarning, match="joins"):
+        apart = prompter.target(prompt, "Bad", 64)
+    assert apart == prompter.target(prompt, " Bad", 64) == [tokenizer.vocab["bad"]]
+
+
+CHAT = [
+    {"role": "system", "content": "be good "},
+    {"role": "user", "content": "user"},
+    {"role": "assistant", "content": "a movie"},
+    {"role": "user", "content": "is the movie good"},
+]
+
+
+@pytest.mark.parametrize("level", ["word", "token"])
+def test_a_chats_words_are_those_of_its_messages(level):
+    tokenizer = chat_tokenizer()
+    explain = TextGenerationExplainer(causal("llama"), tokenizer, baseline="eos", level=level)
+    result = explain(CHAT, " good")
+    assert result.prompt == tokenizer.apply_chat_template(
+        CHAT, tokenize=False, add_generation_prompt=True
+    )
+    spelt = [word.word for word in result.words]
+    if level == "word":
+        assert spelt == ["be", "good", "user", "a", "movie", "is", "the", "movie", "good"]
+    assert "".join(spelt).replace(" ", "") == "".join(m["content"] for m in CHAT).replace(" ", "")
+    assert all(result.prompt[w.start : w.end] == w.word for w in result.words)
+    user = next(w for w in result.words if w.word[0] == "u")
+    assert result.prompt[: user.start].endswith("<|im_start|>user\n")
+    read = explain._prompter.prompt(CHAT, ())
+    ids = tokenizer(result.prompt, add_special_tokens=False)["input_ids"]
+    assert read.ids == ids
+    words = read.positions()
+    assert_equal(result.matrix, plain_loop(explain, result, words), 1e-5)
+
+
+def test_a_chat_beside_a_text_and_one_that_is_to_go_on():
+    explain = TextGenerationExplainer(causal("gpt2"), chat_tokenizer(), baseline="eos")
+    open_ended = [{"role": "user", "content": "good"}, {"role": "assistant", "content": "a mov"}]
+    first, second = explain([open_ended, "a movie"], " good")
+    assert first.prompt.endswith("<|im_start|>assistant\na mov")
+    assert [w.word for w in first.words] == ["good", "a", "mov"]
+    assert second.prompt == "a movie"
+
+
+def with_template(template: str | None):
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+SHOUTED = "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"
+FORGETFUL = "{{ messages[-1]['content'] }}"
+
+
+def bad_input():
+    gpt2, chat = byte_level_tokenizer(), chat_tokenizer()
+    hi = [{"role": "user", "content": "hi"}]
+    return [
+        (gpt2, ("", " a"), {}, ValueError, "the prompt is empty: pass text"),
+        (gpt2, ("<|endoftext|>", " a"), {}, ValueError, "no word of the prompt"),
+        (gpt2, ("a", ""), {}, ValueError, "the target is empty: pass at least one token"),
+        (gpt2, ("a", []), {}, ValueError, "the target has no token"),
+        (gpt2, ("a", [5, 300]), {}, ValueError, "target id 300 is none of the model's 0 … 299"),
+        (gpt2, ("a", [0.5]), {}, TypeError, "target must be text or a sequence of ids"),
+        (gpt2, ("a", 7), {}, TypeError, "target must be text or a sequence of ids, got 7"),
+        (gpt2, ("a", " b"), {"contrast": ""}, ValueError, "the contrast is empty"),
+        (gpt2, (7, " a"), {}, TypeError, "prompt must be text, the messages of a chat, or a list"),
+        (gpt2, (["a", 7], " a"), {}, TypeError, "prompt must be text"),
+        (gpt2, (["a", "b"], ["x"]), {}, ValueError, "target has 1 entries; wanted one, or 2"),
+        (gpt2, ("a", "\ud800"), {}, ValueError, "not valid Unicode"),
+        (gpt2, ("a" * 129, " b"), {}, ValueError,
+         "prompt with its target has 130 tokens, beyond the model's context of 128: shorten it"),
+        (gpt2, ("a" * 129,), {}, ValueError, "the prompt has 129 tokens"),
+        (gpt2, ("a", " b"), {"skip_tokens": ["zzz"]}, ValueError, "'zzz', which is no token"),
+        (gpt2, ("a", " b"), {"skip_tokens": ["a"]}, ValueError, "is left to explain"),
+        (gpt2, ("a", " b"), {"contrast": " c", "attribute_target": True}, ValueError,
+         "leave attribute_target or contrast out"),
+        (gpt2, ("a", " b"), {"n_steps": 0}, ValueError, "n_steps"),
+        (gpt2, ("a", " b"), {"tolerance": -1.0}, ValueError, "tolerance must be a positive"),
+        (gpt2, ("a", " b"), {"internal_batch_size": 0}, ValueError, "at least 1 row"),
+        (gpt2, ("a", None, {"num_return_sequences": 2, "num_beams": 2}), {}, ValueError,
+         "generation_kwargs give 2 texts"),
+        (gpt2, (hi, " a"), {}, ValueError, "no chat template: set tokenizer.chat_template"),
+        (chat, ([{"role": "user"}], " a"), {}, TypeError, 'message 0 must be {"role"'),
+        (with_template(SHOUTED), (hi, " a"), {}, ValueError, "changes what the messages say"),
+        (with_template(FORGETFUL), (hi * 2, " a"), {}, ValueError, "changes what the messages say"),
+        (chat, ([[]], " a"), {}, ValueError, "the chat has no message"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tokenizer", "arguments", "options", "error", "message"), bad_input())
+def test_bad_input_is_named_in_one_sentence(tokenizer, arguments, options, error, message):
+    explain = TextGenerationExplainer(causal("gpt2"), tokenizer, baseline="eos")
+    with pytest.raises(error) as caught:
+        explain(*arguments, **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_slow_tokenizer_has_words_but_no_chats():
+    tokenizer = SlowTokenizer()
+    explain = TextGenerationExplainer(causal("gpt2"), tokenizer)
+    result = explain("the movie is", " bad")
+    assert [w.word for w in result.words] == ["the", "movie", "is"]
+    assert_equal(result.matrix, plain_loop(explain, result, baseline=4), 1e-10)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(ValueError, match="use a fast tokenizer"):
+        explain([{"role": "user", "content": "the movie"}], "bad")
+
+
+@pytest.mark.parametrize(
+    ("roles", "name"),
+    [(("mask", "pad", "unk", "eos"), "mask"), (("pad", "unk", "eos"), "pad"),
+     (("unk", "eos"), "unk"), (("eos",), "eos"), ((), "mean")],
+)  # fmt: skip
+def test_what_stands_in_for_the_mask(roles, name, recwarn):
+    tokenizer = wordpiece_tokenizer()
+    for role in {"mask", "pad", "unk", "eos"} - set(roles):
+        setattr(tokenizer, f"{role}_token", None)
+    if "eos" in roles:
+        tokenizer.eos_token = "[SEP]"
+    explain = TextGenerationExplainer(causal("gpt2"), tokenizer)
+    for _ in range(2):
+        assert explain("a bad movie", " good").baseline == name
+    warned = [str(w.message) for w in recwarn if "baseline" in str(w.message)
+              or "mean embedding" in str(w.message)]  # fmt: skip
+    assert len(warned) == (0 if name == "mask" else 1)
+
+
+@pytest.mark.parametrize(("baseline", "message"), [
+    ("uniform", "not for generation: use one of mask, pad, unk, eos, zero, mean, max_distance"),
+    ("blurred", "not for generation"), ("pad", "has no pad token"), ("zeros", "is unknown"),
+])  # fmt: skip
+def test_baselines_that_are_not_there(baseline, message):
+    with pytest.raises(ValueError, match=message):
+        TextGenerationExplainer(causal("gpt2"), byte_level_tokenizer(), baseline=baseline)
+
+
+@pytest.mark.parametrize("name", ["zero", "mean", "max_distance"])
+def test_baselines_from_the_embedding(name):
+    tokenizer, model = byte_level_tokenizer(), causal("gpt2")
+    explain = TextGenerationExplainer(model, tokenizer, baseline=name)
+    result = explain("a good movie", " so good")
+    embedding = model.get_input_embeddings()
+    ids = torch.tensor([tokenizer("a good movie so good")["input_ids"]])
+    target = [token.id for token in result.target_tokens]
+    b = baselines.BASELINES[name](tokenizer, ids, embedding=embedding)
+    b = embedding(b) if b.dim() == 2 else b
+
+    def log_probabilities(x):
+        logits = model(inputs_embeds=x[:, :-1]).logits[0, -len(target) :].log_softmax(-1)
+        return logits[range(len(target)), target].detach()
+
+    x = embedding(ids).detach()
+    for number, word in enumerate(explain._prompter.prompt("a good movie", ()).positions()):
+        expected = log_probabilities(x) - log_probabilities(oracle.at_baseline(x, b, word))
+        assert_equal(result.matrix[:, number], expected, 1e-10)
+    assert result.baseline == name
+
+
+def test_no_prompt_no_result(explain):
+    assert explain([], " a") == []
+
+
+def test_ids_in_every_container(explain):
+    expected = explain("a good", [5, 6])
+    for ids in ((5, 6), torch.tensor([5, 6]), torch.tensor([[5, 6]]), np.array([5, 6])):
+        assert explain("a good", ids) == expected
+        assert explain(["a good"], [ids]) == [expected]
+    assert explain(["a good", "a"], [5, 6])[0] == expected
+
+
+def test_saved_models_are_found(tmp_path):
+    from tests.tiny_language_models import encoder_decoder
+
+    for model, tokenizer in [(causal("llama"), byte_level_tokenizer()),
+                             (encoder_decoder("Bart"), wordpiece_tokenizer())]:  # fmt: skip
+        model.save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        there = TextGenerationExplainer.from_pretrained(
+            tmp_path, baseline="unk", model_kwargs={"dtype": torch.float64}
+        )
+        here = TextGenerationExplainer(model, tokenizer, baseline="unk")
+        assert type(there.model) is type(model)
+        assert_equal(there("a bad", " good").matrix, here("a bad", " good").matrix, 1e-10)
