@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from captum_sig import viz
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from captum_sig.generation_result import GenerationAttribution
 
-WORD, CELL = 16, 7  # characters of a terminal's columns; cells have two more around them
+WORD = 16  # most characters of a terminal's first column
+TOKEN = 12  # most of a token's; longer ones are folded
+BETWEEN = 3  # between columns
 UNIT = "nats"  # of natural-log probabilities
 INCH = 0.3  # of a picture, for a row or a column
 LARGEST = 40  # inches that a picture may be wide or high
@@ -81,10 +83,27 @@ def to_terminal(result: GenerationAttribution, width: int) -> Group:
     parts: list[RenderableType] = [shown]
     parts += [Text(viz.visible(line)) for line in _answers(result)]
     parts.append(Text(viz.visible(summary(result)), "bold"))
-    at_once = max(1, (width - WORD - 2 * (CELL + 2)) // (CELL + 2) + 1)
-    for start in range(0, len(result.rows), at_once):
-        parts += ["", _table(result, range(start, min(start + at_once, len(result.rows))))]
+    for tokens in _panels(result, width):
+        parts += ["", _table(result, tokens)]
     return Group(*parts)
+
+
+def _panels(result: GenerationAttribution, width: int) -> Iterator[range]:
+    """The target's tokens in pieces that fit a terminal beside the words and their sums."""
+    room = width - WORD - _width(result.sequence_scores.tolist()) - 2 * BETWEEN
+    start, used = 0, 0
+    for number, name in enumerate(result.rows):
+        figures = _width(result.matrix[number].tolist())
+        wide = max(figures, min(TOKEN, len(label(name)))) + BETWEEN
+        if used and used + wide > room:
+            yield range(start, number)
+            start, used = number, 0
+        used += wide
+    yield range(start, len(result.rows))
+
+
+def _width(values: Sequence[float]) -> int:
+    return max(len(f"{value:+.2f}") for value in values)
 
 
 def _style(colour: viz.Colour) -> str:
@@ -100,7 +119,7 @@ def _table(result: GenerationAttribution, tokens: range) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
     table.add_column("", overflow="ellipsis", no_wrap=True, max_width=WORD)
     for name in ("sum", *(label(result.rows[t]) for t in tokens)):
-        table.add_column(Text(name), justify="right", overflow="fold", width=CELL)
+        table.add_column(Text(name), justify="right", overflow="fold", max_width=TOKEN)
     totals = result.sequence_scores.tolist()
     of_totals = viz.shades(totals)
     strongest = _strongest(result)
@@ -121,7 +140,8 @@ def to_html(result: GenerationAttribution) -> str:
     """A fragment: hover a token of the target to colour the prompt by it, a cell for its value."""
     style = "font-family:sans-serif;line-height:1.9;margin:0.8em 0"
     return (
-        f'<div style="{style}" onmouseover="{html.escape(HOVER)}">'
+        f'<div style="{style}" onmouseover="{html.escape(HOVER)}" '
+        'onmouseleave="this.onmouseover(event)">'
         f'<div style="color:#666;font-size:85%">{html.escape(summary(result))}</div>'
         f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{_prompt(result)}</div>'
         f'<div style="white-space:pre-wrap;margin:0.4em 0">→ {_target(result)}</div>'

@@ -18,7 +18,7 @@ from captum_sig.integration import N_STEPS, straight
 from captum_sig.layers import input_device, reads_ahead, warn_of_dropout, word_embedding
 from captum_sig.loading import pretrained, pretrained_tokenizer
 from captum_sig.problem import plain_tensors
-from captum_sig.prompts import Prompt, Prompter
+from captum_sig.prompts import Prompt, Prompter, for_each, is_one
 from captum_sig.result import scored_words
 from captum_sig.sweep import Asked, Swept, sweep
 
@@ -164,19 +164,19 @@ class TextGenerationExplainer:
             progress=show_progress,
         )
         warn_of_dropout(self.model.modules())
-        is_one = _is_one(prompt)
+        alone = is_one(prompt)
         prompts = [
-            self._prompter.prompt(one, skip_tokens) for one in ([prompt] if is_one else prompt)
+            self._prompter.prompt(one, skip_tokens) for one in ([prompt] if alone else prompt)
         ]
         targets, contrasts = (
-            [given] if is_one else _for_each(name, given, len(prompts))
+            [given] if alone else for_each(name, given, len(prompts))
             for name, given in (("target", target), ("contrast", contrast))
         )
         results = [
             self._explain(one, wanted, other, dict(generation_kwargs or {}), asked)
             for one, wanted, other in zip(prompts, targets, contrasts, strict=True)
         ]
-        return results[0] if is_one else results
+        return results[0] if alone else results
 
     def _explain(
         self, prompt: Prompt, target: Any, contrast: Any, generation: dict[str, Any], asked: Asked
@@ -282,26 +282,3 @@ class TextGenerationExplainer:
         if not new:
             raise ValueError(f"the model generates nothing after {prompt.text[-20:]!r}")
         return new
-
-
-def _is_one(prompt: Any) -> bool:
-    """Whether it is one prompt: text, or the messages of a chat."""
-    if isinstance(prompt, str):
-        return True
-    kinds = (str, list, tuple, dict)
-    if not isinstance(prompt, Sequence) or not all(isinstance(one, kinds) for one in prompt):
-        raise TypeError(
-            "prompt must be text, the messages of a chat, or a list of such, got "
-            f"{type(prompt).__name__}"
-        )
-    return len(prompt) > 0 and isinstance(prompt[0], dict)
-
-
-def _for_each(name: str, given: Any, n_prompts: int) -> list[Any]:
-    """One target for all prompts (text, ids, None), or one for each of them."""
-    several = isinstance(given, Sequence) and not isinstance(given, str)
-    if not several or (given and all(isinstance(one, int) for one in given)):
-        return [given] * n_prompts
-    if len(given) != n_prompts:
-        raise ValueError(f"{name} has {len(given)} entries; wanted one, or {n_prompts}")
-    return list(given)

@@ -213,3 +213,34 @@ def _checked_ids(given: Any, name: str) -> list[int]:
     ):
         raise TypeError(f"{name} must be text or a sequence of ids, got {given!r}")
     return [int(value) for value in values]
+
+
+def is_one(prompt: Any) -> bool:
+    """Whether it is one prompt, text or the messages of a chat, and no list of them.
+
+    Raises:
+        TypeError: if it is none of these.
+    """
+    if isinstance(prompt, str):
+        return True
+    kinds = (str, list, tuple, dict)
+    if not isinstance(prompt, Sequence) or not all(isinstance(one, kinds) for one in prompt):
+        raise TypeError(
+            "prompt must be text, the messages of a chat, or a list of such, got "
+            f"{type(prompt).__name__}"
+        )
+    return len(prompt) > 0 and isinstance(prompt[0], dict)
+
+
+def for_each(name: str, given: Any, n_prompts: int) -> list[Any]:
+    """One target for all prompts (text, ids, None), or one for each of them.
+
+    Raises:
+        ValueError: for another number of them.
+    """
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    if not several or (given and all(isinstance(one, int) for one in given)):
+        return [given] * n_prompts
+    if len(given) != n_prompts:
+        raise ValueError(f"{name} has {len(given)} entries; wanted one, or {n_prompts}")
+    return list(given)
