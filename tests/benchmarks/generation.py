@@ -5,12 +5,13 @@
 One prompt and one target for all, in one process, in alternating order. Every method gives the
 matrix of target tokens by prompt tokens, or takes part in one: the slow ones explain the target
 token by token. `--parts cache` compares passes over whole rows with passes from the first change
-on, at several lengths, on a Llama with
-random weights and the shape of llama2.c's stories15M.
+on, at several lengths, on Llamas with
+random weights.
 """
 
 import argparse
 import functools
+import importlib.util
 import json
 import statistics
 import warnings
@@ -34,8 +35,16 @@ PROMPT = (
     "childhood, and for an hour it is a tender and funny portrait of people who cannot say what "
     "they feel. Then the plot takes over, and the second half of it is a long chase with"
 )
-LLAMA = {"hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6,
-         "num_attention_heads": 6, "num_key_value_heads": 6, "vocab_size": 32000}  # fmt: skip
+LLAMAS: dict[str, dict[str, int]] = {
+    "tinyllama/4": {  # a quarter of TinyLlama-1.1B's width, four of its blocks
+        "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4,
+        "num_attention_heads": 8, "num_key_value_heads": 1, "vocab_size": 32000,
+    },
+    "stories15M": {  # of llama2.c
+        "hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6,
+        "num_attention_heads": 6, "num_key_value_heads": 6, "vocab_size": 32000,
+    },
+}  # fmt: skip
 
 
 class Question:
@@ -99,6 +108,9 @@ def methods(question: Question, peers: Path | None, steps: int) -> dict[str, Cal
             layer.attribute(q.as_captum, target=q.target[:few], n_steps=steps).token_attr
         ),
     }
+    if importlib.util.find_spec("inseq"):
+        theirs = _inseq(q, steps)
+        found["inseq sequential_integrated_gradients"] = theirs
     for peer in ("tint", "inseq"):
         theirs = sequential_integrated_gradients(peers, peer)
         if theirs is not None:
@@ -106,6 +118,25 @@ def methods(question: Question, peers: Path | None, steps: int) -> dict[str, Cal
                 [_peer(theirs, q, step, steps) for step in range(few)]
             )
     return found
+
+
+def _inseq(question: Question, steps: int) -> Callable[[int], Tensor]:
+    """The package's own way, where it is installed; it explains the target's tokens as well."""
+    import inseq
+
+    model = inseq.load_model(
+        question.model, "sequential_integrated_gradients", tokenizer=question.tokenizer
+    )
+    n_prompt = question.ids.shape[1]
+
+    def attribute(few: int) -> Tensor:
+        target = question.tokenizer.decode(question.target[:few])
+        found = model.attribute(question.prompt, question.prompt + target, n_steps=steps,
+                                attributed_fn="crossentropy", show_progress=False)  # fmt: skip
+        scores = found.sequence_attributions[0].target_attributions  # (positions, T, D)
+        return -scores[-few - n_prompt : -few].sum(-1).T
+
+    return attribute
 
 
 def _peer(theirs: Any, question: Question, step: int, steps: int) -> Tensor:
@@ -148,22 +179,25 @@ def compare(question: Question, peers: Path | None, few: int, steps: int, repeat
             "methods": summary}  # fmt: skip
 
 
-def cache(lengths: Sequence[int], n_target: int, repeats: int) -> dict[int, dict[str, float]]:
+def cache(
+    shape: str, lengths: Sequence[int], n_target: int, repeats: int
+) -> dict[int, dict[str, float]]:
     """Seconds with the prefix cache and without, in turn, and how far the results are apart."""
-    tokenizer = _numbers(LLAMA["vocab_size"])
+    llama = LLAMAS[shape]
+    tokenizer = _numbers(llama["vocab_size"])
     found = {}
     for length in lengths:
         torch.manual_seed(0)
-        config = transformers.LlamaConfig(**LLAMA, max_position_embeddings=2 * length)
+        config = transformers.LlamaConfig(**llama, max_position_embeddings=2 * length)
         model = transformers.LlamaForCausalLM(config).eval()
         explainer = TextGenerationExplainer(model, tokenizer, baseline="unk")
-        numbers = torch.randint(2, LLAMA["vocab_size"], (length + n_target,)).tolist()
+        numbers = torch.randint(2, llama["vocab_size"], (length + n_target,)).tolist()
         prompt = " ".join(map(str, numbers[:length]))
         target = numbers[length:]
         times: dict[bool, list[float]] = {True: [], False: []}
         matrix = {}
         call = functools.partial(explainer, prompt, target)
-        call()
+        explainer(prompt[:50], target)  # a first call pays for what later ones do not
         for _ in range(repeats):
             for use_cache in (True, False):
                 took, result = seconds(functools.partial(call, use_cache=use_cache), CPU)
@@ -172,7 +206,10 @@ def cache(lengths: Sequence[int], n_target: int, repeats: int) -> dict[int, dict
         on, off = (statistics.median(times[use_cache]) for use_cache in (True, False))
         gap = float((matrix[True] - matrix[False]).abs().max())
         found[length] = {"on": on, "off": off, "ratio": off / on, "gap": gap}
-        print(f"{length}: {on:.3f} s with, {off:.3f} s without: {off / on:.2f} times", flush=True)
+        print(
+            f"{shape}, {length}: {on:.3f} s with, {off:.3f} s without: {off / on:.2f} times",
+            flush=True,
+        )
     return found
 
 
@@ -201,6 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--steps", type=int, default=50)
     add("--repeats", type=int, default=5)
     add("--lengths", type=int, nargs="+", default=[64, 256, 1024])
+    add("--shapes", nargs="+", choices=LLAMAS, default=list(LLAMAS))
     add("--parts", nargs="+", choices=["compare", "cache"], default=["compare", "cache"])
     add("--output", type=Path, default=Path("bench"), help="folder for generation.json")
     given = options.parse_args(arguments)
@@ -212,7 +250,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         few = min(given.few, len(question.target))
         results["compare"] = compare(question, given.peers, few, given.steps, given.repeats)
     if "cache" in given.parts:
-        results["cache"] = cache(given.lengths, given.target_tokens, given.repeats)
+        results["cache"] = {
+            shape: cache(shape, given.lengths, given.target_tokens, given.repeats)
+            for shape in given.shapes
+        }
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "generation.json").write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
