@@ -25,7 +25,7 @@ def rendered(tokenizer: Any, messages: Sequence[Message]) -> Rendered:
 
     Raises:
         TypeError: if a message is not a role and a text.
-        ValueError: if there is no message or no template, or it changes what messages say.
+        ValueError: if there is no message or no template, or it refuses or changes them.
     """
     if not messages:
         raise ValueError("the chat has no message: pass at least one")
@@ -44,11 +44,16 @@ def rendered(tokenizer: Any, messages: Sequence[Message]) -> Rendered:
 
 
 def _by_template(tokenizer: Any, messages: Sequence[Message]) -> str:
+    from jinja2 import TemplateError
+
     is_open = messages[-1]["role"] == "assistant"
-    return tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=not is_open,
-        continue_final_message=is_open,
-    )  # fmt: skip
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=not is_open,
+            continue_final_message=is_open,
+        )  # fmt: skip
+    except TemplateError as error:
+        raise ValueError(f"the chat template refuses the messages: {error}") from error
 
 
 def _located(tokenizer: Any, messages: Sequence[Message], text: str) -> tuple[tuple[int, int], ...]:

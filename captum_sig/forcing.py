@@ -35,6 +35,7 @@ class TokenFunction(RowFunction):
 class Forced(ABC):
     """A model that is forced to give a target after a prompt."""
 
+    model: nn.Module
     layers: tuple[nn.Module, ...]  # that move
     ids: Tensors  # what they look up: (1, L), or a source and a decoder's input
     points: Tensors  # what they give, (1, L, D) each
@@ -85,10 +86,14 @@ class DecoderForced(Forced):
             self._share(getattr(output, "past_key_values", None))
 
     def __call__(self, rows: Tensors, example: Tensor) -> Tensor:
-        """Pass over the positions from the first that any row changes."""
+        """Pass over the positions from the first that any row changes.
+
+        Where gradients are wanted over all, as rows at the input's end of a path change nothing.
+        """
         (row,) = rows
-        start = 0 if self.prefix is None else self._first_change(row)
-        more = _switch(self.model, use_cache=False)
+        start, more = 0, _switch(self.model, use_cache=False)
+        if self.prefix is not None and not row.requires_grad:
+            start = self._first_change(row)
         if self.prefix is not None and start > 0:
             more["past_key_values"] = self.prefix.upto(start)
         ids = self.ids[0][:, start:].expand(len(row), -1)
@@ -131,7 +136,7 @@ class DecoderForced(Forced):
 
     def _first_change(self, row: Tensor) -> int:
         """The first position that any row changes; at most that which the first logits need."""
-        changed = (row.detach() != self.points[0]).flatten(2).any(-1).any(0)
+        changed = (row != self.points[0]).flatten(2).any(-1).any(0)
         changed[self.n_prompt - 1] = True
         return int(changed.int().argmax())
 
@@ -146,19 +151,20 @@ class EncoderDecoderForced(Forced):
         layer: the encoder's word embedding.
         prompt: ids, (1, P).
         target: ids, (T,).
-        start: the id that the decoder begins with.
+
+    Raises:
+        ValueError: if the model does not say which id its decoder begins with.
     """
 
     without_cache: str | None = "an encoder reads words in both directions"
 
-    def __init__(
-        self, model: Any, layer: nn.Module, prompt: Tensor, target: Tensor, start: int
-    ) -> None:
+    def __init__(self, model: Any, layer: nn.Module, prompt: Tensor, target: Tensor) -> None:
         """One pass of each: the embeddings, and the log-probabilities."""
         self.model, self.target = model, target
         self.encoder = model.get_encoder()
         self.layers = layer, model.get_decoder().get_input_embeddings()
-        self.ids = (prompt, torch.cat([target.new_tensor([start]), target[:-1]])[None])
+        start = target.new_tensor([_first_id(model)])
+        self.ids = (prompt, torch.cat([start, target[:-1]])[None])
         self.readings = [self._read_source(prompt)]
         self.encoded: Any = self.readings[0].output
         self.readings.append(self._read_target(self.ids[1], self.encoded))
@@ -199,6 +205,17 @@ class EncoderDecoderForced(Forced):
             return self._decode(ids, encoded)
 
         return read_layers(forward, [self.layers[1]], (ids,), None, None, False)
+
+
+def _first_id(model: Any) -> int:
+    for config in (getattr(model, "generation_config", None), model.config):
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is not None:
+            return start
+    raise ValueError(
+        "the model does not say what its decoder begins with: set "
+        "model.generation_config.decoder_start_token_id"
+    )
 
 
 def log_probabilities(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_sig import heatmap
 from captum_sig.result import Word, told
 
 ABSENT = "∅"  # in place of a token where target or contrast has ended
@@ -146,6 +147,14 @@ class GenerationAttribution:
             token_attr=self.matrix.float(),
         )
 
+    def to_html(self) -> str:
+        """A self-contained page: hover a token of the target to colour the prompt by it."""
+        return heatmap.to_page([self])
+
+    def to_png(self) -> bytes:
+        """The heat map as a picture."""
+        return heatmap.to_png(self)
+
     def __eq__(self, other: object) -> bool:
         """Whether all fields are equal, tensors to the bit."""
         if not isinstance(other, GenerationAttribution):
@@ -157,8 +166,6 @@ class GenerationAttribution:
         return hash((self.prompt, self.words, self.target_tokens, self.contrast_tokens))
 
     def _repr_html_(self) -> str:
-        from captum_sig import heatmap
-
         return heatmap.to_html(self)
 
 

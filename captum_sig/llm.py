@@ -12,17 +12,15 @@ from torch import Tensor, nn
 from captum_sig.baselines import BASELINES, NEEDS, family
 from captum_sig.encoding import token_limit
 from captum_sig.forcing import DecoderForced, EncoderDecoderForced, Forced
-from captum_sig.function import HOOKED
+from captum_sig.generating import generated
 from captum_sig.generation_result import GenerationAttribution, TargetToken
-from captum_sig.integration import N_STEPS, straight
+from captum_sig.integration import N_STEPS, Default, straight
 from captum_sig.layers import input_device, reads_ahead, warn_of_dropout, word_embedding
 from captum_sig.loading import pretrained, pretrained_tokenizer
 from captum_sig.problem import plain_tensors
 from captum_sig.prompts import Prompt, Prompter, for_each, is_one
 from captum_sig.result import scored_words
 from captum_sig.sweep import Asked, Swept, sweep
-
-GENERATION = {"do_sample": False, "max_new_tokens": 25}  # as Captum's: greedy, 25 tokens
 
 # Those that are the same at every call and need nothing but the model.
 OFFERED = [name for name, needs in NEEDS.items() if not {"generator", "masked_lm"} & set(needs)]
@@ -48,6 +46,17 @@ class TextGenerationExplainer:
     Raises:
         ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, or a
             model that is not causal.
+
+    >>> import transformers
+    >>> from captum_sig.demo_model import PATH
+    >>> tokenizer = transformers.AutoTokenizer.from_pretrained(PATH)
+    >>> config = transformers.GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2)
+    >>> explainer = TextGenerationExplainer(transformers.GPT2LMHeadModel(config).eval(), tokenizer)
+    >>> why = explainer("the film is", " not good", attribute_target=True)
+    >>> why.rows, why.columns
+    (['not', 'good'], ['the', 'film', 'is', 'not'])
+    >>> why.matrix[0, 3].item()  # what comes later changes nothing
+    0.0
     """
 
     def __init__(
@@ -108,7 +117,7 @@ class TextGenerationExplainer:
         prompt: str | Sequence[Any],
         target: Any = None,
         generation_kwargs: Mapping[str, Any] | None = None,
-        skip_tokens: Sequence[int | str] = (),
+        skip_tokens: Sequence[int | str] | None = None,
         contrast: Any = None,
         *,
         attribute_target: bool = False,
@@ -155,6 +164,10 @@ class TextGenerationExplainer:
                 "with a contrast the model reads two targets, so there are no columns for either: "
                 "leave attribute_target or contrast out"
             )
+        if not attributions and (tolerance is not None or not isinstance(n_steps, Default)):
+            raise ValueError(
+                "the matrix is exact without n_steps or tolerance: they are for attributions=True"
+            )
         integrate = straight("gausslegendre", n_steps, tolerance)
         asked = Asked(
             attribute_target=attribute_target,
@@ -166,27 +179,39 @@ class TextGenerationExplainer:
         warn_of_dropout(self.model.modules())
         alone = is_one(prompt)
         prompts = [
-            self._prompter.prompt(one, skip_tokens) for one in ([prompt] if alone else prompt)
+            self._prompter.prompt(one, skip_tokens or ()) for one in ([prompt] if alone else prompt)
         ]
-        targets, contrasts = (
-            [given] if alone else for_each(name, given, len(prompts))
+        targets, contrasts = (  # all of them before the first sweep, which takes time
+            self._targets(name, prompts, [given] if alone else for_each(name, given, len(prompts)))
             for name, given in (("target", target), ("contrast", contrast))
         )
         results = [
-            self._explain(one, wanted, other, dict(generation_kwargs or {}), asked)
+            self._explain(
+                one,
+                self._generated(one, generation_kwargs or {}) if wanted is None else wanted,
+                other,
+                asked,
+            )
             for one, wanted, other in zip(prompts, targets, contrasts, strict=True)
         ]
         return results[0] if alone else results
 
+    def _targets(
+        self, name: str, prompts: Sequence[Prompt], given: Sequence[Any]
+    ) -> list[list[int] | None]:
+        n_ids = getattr(self.model.config.get_text_config(), "vocab_size", len(self.tokenizer))
+        return [
+            None if wanted is None else self._prompter.target(prompt, wanted, n_ids, name)
+            for prompt, wanted in zip(prompts, given, strict=True)
+        ]
+
     def _explain(
-        self, prompt: Prompt, target: Any, contrast: Any, generation: dict[str, Any], asked: Asked
+        self, prompt: Prompt, ids: list[int], other_ids: list[int] | None, asked: Asked
     ) -> GenerationAttribution:
-        ids = self._ids(prompt, target, generation)
         found = self._sweep(prompt, ids, asked)
         tokens = self._tokens(ids, found.log_probabilities)
         others: tuple[TargetToken, ...] = ()
-        if contrast is not None:
-            other_ids = self._prompter.target(prompt, contrast, self._n_ids(), "contrast")
+        if other_ids is not None:
             other = self._sweep(prompt, other_ids, asked)
             others = self._tokens(other_ids, other.log_probabilities)
             found = found.minus(other)
@@ -202,7 +227,7 @@ class TextGenerationExplainer:
             level=self.level,
             attributes_target=asked.attribute_target,
             without_cache=found.without_cache,
-            contrast=None if contrast is None else self._prompter.spelt(other_ids),
+            contrast=None if other_ids is None else self._prompter.spelt(other_ids),
             contrast_tokens=others,
             attributions=found.attributions,
             converged=found.converged,
@@ -219,7 +244,7 @@ class TextGenerationExplainer:
             of_layer = family(self.baseline, self.tokenizer, embedding=forced.layers[number])
             return of_layer(ids, moving, [])
 
-        return sweep(forced, prompt.positions(), baseline, asked, list(self.model.modules()))
+        return sweep(forced, prompt.positions(), baseline, asked)
 
     @plain_tensors()
     def _forced(self, prompt: Prompt, target: list[int], use_cache: bool) -> Forced:
@@ -233,52 +258,21 @@ class TextGenerationExplainer:
         self._check_lengths(read)
         if not self.has_encoder:
             return DecoderForced(self.model, self.layer, source[None], wanted, use_cache)
-        return EncoderDecoderForced(self.model, self.layer, source[None], wanted, self._start())
+        return EncoderDecoderForced(self.model, self.layer, source[None], wanted)
+
+    def _limit(self) -> int:
+        return min(self.tokenizer.model_max_length, token_limit(self.model))
 
     def _check_lengths(self, lengths: Mapping[str, int]) -> None:
-        limit = min(self.tokenizer.model_max_length, token_limit(self.model))
+        limit = self._limit()
         for name, length in lengths.items():
             if length > limit:
                 raise ValueError(
                     f"{name} has {length} tokens, beyond the model's context of {limit}: shorten it"
                 )
 
-    def _start(self) -> int:
-        for config in (getattr(self.model, "generation_config", None), self.model.config):
-            start = getattr(config, "decoder_start_token_id", None)
-            if start is not None:
-                return start
-        raise ValueError(
-            "the model does not say what its decoder begins with: set "
-            "model.generation_config.decoder_start_token_id"
-        )
-
-    def _ids(self, prompt: Prompt, target: Any, generation: dict[str, Any]) -> list[int]:
-        if target is None:
-            return self._generated(prompt, generation)
-        return self._prompter.target(prompt, target, self._n_ids())
-
-    def _n_ids(self) -> int:
-        return getattr(self.model.config.get_text_config(), "vocab_size", len(self.tokenizer))
-
-    def _generated(self, prompt: Prompt, generation: dict[str, Any]) -> list[int]:
+    def _generated(self, prompt: Prompt, options: Mapping[str, Any]) -> list[int]:
         self._check_lengths({"the prompt": len(prompt.ids)})
         ids = torch.tensor([prompt.ids], device=input_device(self.model, self.layer))
-        padding = self.tokenizer.pad_token_id
-        chosen = {
-            **GENERATION,
-            "pad_token_id": self.tokenizer.eos_token_id if padding is None else padding,
-            **generation,
-        }
-        with HOOKED, torch.no_grad():
-            found = self.model.generate(ids, attention_mask=torch.ones_like(ids), **chosen)
-        sequences = found if isinstance(found, Tensor) else found.sequences
-        if len(sequences) > 1:
-            raise ValueError(
-                f"generation_kwargs give {len(sequences)} texts; wanted one: leave "
-                "num_return_sequences out"
-            )
-        new = sequences[0, 1 if self.has_encoder else ids.shape[1] :].tolist()
-        if not new:
-            raise ValueError(f"the model generates nothing after {prompt.text[-20:]!r}")
-        return new
+        limit = None if self.has_encoder else self._limit()
+        return generated(self.model, self.tokenizer, ids, limit, options)

@@ -76,9 +76,7 @@ class Swept:
 
 
 @plain_tensors()
-def sweep(
-    forced: Forced, words: Sequence[list[int]], baseline: Baseline, asked: Asked, modules: Sequence
-) -> Swept:
+def sweep(forced: Forced, words: Sequence[list[int]], baseline: Baseline, asked: Asked) -> Swept:
     """Move every word of the prompt, and where asked for every target token that others follow.
 
     Args:
@@ -86,7 +84,6 @@ def sweep(
         words: positions of each in the prompt.
         baseline: what words are replaced by.
         asked: what to compute.
-        modules: the model's, so that its weights need no gradient meanwhile.
     """
     n_tokens = forced.whole.shape[1]
     places: list[Place] = [(0, word) for word in words]
@@ -114,7 +111,7 @@ def sweep(
     def of_sequence(rows: Tensors, example: Tensor) -> Tensor:
         return forced(rows, example).sum(1)
 
-    function = RowFunction(of_sequence, None, tuple(modules))
+    function = RowFunction(of_sequence, None, tuple(forced.model.modules()))
     integral, _ = problem(function, hooked.sum(1)).integral(asked.integrate, True)
     summed = [integral.attributions[n][0, positions].sum(0) for n, positions in places]
     deltas, converged = (

@@ -162,6 +162,7 @@ def test_html_is_escaped_and_tells_numbers(result, contrasted):
     rows = [json.loads(html.unescape(row)) for row in re.findall('data-row="(.*?)"', page)]
     assert rows[:2] == MATRIX.tolist()
     assert result._repr_html_() in page
+    assert result._repr_html_() in result.to_html()
 
 
 def test_a_hovered_token_colours_the_prompt(result, tmp_path):
@@ -186,7 +187,7 @@ def test_a_hovered_token_colours_the_prompt(result, tmp_path):
 
 
 def test_a_picture(result):
-    assert heatmap.to_png(result).startswith(b"\x89PNG")
+    assert result.to_png().startswith(b"\x89PNG")
     axes = heatmap.to_figure(result).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == WORDS
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "lot␊"]

@@ -206,6 +206,15 @@ def test_attributions_take_one_backward_pass_a_row(monkeypatch):
     assert len(calls) == 3 * len(result.words)
 
 
+@pytest.mark.parametrize("size", [1, None])
+def test_attributions_at_the_inputs_end_see_every_word(size):
+    explain = explainer(causal("gpt2"))
+    options = {"attributions": True, "internal_batch_size": size}
+    found = explain(PROMPT, TARGET, tolerance=1e-5, **options)
+    exact = explain(PROMPT, TARGET, n_steps=64, use_cache=False, **options)
+    assert_equal(found.attributions, exact.attributions, 1e-4)
+
+
 def test_attributions_to_a_tolerance():
     explain = explainer(causal("llama"))
     result = explain(PROMPT, TARGET, attributions=True, tolerance=1e-3)
@@ -339,6 +348,13 @@ def test_generation_is_greedy_and_done_once():
     short = explain(PROMPT, None, {"max_new_tokens": 3, "return_dict_in_generate": True})
     assert [t.id for t in short.target_tokens] == [t.id for t in result.target_tokens][:3]
     assert_equal(short.matrix, plain_loop(explain, short), 1e-10)
+
+
+def test_no_more_is_generated_than_the_model_can_read():
+    explain = explainer(causal("gpt2"))
+    result = explain("a" * 120)
+    assert len(result.target_tokens) == 128 - 120 + 1
+    assert len(explain("a" * 120, None, {"max_length": 123}).target_tokens) == 3
 
 
 def test_skipped_tokens_are_held():

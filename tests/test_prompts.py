@@ -138,8 +138,11 @@ def bad_input():
         (gpt2, ("a", " b"), {"skip_tokens": ["a"]}, ValueError, "is left to explain"),
         (gpt2, ("a", " b"), {"contrast": " c", "attribute_target": True}, ValueError,
          "leave attribute_target or contrast out"),
-        (gpt2, ("a", " b"), {"n_steps": 0}, ValueError, "n_steps"),
-        (gpt2, ("a", " b"), {"tolerance": -1.0}, ValueError, "tolerance must be a positive"),
+        (gpt2, ("a", " b"), {"n_steps": 0, "attributions": True}, ValueError, "n_steps"),
+        (gpt2, ("a", " b"), {"tolerance": -1.0, "attributions": True}, ValueError,
+         "tolerance must be a positive"),
+        (gpt2, ("a", " b"), {"tolerance": 0.1}, ValueError, "they are for attributions=True"),
+        (gpt2, ("a", " b"), {"n_steps": 50}, ValueError, "they are for attributions=True"),
         (gpt2, ("a", " b"), {"internal_batch_size": 0}, ValueError, "at least 1 row"),
         (gpt2, ("a", None, {"num_return_sequences": 2, "num_beams": 2}), {}, ValueError,
          "generation_kwargs give 2 texts"),
@@ -148,6 +151,8 @@ def bad_input():
         (with_template(SHOUTED), (hi, " a"), {}, ValueError, "changes what the messages say"),
         (with_template(FORGETFUL), (hi * 2, " a"), {}, ValueError, "changes what the messages say"),
         (chat, ([[]], " a"), {}, ValueError, "the chat has no message"),
+        (with_template("{{ raise_exception('no, never') }}"), (hi, " a"), {}, ValueError,
+         "the chat template refuses the messages: no, never"),
     ]  # fmt: skip
 
 

@@ -1,0 +1,57 @@
+"""What a language model says after a prompt, where no target is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_sig.function import HOOKED
+
+DEFAULTS = {"do_sample": False, "max_new_tokens": 25}  # as Captum's: greedy, 25 tokens
+
+
+def generated(
+    model: Any,
+    tokenizer: Any,
+    prompt: Tensor,  # (1, P)
+    limit: int | None,
+    options: Mapping[str, Any],
+) -> list[int]:
+    """The ids that a model gives after a prompt.
+
+    Args:
+        model: a language model of transformers.
+        tokenizer: tells the id to pad with.
+        prompt: what it reads.
+        limit: positions that a decoder alone can read, the prompt's among them; None for a model
+            with an encoder.
+        options: of `model.generate`, over `DEFAULTS`.
+
+    Raises:
+        ValueError: if that is no text, or several.
+    """
+    padding = tokenizer.pad_token_id
+    chosen = {
+        **DEFAULTS,
+        "pad_token_id": tokenizer.eos_token_id if padding is None else padding,
+        **options,
+    }
+    if "max_length" in options and "max_new_tokens" not in options:
+        del chosen["max_new_tokens"]
+    elif limit is not None:  # no more than it can read again; the last is not read
+        chosen["max_new_tokens"] = min(chosen["max_new_tokens"], limit - prompt.shape[1] + 1)
+    with HOOKED, torch.no_grad():
+        found = model.generate(prompt, attention_mask=torch.ones_like(prompt), **chosen)
+    sequences = found if isinstance(found, Tensor) else found.sequences
+    if len(sequences) > 1:
+        raise ValueError(
+            f"generation_kwargs give {len(sequences)} texts; wanted one: leave "
+            "num_return_sequences out"
+        )
+    new = sequences[0, 1 if limit is None else prompt.shape[1] :].tolist()
+    if not new:
+        raise ValueError("the model generates nothing after the prompt: pass a target")
+    return new
