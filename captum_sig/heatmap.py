@@ -155,12 +155,8 @@ def _prompt(result: GenerationAttribution) -> str:
         if word is None:
             shown.append(html.escape(text))
             continue
-        background = f"rgb{colour}"
-        shown.append(
-            f'<span data-word="{number}" data-all="{background}" title="{word.score:+.4f} {UNIT}" '
-            f'style="background:{background};color:#000;border-radius:3px;padding:1px 0">'
-            f"{html.escape(text)}</span>"
-        )
+        data = f'data-word="{number}" data-all="rgb{colour}"'
+        shown.append(viz.mark(text, f"rgb{colour}", f"{word.score:+.4f} {UNIT}", data))
         number += 1
     return "".join(shown)
 
@@ -171,11 +167,8 @@ def _target(result: GenerationAttribution) -> str:
     for number, name in enumerate(result.rows):
         row = json.dumps([round(v, 4) for v in result.matrix[number, :n_words].tolist()])
         told = "" if result.contrast else f"log p = {result.log_probabilities[number]:.4f}; "
-        shown.append(
-            f'<span data-row="{row}" title="{told}sum {sum(result.matrix[number].tolist()):+.4f}" '
-            'style="background:#eef;color:#000;border-radius:3px;padding:1px 2px;cursor:default">'
-            f"{html.escape(name)}</span>"
-        )
+        title = f"{told}sum {sum(result.matrix[number].tolist()):+.4f}"
+        shown.append(viz.mark(name, "#eef", title, f'data-row="{row}"'))
     return (" " if result.contrast else "").join(shown)
 
 

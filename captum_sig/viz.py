@@ -79,14 +79,19 @@ def to_html(result: WordAttribution) -> str:
             spans.append(html.escape(text))
             continue
         title = f"{word.score:+.4f} logits, {word.normalized:+.3f} normalised"
-        spans.append(
-            f'<span title="{title}" style="background:rgb{colour};color:#000;'
-            f'border-radius:3px;padding:1px 0">{html.escape(text)}</span>'
-        )
+        spans.append(mark(text, f"rgb{colour}", title))
     return (
         '<div style="font-family:sans-serif;line-height:1.9;margin:0.8em 0">'
         f'<div style="color:#666;font-size:85%">{html.escape(summary(result))}</div>'
         f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{"".join(spans)}</div></div>'
+    )
+
+
+def mark(text: str, background: str, title: str, data: str = "") -> str:
+    """A piece of text on a colour of CSS, with a title to hover; escaped, but for `data`."""
+    return (
+        f'<span {data} title="{html.escape(title)}" style="background:{background};color:#000;'
+        f'border-radius:3px;padding:1px 0">{html.escape(text)}</span>'
     )
 
 

@@ -61,7 +61,7 @@ WITHOUT_CACHE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "rwkv": (_causal("Rwkv"), "past_key_values"),
     "recurrent-gemma": (
         _causal("RecurrentGemma", num_hidden_layers=3, lru_width=32, attention_window_size=64),
-        "no cache",
+        "has no ",
     ),
 }
 
