@@ -2,17 +2,17 @@
 
     python -m tests.benchmarks.generation --model gpt2-movies --peers peers --output results
 
-One prompt and one target for all, in one process, in alternating order. Every method gives the
-matrix of target tokens by prompt tokens, or takes part in one: the slow ones explain the target
-token by token. `--parts cache` compares passes over whole rows with passes from the first change
-on, at several lengths, on Llamas with
-random weights.
+One prompt and one target for all, in one process, in turn; every method gives the matrix of target
+tokens by prompt tokens. `--parts cache` compares passes over whole rows with passes from the first
+change on, at several lengths, on Llamas with random weights; `--parts position` asks how far scores
+follow the words' positions.
 """
 
 import argparse
 import functools
 import importlib.util
 import json
+import random
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
@@ -213,6 +213,27 @@ def cache(
     return found
 
 
+def position(folder: Path, data: Path, count: int = 100) -> dict[str, float]:
+    """How far |scores| follow the words' positions: mean rank correlation over sentences.
+
+    Sentences of 15 words at least, the last three of which are the target.
+    """
+    lines = data.read_text(encoding="utf-8").splitlines()[1:]
+    texts = [words for line in lines if len(words := line.split("\t")[0].split()) >= 15]
+    chosen = random.Random(0).sample(texts, count)
+    found = {}
+    for baseline in ("unk", "mean", "zero"):
+        explainer = TextGenerationExplainer.from_pretrained(folder, baseline=baseline)
+        correlations = []
+        for words in chosen:
+            result = explainer(" ".join(words[:-3]), " " + " ".join(words[-3:]))
+            ranks = result.sequence_scores.abs().argsort().argsort().double()
+            pair = torch.stack([ranks, torch.arange(len(ranks)).double()])
+            correlations.append(torch.corrcoef(pair)[0, 1].item())
+        found[baseline] = statistics.mean(correlations)
+    return found
+
+
 def _numbers(size: int) -> Any:
     """A tokenizer whose tokens are the numbers below `size`."""
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -239,7 +260,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--repeats", type=int, default=5)
     add("--lengths", type=int, nargs="+", default=[64, 256, 1024])
     add("--shapes", nargs="+", choices=LLAMAS, default=list(LLAMAS))
-    add("--parts", nargs="+", choices=["compare", "cache"], default=["compare", "cache"])
+    add("--data", type=Path, help="TSV file with a column `sentence`, for position")
+    parts = ["compare", "cache", "position"]
+    add("--parts", nargs="+", choices=parts, default=parts[:2])
     add("--output", type=Path, default=Path("bench"), help="folder for generation.json")
     given = options.parse_args(arguments)
     torch.set_num_threads(2)
@@ -254,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             shape: cache(shape, given.lengths, given.target_tokens, given.repeats)
             for shape in given.shapes
         }
+    if "position" in given.parts:
+        results["position"] = position(given.model, given.data)
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "generation.json").write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
