@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from captum_sig.prefix_cache import SharedPrefix
 
 
+# What models call the keys and values that they take and give: transformers from 5.24 on, before.
+CACHE = ("cache", "past_key_values")
+
+
 class TokenFunction(RowFunction):
     """F with a value for each target token: log p, (R, T)."""
 
@@ -82,8 +86,9 @@ class DecoderForced(Forced):
         self.whole, self.n_ids = log_probabilities(output.logits, target), output.logits.shape[-1]
         self.prefix: SharedPrefix | None = None
         self.without_cache = "it was not asked for"
+        self.cache_name = next((name for name in CACHE if _takes(model, name)), "")
         if use_cache:
-            self._share(getattr(output, "past_key_values", None))
+            self._share(getattr(output, self.cache_name, None))
 
     def __call__(self, rows: Tensors, example: Tensor) -> Tensor:
         """Pass over the positions from the first that any row changes.
@@ -95,7 +100,7 @@ class DecoderForced(Forced):
         if self.prefix is not None and not row.requires_grad:
             start = self._first_change(row)
         if self.prefix is not None and start > 0:
-            more["past_key_values"] = self.prefix.upto(start)
+            more[self.cache_name] = self.prefix.upto(start)
         ids = self.ids[0][:, start:].expand(len(row), -1)
         with swapped(self.layers, (row[:, start:],), [1], None, False):
             output = self.model(input_ids=ids, **more, **self.keep)
@@ -121,8 +126,6 @@ class DecoderForced(Forced):
         from captum_sig.prefix_cache import NoPrefixError, shared_prefix
 
         try:
-            if not _takes(self.model, "past_key_values"):
-                raise NoPrefixError("no past_key_values")
             self.prefix = shared_prefix(cache, self.ids[0].shape[1])
             with torch.no_grad():
                 gap = float((self(self.points, torch.zeros(1)) - self.whole).abs().max())

@@ -324,7 +324,8 @@ def test_a_cache_that_lies_is_not_used():
     attention = model.transformer.h[0].attn
 
     def shifted(module, args, kwargs):
-        if kwargs.get("past_key_values") is not None and args[0].shape[1] < 8:
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
+        if cache is not None and args[0].shape[1] < 8:
             return (args[0] + 1, *args[1:]), kwargs
         return None
 

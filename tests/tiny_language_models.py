@@ -58,10 +58,10 @@ WITH_CACHE: dict[str, Callable[[], nn.Module]] = {
 WITHOUT_CACHE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "mistral-window": (_causal("Mistral", sliding_window=8), "sliding window"),
     "gemma3-window": (_causal("Gemma3Text", sliding_window=8), "sliding window"),
-    "rwkv": (_causal("Rwkv"), "past_key_values"),
+    "rwkv": (_causal("Rwkv"), "has no cache"),
     "recurrent-gemma": (
         _causal("RecurrentGemma", num_hidden_layers=3, lru_width=32, attention_window_size=64),
-        "has no ",
+        "has no cache",
     ),
 }
 
