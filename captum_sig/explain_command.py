@@ -46,8 +46,9 @@ def explain(
         str | None, typer.Option(help="Generation: explain why the target and not this text.")
     ] = None,
     max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Generation: most tokens where there is no target.")
-    ] = 25,
+        int | None,
+        typer.Option(min=1, help="Generation: most tokens where there is no target; default: 25."),
+    ] = None,
     attribute_target: Annotated[
         bool, typer.Option("--attribute-target", help="Generation: columns for earlier tokens too.")
     ] = False,
@@ -73,7 +74,8 @@ def explain(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write; default: stdout.")] = None,
     truncate: Annotated[
-        bool, typer.Option(help="Cut texts beyond the model's limit, or refuse them.")
+        bool,
+        typer.Option(help="Classification: cut texts beyond the model's limit, or refuse them."),
     ] = True,
 ) -> None:
     """Say which words made a classifier decide as it did, or a language model write as it did.
@@ -96,8 +98,8 @@ def explain(
             generator = terminal.generator(model, baseline=baseline, level=level)
             results = generator(
                 [[{"role": "user", "content": line}] for line in lines] if chat else lines,
-                target, {"max_new_tokens": max_new_tokens}, contrast=contrast,
-                attribute_target=attribute_target,
+                target, {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
+                contrast=contrast, attribute_target=attribute_target,
             )  # fmt: skip
         view.write(results, chosen, output)
 
@@ -126,7 +128,10 @@ class View:
 
     def format(self, format: str | None, output: Path | None) -> str:
         """The one that is asked for, or that the file's name tells."""
-        chosen = format or self.endings.get(output.suffix.lower() if output else "", "text")
+        ending = output.suffix.lower() if output else ""
+        if format is None and ending == ".png" and ending not in self.endings:
+            terminal.fail(f"a picture is for {GENERATION}: use html")
+        chosen = format or self.endings.get(ending, "text")
         if chosen not in self.formats:
             terminal.fail(f"format {chosen!r} is unknown: use one of {', '.join(self.formats)}")
         if chosen == "png" and output is None:

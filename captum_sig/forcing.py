@@ -81,6 +81,11 @@ class DecoderForced(Forced):
         self.keep = {"logits_to_keep": len(target)} if _takes(model, "logits_to_keep") else {}
         reading = self._read(self.ids[0], use_cache)
         output: Any = reading.output
+        if not hasattr(output, "logits"):
+            raise ValueError(
+                f"{type(model).__name__} gives no logits: wanted a model with its language model's "
+                "head, such as AutoModelForCausalLM loads"
+            )
         self.reading = replace(reading, output=None)  # else its logits and cache were kept
         self.points = reading.activations[0]
         self.whole, self.n_ids = log_probabilities(output.logits, target), output.logits.shape[-1]

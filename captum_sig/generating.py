@@ -28,21 +28,21 @@ def generated(
         prompt: what it reads.
         limit: positions that a decoder alone can read, the prompt's among them; None for a model
             with an encoder.
-        options: of `model.generate`, over `DEFAULTS`.
+        options: of `model.generate`, over `DEFAULTS` where no `generation_config` is among them.
 
     Raises:
         ValueError: if that is no text, or several.
     """
     padding = tokenizer.pad_token_id
-    chosen = {
-        **DEFAULTS,
-        "pad_token_id": tokenizer.eos_token_id if padding is None else padding,
-        **options,
-    }
-    if "max_length" in options and "max_new_tokens" not in options:
-        del chosen["max_new_tokens"]
-    elif limit is not None:  # no more than it can read again; the last is not read
-        chosen["max_new_tokens"] = min(chosen["max_new_tokens"], limit - prompt.shape[1] + 1)
+    chosen = {"pad_token_id": tokenizer.eos_token_id if padding is None else padding}
+    if "generation_config" not in options:
+        chosen |= DEFAULTS
+    if "max_length" in options:
+        chosen.pop("max_new_tokens", None)
+    chosen |= options
+    if limit is not None and "max_new_tokens" in chosen:  # no more than it can read again
+        room = limit - prompt.shape[1] + 1  # the last is not read
+        chosen["max_new_tokens"] = min(chosen["max_new_tokens"], room)
     with HOOKED, torch.no_grad():
         found = model.generate(prompt, attention_mask=torch.ones_like(prompt), **chosen)
     sequences = found if isinstance(found, Tensor) else found.sequences

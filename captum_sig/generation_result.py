@@ -60,6 +60,12 @@ class GenerationAttribution:
     attributions: Tensor | None = None
     converged: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        """Check the matrix's shape."""
+        wanted = len(self.rows), len(self.columns)
+        if tuple(self.matrix.shape) != wanted:
+            raise ValueError(f"matrix has shape {tuple(self.matrix.shape)}; wanted {wanted}")
+
     @property
     def method(self) -> str:
         """Sequential Integrated Gradients."""
@@ -85,7 +91,10 @@ class GenerationAttribution:
         others = [token.token for token in self.contrast_tokens]
         length = max(len(tokens), len(others))
         padded = (side + [ABSENT] * (length - len(side)) for side in (tokens, others))
-        return [f"{one} − {other}" for one, other in zip(*padded, strict=True)]
+        return [
+            f"{one.strip(' ') or one} − {other.strip(' ') or other}"
+            for one, other in zip(*padded, strict=True)
+        ]
 
     @property
     def sequence_scores(self) -> Tensor:
@@ -126,7 +135,8 @@ class GenerationAttribution:
             TypeError: if a field is missing or unknown.
         """
         given = dict(data)
-        given["words"] = tuple(Word(**word) for word in data["words"])
+        if "words" in data:
+            given["words"] = tuple(Word(**word) for word in data["words"])
         for name in ("target_tokens", "contrast_tokens"):
             given[name] = tuple(TargetToken(**token) for token in data.get(name, ()))
         for name in ("matrix", "word_deltas", "attributions"):

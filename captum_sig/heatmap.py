@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from captum_sig.generation_result import GenerationAttribution
 
 WORD = 16  # most characters of a terminal's first column
-TOKEN = 12  # most of a token's; longer ones are folded
+TOKEN = 14  # most of a token's; longer ones are folded
 BETWEEN = 3  # between columns
 UNIT = "nats"  # of natural-log probabilities
-INCH = 0.3  # of a picture, for a row or a column
+INCH, LETTER = 0.3, 0.08  # of a picture: for a row or a column, for a letter of a label
 LARGEST = 40  # inches that a picture may be wide or high
+LONGEST = 30  # characters of a picture's label
+# Pictures of control characters as a picture shows them: its font lacks those of Unicode.
+DRAWN = {0x2400 + code: f"^{chr(64 + code)}" for code in range(32)}
+DRAWN |= str.maketrans({"␠": "␣", "␊": "⏎", "␉": "⇥"})
 
 # A target's token gives the prompt's words the colours of its row, for as long as it is hovered.
 HOVER = """
@@ -153,7 +157,7 @@ def _prompt(result: GenerationAttribution) -> str:
     shown, number = [], 0
     for text, word, colour in viz.pieces(result):
         if word is None:
-            shown.append(html.escape(text))
+            shown.append(html.escape(viz.visible(text)))
             continue
         data = f'data-word="{number}" data-all="rgb{colour}"'
         shown.append(viz.mark(text, f"rgb{colour}", f"{word.score:+.4f} {UNIT}", data))
@@ -209,7 +213,13 @@ def to_page(results: Iterable[GenerationAttribution]) -> str:
 
 def to_png(result: GenerationAttribution) -> bytes:
     """The picture of `to_figure`."""
-    return viz.to_png(to_figure(result))
+    return viz.to_png(to_figure(result), bbox_inches="tight")  # labels may be long
+
+
+def _drawn(token: str) -> str:
+    """A label in characters that matplotlib's own font has, shortened."""
+    name = label(token).translate(DRAWN)
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def to_figure(result: GenerationAttribution) -> Figure:
@@ -217,9 +227,10 @@ def to_figure(result: GenerationAttribution) -> Figure:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    columns, rows = ([label(n) for n in names] for names in (result.columns, result.rows))
-    size = [min(LARGEST, INCH * len(names) + 3) for names in (columns, rows)]
-    figure = Figure(figsize=(max(6.0, size[0]), max(3.0, size[1])), layout="constrained")
+    columns, rows = ([_drawn(n) for n in names] for names in (result.columns, result.rows))
+    wide, high = (min(LARGEST, INCH * len(names)) for names in (columns, rows))
+    below = LETTER * max(map(len, columns))
+    figure = Figure(figsize=(max(6, wide + 3), max(3, high + 1) + below), layout="constrained")
     axes = figure.add_subplot()
     between = [tuple(part / 255 for part in c) for c in (viz.AGAINST, (255, 255, 255), viz.FOR)]
     most = _strongest(result)

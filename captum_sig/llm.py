@@ -29,9 +29,10 @@ OFFERED = [name for name, needs in NEEDS.items() if not {"generator", "masked_lm
 class TextGenerationExplainer:
     """Explains why a language model gives a target after a prompt, word by word.
 
-    The effect of every prompt word on the log-probability of every target token takes one pass
-    for each word and one for the input: a pass over prompt and target tells all the target's
-    tokens at once. What stands before a word does not change with it, so that passes begin there.
+    The effect of every prompt word on the log-probability of every target token takes one row for
+    each word and one for the input: a pass over prompt and target tells all the target's tokens
+    at once. What stands before a word does not change with it, so that passes begin there. Until
+    the call returns no other thread may call the model, but through an explainer.
 
     Args:
         model: a causal language model of transformers, or one with encoder and decoder; it stays
@@ -178,13 +179,13 @@ class TextGenerationExplainer:
         )
         warn_of_dropout(self.model.modules())
         alone = is_one(prompt)
-        prompts = [
-            self._prompter.prompt(one, skip_tokens or ()) for one in ([prompt] if alone else prompt)
-        ]
+        prompts = self._prompts([prompt] if alone else prompt, skip_tokens)
         targets, contrasts = (  # all of them before the first sweep, which takes time
             self._targets(name, prompts, [given] if alone else for_each(name, given, len(prompts)))
             for name, given in (("target", target), ("contrast", contrast))
         )
+        if generation_kwargs and None not in targets:
+            raise ValueError("generation_kwargs are for prompts without a target: leave one out")
         results = [
             self._explain(
                 one,
@@ -195,6 +196,19 @@ class TextGenerationExplainer:
             for one, wanted, other in zip(prompts, targets, contrasts, strict=True)
         ]
         return results[0] if alone else results
+
+    def _prompts(
+        self, given: Sequence[Any], skip_tokens: Sequence[int | str] | None
+    ) -> list[Prompt]:
+        found = []
+        for number, one in enumerate(given):
+            try:
+                found.append(self._prompter.prompt(one, () if skip_tokens is None else skip_tokens))
+            except ValueError as error:
+                if len(given) == 1:
+                    raise
+                raise ValueError(f"prompt {number}: {error}") from error
+        return found
 
     def _targets(
         self, name: str, prompts: Sequence[Prompt], given: Sequence[Any]

@@ -9,14 +9,14 @@ is tokenized behind the prompt on its own, with a warning.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from captum_sig.chat import Message, Rendered, rendered
 from captum_sig.encoding import checked_texts, grouping
 from captum_sig.notices import warn
-from captum_sig.words import Grouping, Span, spans
+from captum_sig.words import Grouping, Span, joined, spans
 
 HALF_A_CHARACTER = "\ufffd"  # what a token that is one of a character's bytes is decoded to
 
@@ -52,7 +52,7 @@ class Prompter:
     def __init__(self, tokenizer: Any, level: str, one_text: bool) -> None:
         """Check the level."""
         self.tokenizer = tokenizer
-        self.grouped = grouping(level)
+        self.level, self.grouped = level, grouping(level)
         self.one_text = one_text
 
     def prompt(self, given: str | Sequence[Message], skip_tokens: Sequence[int | str]) -> Prompt:
@@ -79,11 +79,10 @@ class Prompter:
             None if token in skipped else group
             for group, token in zip(self.grouped(self.tokenizer, ids, word_ids), ids, strict=True)
         ]
+        if offsets is not None and self.level == "word":
+            groups = joined(text, groups, offsets)
         if chat is not None and offsets is not None:
-            groups = [
-                group if _within(text, offset, chat.contents) else None
-                for group, offset in zip(groups, offsets, strict=True)
-            ]
+            groups = _within(text, groups, offsets, chat.contents)
         found = spans(self.tokenizer, text, ids, groups, offsets)
         if not found:
             raise ValueError(
@@ -115,12 +114,12 @@ class Prompter:
         if isinstance(given, str):
             checked_texts([given])
             if not given:
-                raise ValueError(f"the {name} is empty: pass at least one token, or None")
+                raise ValueError(f"the {name} is empty: pass at least one token, or leave it out")
             ids = self._behind(prompt, given)
         else:
             ids = _checked_ids(given, name)
         if not ids:
-            raise ValueError(f"the {name} has no token: pass at least one, or None")
+            raise ValueError(f"the {name} has no token: pass at least one, or leave it out")
         wrong = [token for token in ids if not 0 <= token < n_ids]
         if wrong:
             raise ValueError(f"{name} id {wrong[0]} is none of the model's 0 … {n_ids - 1}")
@@ -175,14 +174,18 @@ class Prompter:
         return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
     def _skipped(self, tokens: Sequence[int | str]) -> set[int]:
-        known = self.tokenizer.get_vocab() if any(isinstance(t, str) for t in tokens) else {}
-        unknown = [token for token in tokens if isinstance(token, str) and token not in known]
-        if unknown:
-            raise ValueError(
-                f"skip_tokens has {unknown[0]!r}, which is no token of the tokenizer: spell it as "
-                "tokenizer.convert_ids_to_tokens does, or pass ids"
-            )
-        return {known[token] if isinstance(token, str) else int(token) for token in tokens}
+        if isinstance(tokens, str) or not isinstance(tokens, Iterable):
+            raise TypeError(f"skip_tokens must be a list of ids or tokens, got {tokens!r}")
+        wanted = [token if isinstance(token, str) else int(token) for token in tokens]
+        vocabulary = self.tokenizer.get_vocab() if wanted else {}
+        known = {**vocabulary, **{token_id: token_id for token_id in vocabulary.values()}}
+        for token in wanted:
+            if token not in known:
+                raise ValueError(
+                    f"skip_tokens has {token!r}, which is no token of the tokenizer: spell it as "
+                    "tokenizer.convert_ids_to_tokens does, or pass ids"
+                )
+        return {known[token] for token in wanted}
 
     def shown(self, ids: Sequence[int]) -> list[str]:
         """Each token as text; one that is half a character as the tokenizer spells it."""
@@ -194,25 +197,43 @@ class Prompter:
         ]
 
 
-def _within(text: str, offset: tuple[int, int], contents: Sequence[tuple[int, int]]) -> bool:
-    """Whether a token, without the white space around it, shows any of the contents."""
-    start, end = offset
-    bare = text[start:end].strip()
-    if bare:
-        start += text[start:end].index(bare)
-        end = start + len(bare)
-    return any(start < stop and end > begin for begin, stop in contents)
+def _within(
+    text: str,
+    groups: Grouping,
+    offsets: Sequence[tuple[int, int]],
+    contents: Sequence[tuple[int, int]],
+) -> Grouping:
+    """The words of the contents alone; none goes from one into the next.
+
+    A token belongs to a content if it shows any of it, the white space around it aside.
+    """
+    first: dict[tuple[int, int], int] = {}  # where each content's part of a word starts
+    found: Grouping = []
+    for position, (group, (start, end)) in enumerate(zip(groups, offsets, strict=True)):
+        bare = text[start:end].strip()
+        if bare:
+            start += text[start:end].index(bare)
+            end = start + len(bare)
+        numbers = (n for n, (begin, stop) in enumerate(contents) if start < stop and end > begin)
+        number = next(numbers, None)
+        if group is None or number is None:
+            found.append(None)
+        else:
+            found.append(first.setdefault((number, group), position))
+    return found
 
 
 def _checked_ids(given: Any, name: str) -> list[int]:
     values = given.tolist() if hasattr(given, "tolist") else given  # tensors, NumPy's arrays
     if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
         (values,) = values  # a batch of one, as tokenizers give it
-    if not isinstance(values, Sequence) or not all(
-        isinstance(value, numbers.Integral) for value in values
-    ):
+    if not isinstance(values, (list, tuple)) or not all(map(_is_id, values)):
         raise TypeError(f"{name} must be text or a sequence of ids, got {given!r}")
     return [int(value) for value in values]
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def is_one(prompt: Any) -> bool:
@@ -239,7 +260,7 @@ def for_each(name: str, given: Any, n_prompts: int) -> list[Any]:
         ValueError: for another number of them.
     """
     several = isinstance(given, Sequence) and not isinstance(given, str)
-    if not several or (given and all(isinstance(one, int) for one in given)):
+    if not several or (given and all(map(_is_id, given))):
         return [given] * n_prompts
     if len(given) != n_prompts:
         raise ValueError(f"{name} has {len(given)} entries; wanted one, or {n_prompts}")

@@ -91,7 +91,7 @@ def mark(text: str, background: str, title: str, data: str = "") -> str:
     """A piece of text on a colour of CSS, with a title to hover; escaped, but for `data`."""
     return (
         f'<span {data} title="{html.escape(title)}" style="background:{background};color:#000;'
-        f'border-radius:3px;padding:1px 0">{html.escape(text)}</span>'
+        f'border-radius:3px;padding:1px 0">{html.escape(visible(text))}</span>'
     )
 
 
@@ -137,12 +137,12 @@ def to_plain(result: WordAttribution) -> str:
     return "\n".join(visible(line) for line in lines)
 
 
-def to_png(figure: Figure) -> bytes:
-    """A figure of matplotlib as a picture, 150 dots an inch."""
+def to_png(figure: Figure, **options: Any) -> bytes:
+    """A figure of matplotlib as a picture, 150 dots an inch; options as of `savefig`."""
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is drawn as a box
-        figure.savefig(stream, format="png", dpi=150)
+        figure.savefig(stream, format="png", dpi=150, **options)
     return stream.getvalue()
 
 

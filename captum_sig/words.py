@@ -7,6 +7,7 @@ Captum: (B, L) integers, equal numbers move together, special tokens and padding
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,16 +52,47 @@ def word_groups(
         tokenizer: a transformers tokenizer.
         ids: token ids of the text, special tokens and padding included.
         word_ids: what a fast tokenizer's `BatchEncoding.word_ids()` gives. Where it is missing,
-            or knows a single word only because the tokenizer does not split into words first,
-            the pieces' own markers ▁, Ġ or ## decide; a tokenizer without markers has a word per
-            token.
+            or the tokenizer does not split into words first, the pieces' own markers ▁, Ġ or ##
+            decide; a tokenizer without markers has a word per token.
     """
     groups = token_groups(tokenizer, ids)
-    if word_ids is not None:
-        by_id: Grouping = [None if g is None else w for g, w in zip(groups, word_ids, strict=True)]
-        if len({w for w in by_id if w is not None}) > 1:
-            return by_id
+    if word_ids is not None and _splits(tokenizer):
+        return [None if g is None else w for g, w in zip(groups, word_ids, strict=True)]
     return _by_markers(tokenizer, ids, groups)
+
+
+_SPLITS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+
+def _splits(tokenizer: Any) -> bool:
+    """Whether a fast tokenizer splits a text into words first; asked once.
+
+    Else `word_ids` has one word for all that stands between two added tokens.
+    """
+    if tokenizer not in _SPLITS:
+        ids = tokenizer("a b", add_special_tokens=False).word_ids()
+        _SPLITS[tokenizer] = len(set(ids)) > 1
+    return _SPLITS[tokenizer]
+
+
+def joined(text: str, groups: Grouping, offsets: Sequence[tuple[int, int]]) -> Grouping:
+    """The words of one text, whole where a tokenizer parts them at combining marks.
+
+    GPT-2 and its kind take the marks of Hindi, Hebrew or decomposed accents for no letters.
+
+    >>> joined("cafe\u0301s", [0, 1, 2], [(0, 4), (4, 5), (5, 6)])
+    [0, 0, 0]
+    """
+    found: Grouping = []
+    for position, (group, (start, _)) in enumerate(zip(groups, offsets, strict=True)):
+        before = groups[position - 1] if position else None
+        if group is None or before is None or group == before or not 0 < start < len(text):
+            same = group is not None and group == before
+            found.append(found[-1] if same else group)
+            continue
+        left, right = (unicodedata.category(text[at])[0] for at in (start - 1, start))
+        found.append(found[-1] if right == "M" or (left, right) == ("M", "L") else group)
+    return found
 
 
 def encoding_groups(

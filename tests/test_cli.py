@@ -69,6 +69,7 @@ def test_empty_text():
         (["--baseline", "zeros"], "use one of mask, pad, unk, eos"),
         (["--level", "sentence"], "use one of word, token"),
         (["--format", "xml"], "use one of text, json, html"),
+        (["--output", "out.png"], "a picture is for text-generation: use html"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["--output", "/no/such/folder/file"], "/no/such/folder"),
     ],

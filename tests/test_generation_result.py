@@ -65,6 +65,10 @@ def test_json_and_back(which, request):
     data["matrix"][0][0] += 1e-12
     assert GenerationAttribution.from_dict(data) != one
     assert one != "something else"
+    with pytest.raises(TypeError, match="words"):
+        GenerationAttribution.from_dict({})
+    with pytest.raises(ValueError, match=r"matrix has shape \(1, 5\); wanted \(2, 5\)"):
+        GenerationAttribution.from_dict({**data, "matrix": [[0.0] * 5]})
     with pytest.raises(TypeError, match="surprise"):
         GenerationAttribution.from_dict({**data, "surprise": 1})
 
@@ -83,7 +87,7 @@ def test_what_is_derived(result, contrasted):
     assert result.method == "sig"
     assert result.columns == WORDS
     assert result.rows == [" a", " lot\n"]
-    assert contrasted.rows == [" a −  <little>", " lot\n − ∅"]
+    assert contrasted.rows == ["a − <little>", "lot\n − ∅"]
 
 
 def test_captums_plots_draw(result, contrasted):
@@ -190,4 +194,15 @@ def test_a_picture(result):
     assert result.to_png().startswith(b"\x89PNG")
     axes = heatmap.to_figure(result).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == WORDS
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "lot␊"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "lot⏎"]
+
+
+def test_labels_of_a_picture_are_short_and_can_be_drawn(result):
+    long = "x" * 50
+    tokens = [vars(TargetToken(text, 1, -1.0)) for text in (" ", "\x1b\t", long)]
+    one = GenerationAttribution.from_dict(
+        result.to_dict() | {"target_tokens": tokens, "matrix": [[1.0] * 5] * 3}
+    )
+    drawn = [label.get_text() for label in heatmap.to_figure(one).axes[0].get_yticklabels()]
+    assert drawn == ["␣", "^[⇥", "x" * 29 + "…"]
+    assert "\x1b" not in one.to_html()

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tokenizers import decoders
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from captum_sig import TextGenerationExplainer, baselines
 from captum_sig.prompts import Prompter
@@ -125,6 +126,13 @@ def bad_input():
         (gpt2, ("a", []), {}, ValueError, "the target has no token"),
         (gpt2, ("a", [5, 300]), {}, ValueError, "target id 300 is none of the model's 0 … 299"),
         (gpt2, ("a", [0.5]), {}, TypeError, "target must be text or a sequence of ids"),
+        (gpt2, ("a", b"x"), {}, TypeError, "target must be text or a sequence of ids"),
+        (gpt2, ("a", [True]), {}, TypeError, "target must be text or a sequence of ids"),
+        (gpt2, ("a", " b"), {"skip_tokens": "a"}, TypeError, "must be a list of ids or tokens"),
+        (gpt2, ("a", " b"), {"skip_tokens": 7}, TypeError, "must be a list of ids or tokens"),
+        (gpt2, ("a", " b"), {"skip_tokens": [999]}, ValueError, "999, which is no token"),
+        (gpt2, ("a", " b", {"max_new_tokens": 3}), {}, ValueError,
+         "generation_kwargs are for prompts without a target"),
         (gpt2, ("a", 7), {}, TypeError, "target must be text or a sequence of ids, got 7"),
         (gpt2, ("a", " b"), {"contrast": ""}, ValueError, "the contrast is empty"),
         (gpt2, (7, " a"), {}, TypeError, "prompt must be text, the messages of a chat, or a list"),
@@ -251,3 +259,63 @@ def test_saved_models_are_found(tmp_path):
         here = TextGenerationExplainer(model, tokenizer, baseline="unk")
         assert type(there.model) is type(model)
         assert_equal(there("a bad", " good").matrix, here("a bad", " good").matrix, 1e-10)
+
+
+def llamas_kind(**options):
+    """Llama 2's tokenizer: no split into words, ▁ for spaces, bytes for what it does not know."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    pieces += [*"abcdefghijklmnopqrstuvwxyzIN[]/.<>|", "▁the", "▁film", "▁is", "▁good"]
+    merges = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("▁", "i"), ("▁i", "s"), ("▁", "g"),
+              ("▁g", "o"), ("▁go", "o"), ("▁goo", "d"), ("▁", "f"), ("▁f", "i"), ("▁fi", "l"),
+              ("▁fil", "m")]  # fmt: skip
+    pieces += [one + other for one, other in merges if one + other not in pieces]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(),
+                                         decoders.Fuse(), decoders.Strip(" ", 1, 0)])  # fmt: skip
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>",
+                                   unk_token="<unk>", **options)  # fmt: skip
+
+
+LLAMA2 = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST]' + m['content'] + '[/INST]' }}"
+    "{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [LLAMA2, "{% for m in messages %}{{ '<|' + m['role'] + '|>' "
+                                      "+ m['content'] + eos_token }}{% endfor %}"])  # fmt: skip
+def test_a_chat_for_a_tokenizer_that_does_not_split_into_words(template):
+    tokenizer = llamas_kind()
+    tokenizer.chat_template = template
+    prompter = Prompter(tokenizer, "word", one_text=True)
+    chat = [("user", "the film"), ("assistant", "is good"), ("user", "is the film good.")]
+    prompt = prompter.prompt([{"role": role, "content": text} for role, text in chat], ())
+    assert [span.word for span in prompt.spans] == ["the", "film", "is", "good", "is", "the",
+                                                    "film", "good."]  # fmt: skip
+    assert all(prompt.text[span.start : span.end] == span.word for span in prompt.spans)
+    plain = prompter.prompt("the film</s> is good", ())
+    assert [span.word for span in plain.spans] == ["the", "film", "is", "good"]
+
+
+@pytest.mark.parametrize("text", ["हिन्दी फिल्म अच्छी है", "cafe\u0301s noirs", "שָׁלוֹם לָכֶם"])
+def test_words_are_whole_whatever_their_marks(text):
+    prompter = Prompter(byte_level_tokenizer(), "word", one_text=True)
+    assert [span.word for span in prompter.prompt(text, ()).spans] == text.split()
+
+
+def test_a_list_says_which_prompt_is_wrong(explain):
+    with pytest.raises(ValueError, match="prompt 1: the prompt is empty"):
+        explain(["a", ""], " b")
+
+
+def test_a_model_without_a_head_is_refused():
+    model = causal("gpt2").transformer
+    with pytest.raises(ValueError, match="GPT2Model gives no logits"):
+        TextGenerationExplainer(model, byte_level_tokenizer(), baseline="eos")("a", " b")
+
+
+def test_a_generation_config_is_followed(explain):
+    config = GenerationConfig(max_new_tokens=3, pad_token_id=0)
+    assert len(explain("a", None, {"generation_config": config}).target_tokens) == 3
