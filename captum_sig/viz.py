@@ -89,9 +89,10 @@ def to_html(result: WordAttribution) -> str:
 
 def mark(text: str, background: str, title: str, data: str = "") -> str:
     """A piece of text on a colour of CSS, with a title to hover; escaped, but for `data`."""
+    attributes = f'{data} title="{html.escape(title)}"'.strip()
     return (
-        f'<span {data} title="{html.escape(title)}" style="background:{background};color:#000;'
-        f'border-radius:3px;padding:1px 0">{html.escape(visible(text))}</span>'
+        f'<span {attributes} style="background:{background};color:#000;border-radius:3px;'
+        f'padding:1px 0">{html.escape(visible(text))}</span>'
     )
 
 

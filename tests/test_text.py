@@ -26,7 +26,7 @@ from transformers import (
 
 from captum_sig import TextClassificationExplainer, WordAttribution
 from captum_sig.demo_model import PATH
-from captum_sig.encoding import PADDED
+from captum_sig.encoding import PADDED, Encoder
 from tests.tiny_models import (
     MASK,
     SlowTokenizer,
@@ -437,3 +437,12 @@ def test_a_model_without_tokenizer_files_is_refused(tmp_path):
     bert().float().save_pretrained(tmp_path)  # transformers would make up an empty tokenizer
     with pytest.raises(ValueError, match="has no tokenizer: save it beside the model"):
         TextClassificationExplainer.from_pretrained(tmp_path)
+
+
+def test_words_are_whole_whatever_their_marks():
+    """GPT-2's kind of tokenizer takes combining marks for no letters."""
+    encoder = Encoder(byte_level_tokenizer(), "word", limit=128)
+    text = "हिन्दी cafe\u0301s"
+    (batch,) = encoder.batches([text], 1, False, torch.device("cpu"))
+    assert [span.word for span in batch.spans[0]] == text.split()
+    assert len(batch.feature_mask.unique()) == 2
