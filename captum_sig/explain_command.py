@@ -11,7 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captum_sig import terminal, viz
-from captum_sig.options import BASELINE, DRAWS, LEVEL, MASKED_LM, METHOD, MODEL, SEED
+from captum_sig.options import (
+    ATTRIBUTE_TARGET,
+    BASELINE,
+    CHAT,
+    CONTEXTS,
+    CONTRAST,
+    DRAWS,
+    FORMAT,
+    LEVEL,
+    MASKED_LM,
+    MAX_NEW_TOKENS,
+    METHOD,
+    MODEL,
+    SEED,
+    TARGET,
+    TEXTS,
+    TRUNCATE,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -30,53 +47,24 @@ ONLY = {
 
 def explain(
     context: typer.Context,
-    texts: Annotated[
-        list[str], typer.Argument(help="Texts to explain; - reads one text per line from stdin.")
-    ],
+    texts: Annotated[list[str], TEXTS],
     task: Annotated[str, typer.Option(help=f"{CLASSIFICATION} or {GENERATION}.")] = CLASSIFICATION,
     model: Annotated[str | None, MODEL] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="Label to explain, name or index; default: the predicted. Or the text after the "
-            "prompt; default: what the model generates."
-        ),
-    ] = None,
-    contrast: Annotated[
-        str | None, typer.Option(help="Generation: explain why the target and not this text.")
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Generation: most tokens where there is no target; default: 25."),
-    ] = None,
-    attribute_target: Annotated[
-        bool, typer.Option("--attribute-target", help="Generation: columns for earlier tokens too.")
-    ] = False,
-    chat: Annotated[
-        bool, typer.Option("--chat", help="Generation: each text is a user's message in a chat.")
-    ] = False,
+    target: Annotated[str | None, TARGET] = None,
+    contrast: Annotated[str | None, CONTRAST] = None,
+    max_new_tokens: Annotated[int | None, MAX_NEW_TOKENS] = None,
+    attribute_target: Annotated[bool, ATTRIBUTE_TARGET] = False,
+    chat: Annotated[bool, CHAT] = False,
     method: Annotated[str, METHOD] = "sig",
-    contexts: Annotated[
-        str | None,
-        typer.Option(help="What the others are while a word moves: input, two_sided or sampled16."),
-    ] = None,
+    contexts: Annotated[str | None, CONTEXTS] = None,
     baseline: Annotated[str, BASELINE] = "mask",
     masked_lm: Annotated[str | None, MASKED_LM] = None,
     draws: Annotated[int, DRAWS] = 5,
     seed: Annotated[int, SEED] = 0,
     level: Annotated[str, LEVEL] = "word",
-    format: Annotated[
-        str | None,
-        typer.Option(
-            help="text, json (a line per text), html, or png (generation, one prompt); default: "
-            "as --output ends."
-        ),
-    ] = None,
+    format: Annotated[str | None, FORMAT] = None,
     output: Annotated[Path | None, typer.Option(help="File to write; default: stdout.")] = None,
-    truncate: Annotated[
-        bool,
-        typer.Option(help="Classification: cut texts beyond the model's limit, or refuse them."),
-    ] = True,
+    truncate: Annotated[bool, TRUNCATE] = True,
 ) -> None:
     """Say which words made a classifier decide as it did, or a language model write as it did.
 

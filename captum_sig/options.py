@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options of the commands: those that several share, and what is many for one signature."""
 
 import typer
 
@@ -17,3 +17,26 @@ MASKED_LM = typer.Option(
 DRAWS = typer.Option(help="How often a random baseline is drawn; scores are averaged.")
 SEED = typer.Option(help="Of everything that is drawn.")
 LEVEL = typer.Option(help="word or token.")
+
+# Of `explain`.
+TEXTS = typer.Argument(help="Texts to explain; - reads one text per line from stdin.")
+TARGET = typer.Option(
+    help="Label to explain, name or index; default: the predicted. Or the text after the prompt; "
+    "default: what the model generates."
+)
+CONTEXTS = typer.Option(
+    help="What the others are while a word moves: input, two_sided or sampled16."
+)
+FORMAT = typer.Option(
+    help="text, json (a line per text), html, or png (generation, one prompt); default: as "
+    "--output ends."
+)
+TRUNCATE = typer.Option(help="Classification: cut texts beyond the model's limit, or refuse them.")
+CONTRAST = typer.Option(help="Generation: explain why the target and not this text.")
+MAX_NEW_TOKENS = typer.Option(
+    min=1, help="Generation: most tokens where there is no target; default: 25."
+)
+ATTRIBUTE_TARGET = typer.Option(
+    "--attribute-target", help="Generation: columns for earlier tokens too."
+)
+CHAT = typer.Option("--chat", help="Generation: each text is a user's message in a chat.")

@@ -19,6 +19,7 @@ from captum_sig import (
     LayerSequentialIntegratedGradients,
     TextGenerationExplainer,
 )
+from captum_sig.layers import input_device
 from captum_sig.quadrature import rule
 from tests import oracle
 from tests.tiny_language_models import (
@@ -391,9 +392,10 @@ def test_quantized_models_are_asked_as_they_are():
 
 def test_ids_go_where_an_offloading_hook_takes_them():
     model = causal("gpt2")
-    model.get_input_embeddings()._hf_hook = type("Hook", (), {"execution_device": "meta"})
-    with pytest.raises((RuntimeError, NotImplementedError), match="meta|Meta"):
-        explainer(model)(PROMPT, TARGET)
+    layer = model.get_input_embeddings()
+    assert input_device(model, layer) == torch.device("cpu")
+    layer._hf_hook = type("Hook", (), {"execution_device": "meta"})
+    assert input_device(model, layer) == torch.device("meta")
 
 
 def test_a_compiled_model_is_met_in_the_original():
