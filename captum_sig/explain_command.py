@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captum_sig import terminal, viz
+from captum_sig import heatmap, terminal, viz
 from captum_sig.options import (
     ATTRIBUTE_TARGET,
     BASELINE,
@@ -153,29 +153,17 @@ def _classified_html(results: Sequence[WordAttribution]) -> bytes:
 
 
 def _generated_text(results: Sequence[GenerationAttribution]) -> bytes:
-    from captum_sig import heatmap
-
     return "\n".join(heatmap.to_plain(result) + "\n" for result in results).encode()
 
 
 def _generated_html(results: Sequence[GenerationAttribution]) -> bytes:
-    from captum_sig import heatmap
-
     return heatmap.to_page(results).encode()
 
 
 def _generated_png(results: Sequence[GenerationAttribution]) -> bytes:
-    from captum_sig import heatmap
-
     if len(results) != 1:
         raise ValueError(f"a picture shows one prompt, got {len(results)}: use html for several")
     return heatmap.to_png(results[0])
-
-
-def _on_terminal(result: GenerationAttribution, width: int) -> RenderableType:
-    from captum_sig import heatmap
-
-    return heatmap.to_terminal(result, width)
 
 
 ENDINGS = {".json": "json", ".jsonl": "json", ".html": "html", ".htm": "html"}
@@ -193,7 +181,7 @@ VIEWS = {
             "png": _generated_png,
         },
         {**ENDINGS, ".png": "png"},
-        _on_terminal,
+        heatmap.to_terminal,
     ),
 }
 
