@@ -75,7 +75,7 @@ def test_a_chat(run):
         (["--target", ""], "the target is empty"),
         (["--baseline", "uniform"], "not for generation"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
-        (["again", "--target", " a", "--output", "/tmp/x.png"], "a picture shows one prompt"),
+        (["again", "--target", " a", "--output", "x.png"], "a picture shows one prompt"),
     ],
 )
 def test_mistakes_are_one_line(run, options, message):
