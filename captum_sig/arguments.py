@@ -55,6 +55,53 @@ def _like(value: Any, x: Tensor, name: str) -> Tensor:
     return tensor.to(x.dtype).expand(x.shape)
 
 
+def masks_of(feature_masks: Any, points: Tensors) -> Tensors:
+    """The argument `feature_mask` in canonical form: (B, Lₜ) integers for each moving tensor.
+
+    Without one every position is a word; tensors with the same dim 1 move together per position,
+    tensors with another dim 1 have words of their own.
+
+    Raises:
+        ValueError: if the shapes or types do not fit the points.
+    """
+    if feature_masks is None:
+        return _every_position(points)
+    given = tuple(feature_masks) if isinstance(feature_masks, (tuple, list)) else (feature_masks,)
+    if len(given) == 1 and len({x.shape[1] for x in points}) == 1:
+        given *= len(points)
+    if len(given) != len(points):
+        raise ValueError(
+            f"feature_mask has {len(given)} tensors but {len(points)} tensors move: "
+            "pass a tuple with one mask for each"
+        )
+    masks = []
+    for mask, x in zip(given, points, strict=True):
+        wanted = tuple(x.shape[:2])
+        if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.is_complex():
+            raise ValueError(
+                "feature_mask must be an integer tensor, got "
+                f"{mask.dtype if isinstance(mask, Tensor) else type(mask).__name__}"
+            )
+        if mask.dim() != 2 or mask.shape[0] not in (1, wanted[0]) or mask.shape[1] != wanted[1]:
+            raise ValueError(
+                f"feature_mask has shape {tuple(mask.shape)}; wanted {wanted}"
+                f"{'' if wanted[0] == 1 else f' or (1, {wanted[1]})'}: "
+                "one number for each position of the tensor that moves"
+            )
+        masks.append(mask.to(x.device, torch.long).expand(wanted))
+    return tuple(masks)
+
+
+def _every_position(points: Tensors) -> Tensors:
+    first_number: dict[int, int] = {}  # for each length, the number of its first word
+    for x in points:
+        first_number.setdefault(x.shape[1], sum(first_number))
+    return tuple(
+        (first_number[x.shape[1]] + torch.arange(x.shape[1], device=x.device)).expand(*x.shape[:2])
+        for x in points
+    )
+
+
 def checked_target(target: Any, n_examples: int) -> TargetType:
     """Whole numbers of any type become int; lists and tensors need one entry for each example."""
     if hasattr(target, "tolist") and not isinstance(target, Tensor):  # NumPy's arrays and numbers

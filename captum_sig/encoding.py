@@ -15,7 +15,6 @@ from captum_sig.words import (
     Span,
     encoding_groups,
     feature_mask,
-    joined,
     spans,
     token_groups,
     word_groups,
@@ -64,7 +63,7 @@ class Encoder:
     def __init__(self, tokenizer: Any, level: str, limit: int, multiple: int | None = None) -> None:
         """Check the level."""
         self.tokenizer = tokenizer
-        self.level, self.groups = level, grouping(level)
+        self.groups = grouping(level)
         self.limit = min(tokenizer.model_max_length, limit)
         self.multiple = multiple
         if multiple is not None:
@@ -111,12 +110,7 @@ class Encoder:
         ids = tensors.pop("input_ids").long()
         rows = ids.tolist()
         fast = self.tokenizer.is_fast
-        groups = encoding_groups(self.tokenizer, encoding, self.groups)
-        if fast and self.level == "word":
-            groups = [
-                joined(text, group, encoding[i].offsets)
-                for i, (text, group) in enumerate(zip(texts, groups, strict=True))
-            ]
+        groups = encoding_groups(self.tokenizer, encoding, self.groups, texts)
         return Batch(
             numbers=numbers,
             texts=texts,

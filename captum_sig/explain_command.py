@@ -120,11 +120,7 @@ class View:
         if format is None and ending == ".png" and ending not in self.endings:
             terminal.fail(f"a picture is for {GENERATION}: use html")
         chosen = format or self.endings.get(ending, "text")
-        if chosen not in self.formats:
-            terminal.fail(f"format {chosen!r} is unknown: use one of {', '.join(self.formats)}")
-        if chosen == "png" and output is None:
-            terminal.fail("a picture goes to a file: pass --output FILE.png")
-        return chosen
+        return terminal.checked_format(chosen, self.formats, output)
 
     def write(self, results: Sequence[Any], format: str, output: Path | None) -> None:
         """To the file, or to where stdout leads."""

@@ -44,6 +44,7 @@ class Forced(ABC):
     ids: Tensors  # what they look up: (1, L), or a source and a decoder's input
     points: Tensors  # what they give, (1, L, D) each
     whole: Tensor  # (1, T): log-probabilities of the untouched model
+    hooked: Tensor  # (1, T): the same as rows are asked
     n_ids: int  # V
     without_cache: str | None  # why the prefix cache is not used
 
@@ -78,8 +79,14 @@ class DecoderForced(Forced):
         self.model, self.layers, self.target = model, (layer,), target
         self.n_prompt = prompt.shape[1]
         self.ids = (torch.cat([prompt, target[None, :-1]], dim=1),)
-        self.keep = {"logits_to_keep": len(target)} if _takes(model, "logits_to_keep") else {}
-        reading = self._read(self.ids[0], use_cache)
+        taken = _arguments(model)
+        self.cache_name = next((name for name in CACHE if name in taken), "")
+        options = {"logits_to_keep": len(target), "use_cache": False}
+        self.options: dict[str, Any] = {
+            name: value for name, value in options.items() if name in taken
+        }
+        cached = {"use_cache": use_cache} if "use_cache" in taken else {}
+        reading = self._read(self.ids[0], **cached)
         output: Any = reading.output
         if not hasattr(output, "logits"):
             raise ValueError(
@@ -91,9 +98,10 @@ class DecoderForced(Forced):
         self.whole, self.n_ids = log_probabilities(output.logits, target), output.logits.shape[-1]
         self.prefix: SharedPrefix | None = None
         self.without_cache = "it was not asked for"
-        self.cache_name = next((name for name in CACHE if _takes(model, name)), "")
         if use_cache:
             self._share(getattr(output, self.cache_name, None))
+        if self.prefix is None:
+            self.hooked = self(self.points, self.ids[0].new_zeros(1))
 
     def __call__(self, rows: Tensors, example: Tensor) -> Tensor:
         """Pass over the positions from the first that any row changes.
@@ -101,14 +109,14 @@ class DecoderForced(Forced):
         Where gradients are wanted over all, as rows at the input's end of a path change nothing.
         """
         (row,) = rows
-        start, more = 0, _switch(self.model, use_cache=False)
+        start, more = 0, self.options
         if self.prefix is not None and not row.requires_grad:
             start = self._first_change(row)
         if self.prefix is not None and start > 0:
-            more[self.cache_name] = self.prefix.upto(start)
+            more = {**more, self.cache_name: self.prefix.upto(start)}
         ids = self.ids[0][:, start:].expand(len(row), -1)
         with swapped(self.layers, (row[:, start:],), [1], None, False):
-            output = self.model(input_ids=ids, **more, **self.keep)
+            output = self.model(input_ids=ids, **more)
         return log_probabilities(output.logits, self.target)
 
     def activations(self, number: int, ids: Tensor) -> Tensor:
@@ -119,12 +127,11 @@ class DecoderForced(Forced):
         """Behind the prompt."""
         return 0, self.n_prompt + number
 
-    def _read(self, ids: Tensor, use_cache: bool = False) -> Reading:
+    def _read(self, ids: Tensor, **options: Any) -> Reading:
         def forward(ids: Tensor) -> Any:
-            return self.model(input_ids=ids, **_switch(self.model, use_cache=use_cache),
-                              **self.keep)  # fmt: skip
+            return self.model(input_ids=ids, **{**self.options, **options})
 
-        return read_layers(forward, [*self.layers], (ids,), None, None, False)
+        return _reading(forward, self.layers[0], ids)
 
     def _share(self, cache: Any) -> None:
         """Take the cache, if the unchanged input says the same through it."""
@@ -132,8 +139,8 @@ class DecoderForced(Forced):
 
         try:
             self.prefix = shared_prefix(cache, self.ids[0].shape[1])
-            with torch.no_grad():
-                gap = float((self(self.points, torch.zeros(1)) - self.whole).abs().max())
+            self.hooked = self(self.points, self.ids[0].new_zeros(1))
+            gap = float((self.hooked - self.whole).abs().max())
             if not gap <= _allowed(self.points[0].dtype) * (1 + float(self.whole.abs().max())):
                 raise NoPrefixError(f"keys and values that change log-probabilities by {gap:.1g}")
         except NoPrefixError as error:
@@ -171,6 +178,7 @@ class EncoderDecoderForced(Forced):
         self.model, self.target = model, target
         self.encoder = model.get_encoder()
         self.layers = layer, model.get_decoder().get_input_embeddings()
+        self.options = {"use_cache": False} if "use_cache" in _arguments(model) else {}
         start = target.new_tensor([_first_id(model)])
         self.ids = (prompt, torch.cat([start, target[:-1]])[None])
         self.readings = [self._read_source(prompt)]
@@ -179,6 +187,7 @@ class EncoderDecoderForced(Forced):
         output: Any = self.readings[1].output
         self.points = tuple(reading.activations[0][0] for reading in self.readings)
         self.whole, self.n_ids = log_probabilities(output.logits, target), output.logits.shape[-1]
+        self.hooked = self(self.points, prompt.new_zeros(1))
 
     def __call__(self, rows: Tensors, example: Tensor) -> Tensor:
         """Encode the source's rows, then force the decoder."""
@@ -199,20 +208,13 @@ class EncoderDecoderForced(Forced):
         return 1, number + 1
 
     def _decode(self, ids: Tensor, encoded: Any) -> Any:
-        return self.model(decoder_input_ids=ids, encoder_outputs=encoded,
-                          **_switch(self.model, use_cache=False))  # fmt: skip
+        return self.model(decoder_input_ids=ids, encoder_outputs=encoded, **self.options)
 
     def _read_source(self, ids: Tensor) -> Reading:
-        def forward(ids: Tensor) -> Any:
-            return self.encoder(input_ids=ids)
-
-        return read_layers(forward, [self.layers[0]], (ids,), None, None, False)
+        return _reading(lambda ids: self.encoder(input_ids=ids), self.layers[0], ids)
 
     def _read_target(self, ids: Tensor, encoded: Any) -> Reading:
-        def forward(ids: Tensor) -> Any:
-            return self._decode(ids, encoded)
-
-        return read_layers(forward, [self.layers[1]], (ids,), None, None, False)
+        return _reading(lambda ids: self._decode(ids, encoded), self.layers[1], ids)
 
 
 def _first_id(model: Any) -> int:
@@ -237,6 +239,10 @@ def log_probabilities(
     return last.gather(-1, index)[..., 0] - last.logsumexp(-1)
 
 
+def _reading(forward: Callable[[Tensor], Any], layer: nn.Module, ids: Tensor) -> Reading:
+    return read_layers(forward, [layer], (ids,), None, None, False)
+
+
 def _given_for(
     layer: nn.Module,
     reading: Reading,
@@ -248,14 +254,10 @@ def _given_for(
     return read(others).activations[0][0] if looked_up is None else looked_up
 
 
-def _takes(model: nn.Module, name: str) -> bool:
-    """Whether the model's forward pass has such an argument (its own, if an adapter wraps it)."""
+def _arguments(model: nn.Module) -> set[str]:
+    """Names of what the model's forward pass takes (its own, if an adapter wraps it)."""
     wrapped = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    return any(name in inspect.signature(m.forward).parameters for m in (model, wrapped))
-
-
-def _switch(model: nn.Module, use_cache: bool) -> dict[str, Any]:
-    return {"use_cache": use_cache} if _takes(model, "use_cache") else {}
+    return {name for m in (model, wrapped) for name in inspect.signature(m.forward).parameters}
 
 
 def _allowed(dtype: torch.dtype) -> float:

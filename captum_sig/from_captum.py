@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, ModuleOrModuleList, TargetType, format_outputs
-from captum_sig.arguments import alike, checked_target, flat, input_tensors
+from captum_sig.arguments import alike, checked_target, flat, input_tensors, masks_of
 from captum_sig.contexts import Contexts, backgrounds
 from captum_sig.function import RowFunction, Tensors, at_inputs
 from captum_sig.hooks import at_layer, look_up, read_layers
 from captum_sig.layers import modules_in
 from captum_sig.moves import Moves
 from captum_sig.problem import Problem, StandardError, plain_tensors
-from captum_sig.words import masks_of
 
 
 def _in_contexts(

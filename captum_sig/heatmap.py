@@ -81,10 +81,7 @@ def to_terminal(result: GenerationAttribution, width: int) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    shown = Text()
-    for text, word, colour in viz.pieces(result):
-        shown.append(viz.visible(text), _style(colour) if word is not None else "")
-    parts: list[RenderableType] = [shown]
+    parts: list[RenderableType] = [viz.coloured(result)]
     parts += [Text(viz.visible(line)) for line in _answers(result)]
     parts.append(Text(viz.visible(summary(result)), "bold"))
     for tokens in _panels(result, width):
@@ -110,10 +107,6 @@ def _width(values: Sequence[float]) -> int:
     return max(len(f"{value:+.2f}") for value in values)
 
 
-def _style(colour: viz.Colour) -> str:
-    return f"black on rgb({','.join(map(str, colour))})"
-
-
 def _table(result: GenerationAttribution, tokens: range) -> Table:
     """A line for each word: its sum, and some of the target's tokens."""
     from rich import box
@@ -129,9 +122,9 @@ def _table(result: GenerationAttribution, tokens: range) -> Table:
     strongest = _strongest(result)
     for number, name in enumerate(result.columns):
         values = [result.matrix[t, number].item() for t in tokens]
-        cells = [Text(f"{totals[number]:+.2f}", _style(of_totals[number]))]
+        cells = [Text(f"{totals[number]:+.2f}", viz.style(of_totals[number]))]
         for value, colour in zip(values, viz.shades(values, strongest), strict=True):
-            cells.append(Text(f"{value:+.2f}", _style(colour)))
+            cells.append(Text(f"{value:+.2f}", viz.style(colour)))
         table.add_row(Text(label(name)), *cells)
     return table
 
@@ -218,8 +211,7 @@ def to_png(result: GenerationAttribution) -> bytes:
 
 def _drawn(token: str) -> str:
     """A label in characters that matplotlib's own font has, shortened."""
-    name = label(token).translate(DRAWN)
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return viz.shortened(label(token).translate(DRAWN), LONGEST)
 
 
 def to_figure(result: GenerationAttribution) -> Figure:

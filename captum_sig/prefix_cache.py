@@ -64,7 +64,7 @@ def shared_prefix(cache: Any, length: int) -> SharedPrefix:
     """What a causal model's pass over one row of `length` positions gave, to be shared.
 
     Args:
-        cache: the output's `past_key_values`.
+        cache: the keys and values of its output.
         length: positions of the row.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any
 from captum_sig.chat import Message, Rendered, rendered
 from captum_sig.encoding import checked_texts, grouping
 from captum_sig.notices import warn
-from captum_sig.words import Grouping, Span, joined, spans
+from captum_sig.words import Grouping, Span, spans
 
 HALF_A_CHARACTER = "\ufffd"  # what a token that is one of a character's bytes is decoded to
 
@@ -52,7 +52,7 @@ class Prompter:
     def __init__(self, tokenizer: Any, level: str, one_text: bool) -> None:
         """Check the level."""
         self.tokenizer = tokenizer
-        self.level, self.grouped = level, grouping(level)
+        self.grouped = grouping(level)
         self.one_text = one_text
 
     def prompt(self, given: str | Sequence[Message], skip_tokens: Sequence[int | str]) -> Prompt:
@@ -75,12 +75,8 @@ class Prompter:
         word_ids = encoding.word_ids(0)[: len(ids)] if self.tokenizer.is_fast else None
         offsets = encoding[0].offsets[: len(ids)] if self.tokenizer.is_fast else None
         skipped = self._skipped(skip_tokens)
-        groups = [
-            None if token in skipped else group
-            for group, token in zip(self.grouped(self.tokenizer, ids, word_ids), ids, strict=True)
-        ]
-        if offsets is not None and self.level == "word":
-            groups = joined(text, groups, offsets)
+        groups = self.grouped(self.tokenizer, ids, word_ids, text, offsets)
+        groups = [None if token in skipped else g for g, token in zip(groups, ids, strict=True)]
         if chat is not None and offsets is not None:
             groups = _within(text, groups, offsets, chat.contents)
         found = spans(self.tokenizer, text, ids, groups, offsets)

@@ -91,17 +91,16 @@ def sweep(forced: Forced, words: Sequence[list[int]], baseline: Baseline, asked:
         at = map(forced.target_position, range(n_tokens - 1))
         places += [(tensor, [position]) for tensor, position in at]
     moves = _moves(forced, places, baseline)
-    hooked = TokenFunction(forced, None).values(forced.points, moves.scene.new_zeros(1))
     chunk = rows_in_pass(forced, len(moves)) if asked.chunk is None else asked.chunk
 
     def problem(function: RowFunction, whole: Tensor) -> Problem:
         return Problem(function, moves, None, tuple, chunk, asked.progress, whole)
 
-    scores: Tensors = problem(TokenFunction(forced, None), hooked).word_scores()
+    scores: Tensors = problem(TokenFunction(forced, None), forced.hooked).word_scores()
     matrix = _wide(torch.stack([scores[n][0, positions[0]] for n, positions in places], dim=1))
     found = Swept(
         matrix=matrix,
-        word_deltas=_wide(hooked - forced.whole).sum().expand(len(places)).clone(),
+        word_deltas=_wide(forced.hooked - forced.whole).sum().expand(len(places)).clone(),
         log_probabilities=_wide(forced.whole[0]),
         without_cache=forced.without_cache,
     )
@@ -112,7 +111,7 @@ def sweep(forced: Forced, words: Sequence[list[int]], baseline: Baseline, asked:
         return forced(rows, example).sum(1)
 
     function = RowFunction(of_sequence, None, tuple(forced.model.modules()))
-    integral, _ = problem(function, hooked.sum(1)).integral(asked.integrate, True)
+    integral, _ = problem(function, forced.hooked.sum(1)).integral(asked.integrate, True)
     summed = [integral.attributions[n][0, positions].sum(0) for n, positions in places]
     deltas, converged = (
         torch.stack([per_position[n][0, positions[0]] for n, positions in places])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +19,15 @@ def fail(message: str) -> NoReturn:
     """One line on stderr, exit code 2."""
     typer.echo(f"captum-sig: {message}", err=True)
     raise typer.Exit(2)
+
+
+def checked_format(chosen: str, formats: Iterable[str], output: Path | None) -> str:
+    """The format that was chosen, if there is such a one and it has where to go."""
+    if chosen not in formats:
+        fail(f"format {chosen!r} is unknown: use one of {', '.join(formats)}")
+    if chosen == "png" and output is None:
+        fail("a picture goes to a file: pass --output FILE.png")
+    return chosen
 
 
 @contextmanager

@@ -74,11 +74,7 @@ def _format(format: str | None, output: Path | None) -> str:
             f"{output} has no ending of {', '.join(ENDINGS)}: name the file so, or pass --format"
         )
     chosen = format or ("text" if output is None else ENDINGS[output.suffix.lower()])
-    if chosen not in FORMATS:
-        terminal.fail(f"format {chosen!r} is unknown: use one of {', '.join(FORMATS)}")
-    if chosen == "png" and output is None:
-        terminal.fail("a picture goes to a file: pass --output FILE.png")
-    return chosen
+    return terminal.checked_format(chosen, FORMATS, output)
 
 
 def _print(result: TextTrace) -> None:

@@ -155,8 +155,7 @@ def to_figure(result: TextTrace) -> Figure:
 
 
 def _short(text: str, limit: int) -> str:
-    seen = viz.on_one_line(text)
-    return seen if len(seen) <= limit else f"{seen[: limit - 1].rstrip()}…"
+    return viz.shortened(viz.on_one_line(text), limit)
 
 
 def _strongest(result: TextTrace) -> list[int]:

@@ -122,13 +122,22 @@ def page(fragments: Iterable[str], legend: str) -> str:
 
 def to_terminal(result: WordAttribution) -> Text:
     """The coloured text and the summary, for `rich`."""
+    return coloured(result).append(f"\n{visible(summary(result))}", "bold")
+
+
+def coloured(result: WordAttribution | GenerationAttribution) -> Text:
+    """The text with its words on their colours, for `rich`."""
     from rich.text import Text
 
     shown = Text()
     for text, word, colour in pieces(result):
-        style = f"black on rgb({','.join(map(str, colour))})" if word is not None else ""
-        shown.append(visible(text), style)
-    return shown.append(f"\n{visible(summary(result))}", "bold")
+        shown.append(visible(text), style(colour) if word is not None else "")
+    return shown
+
+
+def style(colour: Colour) -> str:
+    """Black on this colour, for `rich`."""
+    return f"black on rgb({','.join(map(str, colour))})"
 
 
 def to_plain(result: WordAttribution) -> str:
@@ -151,6 +160,11 @@ def visible(text: str) -> str:
     """Control characters as their pictures, or replaced: a text must not steer the terminal."""
     pictures = (chr(0x2400 + ord(c)) if c < " " and c not in "\n\t" else c for c in text)
     return "".join("\ufffd" if "\x7f" <= c <= "\x9f" else c for c in pictures)
+
+
+def shortened(text: str, limit: int) -> str:
+    """At most so many characters."""
+    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
 
 
 def on_one_line(text: str) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 Grouping = list[int | None]
+Offsets = Sequence[tuple[int, int]]
 
 # How a piece shows whether it starts a word or goes on with one.
 STARTS = ("▁", "Ġ")  # sentencepiece, byte-level BPE
@@ -36,15 +37,23 @@ def special_ids(tokenizer: Any) -> set[int]:
 
 
 def token_groups(
-    tokenizer: Any, ids: Sequence[int], word_ids: Sequence[int | None] | None = None
+    tokenizer: Any,
+    ids: Sequence[int],
+    word_ids: Sequence[int | None] | None = None,
+    text: str | None = None,
+    offsets: Offsets | None = None,
 ) -> Grouping:
-    """Every token its own word, whatever `word_ids`; special tokens and padding belong to none."""
+    """Every token its own word, whatever the rest; special tokens and padding belong to none."""
     special = special_ids(tokenizer)
     return [None if token in special else position for position, token in enumerate(ids)]
 
 
 def word_groups(
-    tokenizer: Any, ids: Sequence[int], word_ids: Sequence[int | None] | None = None
+    tokenizer: Any,
+    ids: Sequence[int],
+    word_ids: Sequence[int | None] | None = None,
+    text: str | None = None,
+    offsets: Offsets | None = None,
 ) -> Grouping:
     """The words of one text.
 
@@ -54,11 +63,15 @@ def word_groups(
         word_ids: what a fast tokenizer's `BatchEncoding.word_ids()` gives. Where it is missing,
             or the tokenizer does not split into words first, the pieces' own markers ▁, Ġ or ##
             decide; a tokenizer without markers has a word per token.
+        text: what was tokenized; with `offsets` it keeps words whole at combining marks.
+        offsets: characters of the text that each token stands for.
     """
     groups = token_groups(tokenizer, ids)
     if word_ids is not None and _splits(tokenizer):
-        return [None if g is None else w for g, w in zip(groups, word_ids, strict=True)]
-    return _by_markers(tokenizer, ids, groups)
+        groups = [None if g is None else w for g, w in zip(groups, word_ids, strict=True)]
+    else:
+        groups = _by_markers(tokenizer, ids, groups)
+    return groups if text is None or offsets is None else joined(text, groups, offsets)
 
 
 _SPLITS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
@@ -75,7 +88,7 @@ def _splits(tokenizer: Any) -> bool:
     return _SPLITS[tokenizer]
 
 
-def joined(text: str, groups: Grouping, offsets: Sequence[tuple[int, int]]) -> Grouping:
+def joined(text: str, groups: Grouping, offsets: Offsets) -> Grouping:
     """The words of one text, whole where a tokenizer parts them at combining marks.
 
     GPT-2 and its kind take the marks of Hindi, Hebrew or decomposed accents for no letters.
@@ -96,7 +109,10 @@ def joined(text: str, groups: Grouping, offsets: Sequence[tuple[int, int]]) -> G
 
 
 def encoding_groups(
-    tokenizer: Any, encoding: Any, group: Callable[..., Grouping] = word_groups
+    tokenizer: Any,
+    encoding: Any,
+    group: Callable[..., Grouping] = word_groups,
+    texts: Sequence[str] | None = None,
 ) -> list[Grouping]:
     """The words of every text that a tokenizer has encoded; what is not attended has none.
 
@@ -104,6 +120,7 @@ def encoding_groups(
         tokenizer: a transformers tokenizer.
         encoding: what it gave, for one text or several, as lists or tensors.
         group: `word_groups` or `token_groups`.
+        texts: what it was given, to keep words whole at combining marks.
     """
     ids = _rows(encoding["input_ids"])
     attended = (
@@ -114,7 +131,12 @@ def encoding_groups(
     found = []
     for number, row in enumerate(ids):
         word_ids = encoding.word_ids(number) if tokenizer.is_fast else None
-        pairs = zip(group(tokenizer, row, word_ids), attended[number], strict=True)
+        words = (
+            group(tokenizer, row, word_ids, texts[number], encoding[number].offsets)
+            if texts is not None and tokenizer.is_fast
+            else group(tokenizer, row, word_ids)
+        )
+        pairs = zip(words, attended[number], strict=True)
         found.append([word if seen else None for word, seen in pairs])
     return found
 
@@ -239,50 +261,3 @@ def word_sums(per_position: Tensor, mask: Tensor) -> Tensor:
     """
     same = mask[:, :, None] == mask[:, None, :]
     return (same * per_position[:, None, :]).sum(-1)
-
-
-def masks_of(feature_masks: Any, points: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The argument `feature_mask` in canonical form: (B, Lₜ) integers for each moving tensor.
-
-    Without one every position is a word; tensors with the same dim 1 move together per position,
-    tensors with another dim 1 have words of their own.
-
-    Raises:
-        ValueError: if the shapes or types do not fit the points.
-    """
-    if feature_masks is None:
-        return _every_position(points)
-    given = tuple(feature_masks) if isinstance(feature_masks, (tuple, list)) else (feature_masks,)
-    if len(given) == 1 and len({x.shape[1] for x in points}) == 1:
-        given *= len(points)
-    if len(given) != len(points):
-        raise ValueError(
-            f"feature_mask has {len(given)} tensors but {len(points)} tensors move: "
-            "pass a tuple with one mask for each"
-        )
-    masks = []
-    for mask, x in zip(given, points, strict=True):
-        wanted = tuple(x.shape[:2])
-        if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.is_complex():
-            raise ValueError(
-                "feature_mask must be an integer tensor, got "
-                f"{mask.dtype if isinstance(mask, Tensor) else type(mask).__name__}"
-            )
-        if mask.dim() != 2 or mask.shape[0] not in (1, wanted[0]) or mask.shape[1] != wanted[1]:
-            raise ValueError(
-                f"feature_mask has shape {tuple(mask.shape)}; wanted {wanted}"
-                f"{'' if wanted[0] == 1 else f' or (1, {wanted[1]})'}: "
-                "one number for each position of the tensor that moves"
-            )
-        masks.append(mask.to(x.device, torch.long).expand(wanted))
-    return tuple(masks)
-
-
-def _every_position(points: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    first_number: dict[int, int] = {}  # for each length, the number of its first word
-    for x in points:
-        first_number.setdefault(x.shape[1], sum(first_number))
-    return tuple(
-        (first_number[x.shape[1]] + torch.arange(x.shape[1], device=x.device)).expand(*x.shape[:2])
-        for x in points
-    )

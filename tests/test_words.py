@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from captum_sig.arguments import masks_of
 from captum_sig.words import (
     encoding_groups,
     feature_mask,
-    masks_of,
     spans,
     token_groups,
     word_groups,

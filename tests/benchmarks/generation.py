@@ -62,7 +62,6 @@ class Question:
         length = {"min_new_tokens": n_target, "max_new_tokens": n_target}
         drawn = self.explainer(self.prompt, generation_kwargs=length | {"repetition_penalty": 1.3})
         self.target = torch.tensor([token.id for token in drawn.target_tokens])
-        self.text = drawn.target
 
     @property
     def as_captum(self) -> TextTokenInput:
@@ -109,8 +108,7 @@ def methods(question: Question, peers: Path | None, steps: int) -> dict[str, Cal
         ),
     }
     if importlib.util.find_spec("inseq"):
-        theirs = _inseq(q, steps)
-        found["inseq sequential_integrated_gradients"] = theirs
+        found["inseq sequential_integrated_gradients"] = _inseq(q, steps)
     for peer in ("tint", "inseq"):
         theirs = sequential_integrated_gradients(peers, peer)
         if theirs is not None:
@@ -146,19 +144,23 @@ def _peer(theirs: Any, question: Question, step: int, steps: int) -> Tensor:
     return found.sum(-1)[0, : question.ids.shape[1]].detach()
 
 
-FAST = ("exact, prefix cache", "exact, no cache")
+EXACT = "exact, prefix cache"
+
+
+def is_slow(name: str) -> bool:
+    """Whether a method takes gradients for every word, step and target token."""
+    return not name.startswith("exact") and "Ablation" not in name
 
 
 def compare(question: Question, peers: Path | None, few: int, steps: int, repeats: int) -> dict:
     """Seconds of each, the median of repeats; the slow ones once, for `few` target tokens."""
     calls = methods(question, peers, steps)
-    exact = calls[FAST[0]](0)
+    exact = calls[EXACT](0)
     times: dict[str, list[float]] = {name: [] for name in calls}
     errors: dict[str, float] = {}
     for turn in range(repeats):
         for name, call in calls.items():
-            slow = name not in FAST and "Ablation" not in name
-            if slow and turn > 0:
+            if is_slow(name) and turn > 0:
                 continue
             took, found = seconds(lambda call=call: call(few), CPU)
             times[name].append(took)
@@ -168,11 +170,10 @@ def compare(question: Question, peers: Path | None, few: int, steps: int, repeat
     n_target = len(question.target)
     summary: dict[str, Any] = {}
     for name, measured in times.items():
-        slow = name not in FAST and "Ablation" not in name
-        whole = statistics.median(measured) * (n_target / few if slow else 1)
-        summary[name] = {"seconds": whole, "target_tokens": few if slow else n_target,
-                         "error": errors[name]}  # fmt: skip
-    fastest = summary[FAST[0]]["seconds"]
+        asked = few if is_slow(name) else n_target
+        whole = statistics.median(measured) * n_target / asked
+        summary[name] = {"seconds": whole, "target_tokens": asked, "error": errors[name]}
+    fastest = summary[EXACT]["seconds"]
     for one in summary.values():
         one["takes"] = one["seconds"] / fastest
     return {"prompt_tokens": question.ids.shape[1], "target_tokens": n_target, "steps": steps,
