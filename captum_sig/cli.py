@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from captum_sig import __version__, terminal
+from captum_sig.corpus_command import corpus
 from captum_sig.evaluate_command import evaluate
 from captum_sig.explain_command import explain
+from captum_sig.report_command import report
 from captum_sig.trace_command import trace
 
 app = typer.Typer(
@@ -42,6 +44,8 @@ def main(
 
 app.command(no_args_is_help=True)(explain)
 app.command(no_args_is_help=True)(evaluate)
+app.command(no_args_is_help=True)(corpus)
+app.command(no_args_is_help=True)(report)
 app.command(no_args_is_help=True)(trace)
 
 

@@ -47,6 +47,7 @@ class Batch:
     others: dict[str, Tensor]  # the model's further inputs, such as the attention mask
     feature_mask: Tensor  # (B, L)
     spans: list[list[Span]]  # the words of each text
+    dropped: list[int]  # tokens of each text beyond the model's limit
 
 
 class Encoder:
@@ -93,14 +94,20 @@ class Encoder:
         for number in sorted(range(len(texts)), key=lambda number: lengths[number]):
             longest = lengths[some[0]] * (PADDED if pads else 1) if some else 0
             if some and (len(some) == batch_size or lengths[number] > longest):
-                yield self._encode(some, [texts[number] for number in some], pads, device)
+                yield self._encode(some, texts, lengths, pads, device)
                 some = []
             some.append(number)
-        yield self._encode(some, [texts[number] for number in some], pads, device)
+        yield self._encode(some, texts, lengths, pads, device)
 
     def _encode(
-        self, numbers: list[int], texts: list[str], pads: bool, device: torch.device
+        self,
+        numbers: list[int],
+        all_texts: Sequence[str],
+        lengths: list[int],
+        pads: bool,
+        device: torch.device,
     ) -> Batch:
+        texts = [all_texts[number] for number in numbers]
         encoding = self.tokenizer(
             texts, padding=pads, truncation=True, max_length=min(self.limit, ROOM_FOR_ANY_TEXT),
             pad_to_multiple_of=self.multiple, return_tensors="pt", verbose=False,
@@ -121,6 +128,7 @@ class Encoder:
                 spans(self.tokenizer, text, row, group, encoding[i].offsets if fast else None)
                 for i, (text, row, group) in enumerate(zip(texts, rows, groups, strict=True))
             ],
+            dropped=[max(0, lengths[number] - self.limit) for number in numbers],
         )
 
     def _check_lengths(self, lengths: list[int], truncation: bool) -> None:

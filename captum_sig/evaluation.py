@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from captum_sig.faithfulness import METRICS
 from captum_sig.intervals import bootstrap, paired
+from captum_sig.loading import weights_digest
 from captum_sig.moves import NotFiniteError
 from captum_sig.plan import Example, Plan, not_finite
 from captum_sig.result import WordAttribution
@@ -114,7 +114,7 @@ class Run:
         identity = {
             **asdict(self.plan),
             "texts": f"{len(asked)}, {hashlib.sha256(_as_line(asked).encode()).hexdigest()[:16]}",
-            "weights": _digest(self.explainers[self.plan.baselines[0]].model),
+            "weights": weights_digest(self.explainers[self.plan.baselines[0]].model),
         }
         return json.loads(json.dumps(identity))
 
@@ -242,15 +242,6 @@ def _key(line: Line) -> Key:
 
 def _as_line(line: Any) -> str:
     return json.dumps(line, ensure_ascii=False) + "\n"
-
-
-def _digest(model: nn.Module) -> str:
-    """Of the first weights of every parameter: cheap, and others after any training."""
-    digest = hashlib.sha256()
-    for name, weight in model.named_parameters():
-        values = weight.detach().flatten()[:64].double().cpu().numpy()
-        digest.update(name.encode() + values.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _whole_lines(path: Path) -> list[Line]:

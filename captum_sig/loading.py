@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 
 def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **options: Any) -> Any:
@@ -41,3 +45,14 @@ def pretrained_tokenizer(name_or_path: str | Path) -> Any:
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ValueError(f"{name_or_path} has no tokenizer: save it beside the model")
     return tokenizer
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers with their names, 16 hexadecimal digits of it."""
+    digest = hashlib.sha256()
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu().contiguous().flatten()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(values.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

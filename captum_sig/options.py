@@ -40,3 +40,18 @@ ATTRIBUTE_TARGET = typer.Option(
     "--attribute-target", help="Generation: columns for earlier tokens too."
 )
 CHAT = typer.Option("--chat", help="Generation: each text is a user's message in a chat.")
+
+# Of `corpus`.
+INPUTS = typer.Argument(
+    help="Files (.tsv, .csv, .jsonl, .parquet), folders of them, or glob patterns in quotes."
+)
+TEXT_COLUMN = typer.Option(help="Default: guessed.")
+ID_COLUMN = typer.Option(help="Default: id or the like if there is one, else file and row.")
+SHARD_SIZE = typer.Option(help="Most rows in a file of the output; what an interruption may cost.")
+DEVICE = typer.Option(help="Where the model runs; default: a GPU if there is one.")
+ENGINE = typer.Option(help="local (this process) or ray (Ray Data, here or on a cluster).")
+ADDRESS = typer.Option(help="Ray: of a running cluster, such as auto; default: starts one here.")
+NUM_WORKERS = typer.Option(
+    help="Ray: how many models work; default: one for each GPU, or for each CPU."
+)
+GPUS_PER_WORKER = typer.Option(help="Ray: may be a fraction; default: 1 where there are GPUs.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-# Names of columns, in lower case, in the order in which they are looked for.
-TEXT_COLUMNS = (
-    "text", "sentence", "content", "review", "document", "utterance", "tweet", "comment",
-    "message", "body", "phrase",
-)  # fmt: skip
-LABEL_COLUMNS = (
-    "label", "labels", "target", "sentiment", "class", "category", "gold_label", "polarity",
-    "rating", "stars",
-)  # fmt: skip
+from captum_sig.columns import Wanted, checked_text, package, string_columns
+
 ROWS_AT_ONCE = 1024  # out of Parquet and `datasets`
-SEPARATORS = frozenset(",;|\t")  # in a column's name they say that the columns were not split
 
 Rows = Iterator[tuple[str, list[Any]]]  # where it stands; its text, and its label if there are any
 
@@ -33,40 +24,6 @@ class Record:
 
     text: str
     label: str | None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a reader is asked for: which columns of which file, and how many rows."""
-
-    path: Path
-    text_column: str | None
-    label_column: str | None
-    limit: int | None
-
-    def columns(self, present: Sequence[str], strings: Iterable[str]) -> list[str]:
-        """The column of texts, and that of labels if there is one; `strings` hold only strings."""
-        listed = ", ".join(map(repr, present))
-        for option, name in (("text", self.text_column), ("label", self.label_column)):
-            if name and name not in present:
-                raise ValueError(
-                    f"{self.path} has no column {name!r}: --{option}-column must be one of {listed}"
-                )
-        guessed = _first(LABEL_COLUMNS, present, self.text_column)
-        label = guessed if self.label_column is None else self.label_column
-        text = self.text_column or _first(TEXT_COLUMNS, present, label)
-        others = [name for name in strings if name != label]
-        if text is None and len(others) == 1 and not SEPARATORS & set(others[0]):
-            (text,) = others
-        if text is None:
-            raise ValueError(
-                f"which column of {self.path} holds the texts is unclear: give --text-column (and "
-                f"--label-column for labels), one of {listed}"
-            )
-        chosen = [text, label] if label else [text]
-        if twice := [name for name in chosen if present.count(name) > 1]:
-            raise ValueError(f"{self.path} has two columns {twice[0]!r}: rename one of them")
-        return chosen
 
 
 def read_records(
@@ -86,8 +43,8 @@ def read_records(
 
     Args:
         path: a file, or a folder that `datasets` saved.
-        text_column: by default the first of `TEXT_COLUMNS` in any case, else the only column of
-            strings beside the labels.
+        text_column: by default the first of `TEXT_COLUMNS` (in `captum_sig.columns`) in any case,
+            else the only column of strings beside the labels.
         label_column: by default the first of `LABEL_COLUMNS` in any case, else, or for "", none.
         limit: read so many records and nothing that follows them.
 
@@ -116,26 +73,12 @@ def read_records(
     records = []
     for where, (text, *label) in islice(rows, limit):
         try:
-            records.append(Record(_text(text), _label(*label)))
+            records.append(Record(checked_text(text), _label(*label)))
         except ValueError as error:
             raise ValueError(f"{path}, {where}: {error}") from None
     if not records:
         raise ValueError(f"{path} holds no texts: it needs a row with a text at least")
     return records
-
-
-def _first(known: Iterable[str], present: Sequence[str], taken: str | None) -> str | None:
-    by_name = {name.lower(): name for name in reversed(present) if name != taken}
-    return next((by_name[name] for name in known if name in by_name), None)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        got = "null" if value is None else f"a {type(value).__name__}"
-        raise ValueError(f"the text is {got}; wanted a string: correct the row or leave it out")
-    if any("\ud800" <= character <= "\udfff" for character in value):  # JSON can spell them
-        raise ValueError("the text holds half a surrogate pair: correct the row or leave it out")
-    return value
 
 
 def _label(value: Any = None) -> str | None:
@@ -231,13 +174,11 @@ def _objects(wanted: Wanted, found: Iterable[tuple[str, Any]], form: str) -> Row
 
 
 def _parquet(wanted: Wanted) -> Rows:
-    arrow, parquet = (_package(name, "reading Parquet") for name in ("pyarrow", "pyarrow.parquet"))
+    arrow, parquet = (package(name, "reading Parquet") for name in ("pyarrow", "pyarrow.parquet"))
     try:
         with parquet.ParquetFile(wanted.path) as file:
             schema = file.schema_arrow
-            kinds = {f.name: str(f.type).removeprefix("dictionary<values=") for f in schema}
-            strings = [n for n, kind in kinds.items() if kind.startswith(("string", "large_str"))]
-            columns = wanted.columns(schema.names, strings)
+            columns = wanted.columns(schema.names, string_columns(schema))
             metadata = json.loads((schema.metadata or {}).get(b"huggingface", "{}"))
             feature = metadata.get("info", {}).get("features", {}).get(columns[-1])
             names = feature.get("names") if isinstance(feature, dict) else None
@@ -250,7 +191,7 @@ def _parquet(wanted: Wanted) -> Rows:
 def _saved(wanted: Wanted) -> Rows:
     if not any((wanted.path / name).is_file() for name in ("state.json", "dataset_dict.json")):
         raise ValueError(f"{wanted.path} is a folder but none saved by datasets: name a file in it")
-    datasets = _package("datasets", "reading this folder")
+    datasets = package("datasets", "reading this folder")
     try:
         found = datasets.load_from_disk(str(wanted.path))
     except Exception as error:  # whatever it stumbles over: KeyError, TypeError, …
@@ -276,13 +217,6 @@ def _of_batches(
     for number, (text, *label) in enumerate(rows, 1):
         found = [classes.get(one, one) if isinstance(one, int) else one for one in label]
         yield f"row {number}", [text, *found]
-
-
-def _package(name: str, what: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(f"{what} needs {name}: pip install 'captum-sig[data]'") from error
 
 
 def _unreadable(what: object, form: str, error: BaseException) -> ValueError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from captum_sig.corpus import CorpusExplainer
     from captum_sig.llm import TextGenerationExplainer
     from captum_sig.text import TextClassificationExplainer
 
@@ -91,6 +92,19 @@ def generator(model: str | None, **options: Any) -> TextGenerationExplainer:
     _quietly(model)
     with _reading(model):
         return TextGenerationExplainer.from_pretrained(model, **options)
+
+
+def corpus_explainer(model: str | None, **options: Any) -> CorpusExplainer:
+    """Of the model in a folder or of a hub name, by default the demo model."""
+    from captum_sig.corpus import CorpusExplainer
+    from captum_sig.demo_model import PATH
+
+    _quietly(model, options["masked_lm"])
+    source = str(PATH) if model is None else model
+    if Path(source).is_dir():
+        source = str(Path(source).absolute())  # workers may run in other folders
+    with _reading(model):
+        return CorpusExplainer(source, **options)
 
 
 def _quietly(*names: str | None) -> None:

@@ -140,10 +140,23 @@ class TextClassificationExplainer:
             ValueError: for an unknown target, method or contexts, or a text that is too long.
             FloatingPointError: if the model's output is not finite.
         """
+        results: dict[int, WordAttribution] = {}
+        for batch, found in self.in_batches(
+            texts, target, method, contexts=contexts, n_steps=n_steps, batch_size=batch_size,
+            internal_batch_size=internal_batch_size, truncation=truncation,
+        ):  # fmt: skip
+            results.update(zip(batch.numbers, found, strict=True))
+        return results[0] if isinstance(texts, str) else [results[i] for i in range(len(results))]
+
+    def in_batches(
+        self, texts: str | Sequence[str], target: str | int | Sequence[str | int] | None = None,
+        method: str = "sig", *, contexts: str | Contexts | None = None, n_steps: int = 50,
+        batch_size: int = 32, internal_batch_size: int | None = None, truncation: bool = True,
+    ) -> Iterator[tuple[Batch, list[WordAttribution]]]:  # fmt: skip
+        """As the call, batch by batch as they are done, texts of few tokens first."""
         several = checked_texts(texts)
         wanted = Request.of(method, contexts, n_steps, internal_batch_size)
         chosen = self._labels.indices(target, len(several))
-        results: dict[int, WordAttribution] = {}
         for batch in self._batches(several, batch_size, truncation):
             if takes_single_rows_only(self.model):  # it refuses several rows
                 wanted = replace(wanted, chunk=1)
@@ -152,8 +165,7 @@ class TextClassificationExplainer:
             except NotFiniteError as error:
                 number = batch.numbers[error.example]
                 raise NotFiniteError(error.what, number, error.where) from None
-            results.update(zip(batch.numbers, found, strict=True))
-        return results[0] if isinstance(texts, str) else [results[i] for i in range(len(several))]
+            yield batch, found
 
     def trace(
         self, text: str, target: str | int | None = None, method: str = "ig",

@@ -105,12 +105,14 @@ def to_page(results: Iterable[WordAttribution]) -> str:
     )
 
 
-def page(fragments: Iterable[str], legend: str) -> str:
+def page(
+    fragments: Iterable[str], legend: str, title: str = "Sequential Integrated Gradients"
+) -> str:
     """A self-contained HTML page; the legend goes on from "for and against"."""
     body = "\n".join(fragments)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<title>Sequential Integrated Gradients</title></head>\n"
+        f"<title>{html.escape(title)}</title></head>\n"
         '<body style="max-width:50em;margin:2em auto;padding:0 1em;background:#fff;color:#000">\n'
         f"{body}\n"
         '<p style="font-size:85%;font-family:sans-serif">'

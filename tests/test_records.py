@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from captum_sig.records import LABEL_COLUMNS, READERS, TEXT_COLUMNS, Record, read_records
+from captum_sig.columns import LABEL_COLUMNS, TEXT_COLUMNS
+from captum_sig.records import READERS, Record, read_records
 
 PAIRS = [
     ("A quiet joy, told well.", "pos"),

@@ -1,0 +1,93 @@
+"""Which column of a file holds the texts, and what a text is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Names of columns, in lower case, in the order in which they are looked for.
+TEXT_COLUMNS = (
+    "text", "sentence", "content", "review", "document", "utterance", "tweet", "comment",
+    "message", "body", "phrase",
+)  # fmt: skip
+LABEL_COLUMNS = (
+    "label", "labels", "target", "sentiment", "class", "category", "gold_label", "polarity",
+    "rating", "stars",
+)  # fmt: skip
+SEPARATORS = frozenset(",;|\t")  # in a column's name they say that the columns were not split
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a reader is asked for: which columns of which file, and how many rows."""
+
+    path: Path
+    text_column: str | None
+    label_column: str | None
+    limit: int | None
+
+    def columns(self, present: Sequence[str], strings: Iterable[str]) -> list[str]:
+        """The column of texts, and that of labels if there is one; `strings` hold only strings."""
+        listed = ", ".join(map(repr, present))
+        for option, name in (("text", self.text_column), ("label", self.label_column)):
+            if name and name not in present:
+                raise ValueError(
+                    f"{self.path} has no column {name!r}: --{option}-column must be one of {listed}"
+                )
+        guessed = first(LABEL_COLUMNS, present, self.text_column)
+        label = guessed if self.label_column is None else self.label_column
+        text = self.text_column or first(TEXT_COLUMNS, present, label)
+        others = [name for name in strings if name != label]
+        if text is None and len(others) == 1 and not SEPARATORS & set(others[0]):
+            (text,) = others
+        if text is None:
+            raise ValueError(
+                f"which column of {self.path} holds the texts is unclear: give --text-column (and "
+                f"--label-column for labels), one of {listed}"
+            )
+        chosen = [text, label] if label else [text]
+        if twice := [name for name in chosen if present.count(name) > 1]:
+            raise ValueError(f"{self.path} has two columns {twice[0]!r}: rename one of them")
+        return chosen
+
+
+def first(known: Iterable[str], present: Sequence[str], taken: str | None) -> str | None:
+    """The first of some names, in any case, that is present and not taken."""
+    by_name = {name.lower(): name for name in reversed(present) if name != taken}
+    return next((by_name[name] for name in known if name in by_name), None)
+
+
+def string_columns(schema: Any) -> list[str]:
+    """The columns of an Arrow schema that hold strings, in a dictionary or not."""
+    kinds = {field.name: str(field.type).removeprefix("dictionary<values=") for field in schema}
+    return [name for name, kind in kinds.items() if kind.startswith(("string", "large_str"))]
+
+
+def checked_text(value: Any) -> str:
+    """A string that can be encoded.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if not isinstance(value, str):
+        got = "null" if value is None else f"a {type(value).__name__}"
+        raise ValueError(f"the text is {got}; wanted a string: correct the row or leave it out")
+    if any("\ud800" <= character <= "\udfff" for character in value):  # JSON can spell them
+        raise ValueError("the text holds half a surrogate pair: correct the row or leave it out")
+    return value
+
+
+def package(name: str, what: str, extra: str = "data") -> Any:
+    """A module of a package that not everybody has.
+
+    Raises:
+        ValueError: if it is not installed; `what` needs it, and `extra` brings it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        message = f"{what} needs {name}: pip install 'captum-sig[{extra}]'"
+        raise ValueError(message) from error

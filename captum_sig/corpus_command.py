@@ -1,0 +1,153 @@
+"""`captum-sig corpus`: the words of many texts, into Parquet."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from captum_sig import terminal
+from captum_sig.options import (
+    ADDRESS,
+    BASELINE,
+    CONTEXTS,
+    DEVICE,
+    DRAWS,
+    ENGINE,
+    GPUS_PER_WORKER,
+    ID_COLUMN,
+    INPUTS,
+    LEVEL,
+    MASKED_LM,
+    METHOD,
+    MODEL,
+    NUM_WORKERS,
+    SEED,
+    SHARD_SIZE,
+    TARGET,
+    TEXT_COLUMN,
+    TRUNCATE,
+)
+
+if TYPE_CHECKING:
+    from captum_sig.corpus import CorpusExplainer
+    from captum_sig.corpus_run import CorpusRun, Engine
+
+ENGINES = ("local", "ray")
+SHOWN = 3  # bad rows, as examples
+
+
+def corpus(
+    inputs: Annotated[list[str], INPUTS],
+    output: Annotated[Path, typer.Option(help="Folder for the shards; goes on with what it has.")],
+    model: Annotated[str | None, MODEL] = None,
+    target: Annotated[str | None, TARGET] = None,
+    method: Annotated[str, METHOD] = "sig",
+    contexts: Annotated[str | None, CONTEXTS] = None,
+    baseline: Annotated[str, BASELINE] = "mask",
+    masked_lm: Annotated[str | None, MASKED_LM] = None,
+    draws: Annotated[int, DRAWS] = 5,
+    seed: Annotated[int, SEED] = 0,
+    level: Annotated[str, LEVEL] = "word",
+    n_steps: Annotated[int, typer.Option(help="Steps of ig.")] = 50,
+    truncate: Annotated[bool, TRUNCATE] = True,
+    text_column: Annotated[str | None, TEXT_COLUMN] = None,
+    id_column: Annotated[str | None, ID_COLUMN] = None,
+    limit: Annotated[int | None, typer.Option(help="Take the first N rows.")] = None,
+    shard_size: Annotated[int, SHARD_SIZE] = 4096,
+    batch_size: Annotated[int, typer.Option(help="Most texts in a padded batch.")] = 32,
+    device: Annotated[str | None, DEVICE] = None,
+    engine: Annotated[str, ENGINE] = "local",
+    address: Annotated[str | None, ADDRESS] = None,
+    num_workers: Annotated[int | None, NUM_WORKERS] = None,
+    gpus_per_worker: Annotated[float | None, GPUS_PER_WORKER] = None,
+) -> None:
+    """Explain every text of a corpus, on this machine or on a Ray cluster.
+
+    Writes Parquet, a row for each text: label, probability, words, offsets, scores, the error of
+    the worst word, or why there is no explanation. A run that was interrupted goes on with the same
+    command. `captum-sig report` makes tables of it.
+    """
+    chosen = _engine(engine, address, num_workers, gpus_per_worker)
+    settings: dict[str, Any] = {
+        "target": target, "method": method, "contexts": contexts, "baseline": baseline,
+        "masked_lm": masked_lm, "n_draws": draws, "seed": seed, "level": level, "n_steps": n_steps,
+        "truncation": truncate,
+    }  # fmt: skip
+    with terminal.told():
+        from captum_sig.corpus_input import corpus as read
+        from captum_sig.corpus_run import CorpusRun
+        from captum_sig.loading import weights_digest
+
+        _check_apart(inputs, output)
+        found = read(
+            inputs, text_column=text_column, id_column=id_column, shard_size=shard_size,
+            limit=limit,
+        )  # fmt: skip
+        explain = terminal.corpus_explainer(model, batch_size=batch_size, device=device, **settings)
+        weights = weights_digest(explain.explainer.model)
+        settings = {
+            "model": model or "demo", "weights": weights, **settings, "text_column": text_column,
+            "id_column": id_column, "shard_size": shard_size, "limit": limit,
+        }  # fmt: skip
+        _go(CorpusRun(output, found, settings), chosen, explain)
+
+
+def _engine(
+    name: str, address: str | None, num_workers: int | None, gpus_per_worker: float | None
+) -> Engine:
+    """The engine of this name with its options, which `local` has none of."""
+    from captum_sig.corpus_run import locally
+    from captum_sig.on_ray import on_ray
+
+    options: dict[str, Any] = {
+        "address": address, "num_workers": num_workers, "gpus_per_worker": gpus_per_worker,
+    }  # fmt: skip
+    given = [option for option, value in options.items() if value is not None]
+    if name not in ENGINES:
+        terminal.fail(f"engine {name!r} is unknown: use one of {', '.join(ENGINES)}")
+    if name == "local" and given:
+        terminal.fail(f"--{given[0].replace('_', '-')} is for --engine ray only: leave it out")
+    return locally if name == "local" else functools.partial(on_ray, **options)
+
+
+def _check_apart(inputs: list[str], output: Path) -> None:
+    """Shards must not be taken for texts when the run goes on."""
+    for given in inputs:
+        if Path(given).is_dir() and output.resolve().is_relative_to(Path(given).resolve()):
+            raise ValueError(f"{output} lies in the input {given}: use a folder beside it")
+
+
+def _go(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
+    from captum_sig.progress import Progress
+    from captum_sig.shards import ShardWriter
+
+    with run.entered():
+        before = run.counts["rows"]
+        with Progress(run.corpus.n_rows, before) as progress:
+            try:
+                counts = run(engine, ShardWriter(run.folder, explain), progress)
+            except RuntimeError as error:
+                terminal.fail(" ".join(str(error).split()))
+        _show(run.folder, counts, before)
+
+
+def _show(folder: Path, counts: dict[str, int], before: int) -> None:
+    from captum_sig.corpus_query import bad_rows
+    from captum_sig.viz import on_one_line, shortened
+
+    there = f" ({before:,} texts were there)" if before else ""
+    cut = f", {counts['truncated']:,} cut at the model's limit" if counts["truncated"] else ""
+    typer.echo(
+        f"{counts['rows']:,} texts in {counts['shards']:,} shards{there}: {counts['explained']:,} "
+        f"explained{cut}, {counts['bad']:,} bad."
+    )
+    for file, row, error in bad_rows(folder, SHOWN) if counts["bad"] else ():
+        typer.echo(f"  {file}, row {row}: {shortened(on_one_line(error), 120)}")
+    if counts["bad"] > SHOWN:
+        typer.echo(f"  … and {counts['bad'] - SHOWN:,} more, in column `error`")
+    if counts["duplicate_ids"]:
+        typer.echo(f"{counts['duplicate_ids']:,} rows have the id of another: file and row differ.")
+    typer.echo(f"Shards and manifest.json are in {folder}: captum-sig report {folder}")

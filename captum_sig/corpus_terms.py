@@ -1,0 +1,85 @@
+"""Terms that an audit looks for: what each of them does to a model's decisions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
+
+from captum_sig.corpus_query import OF_STRONGEST, STRONGEST, fetched
+from captum_sig.intervals import bootstrap
+from captum_sig.tables import Row
+
+BOOTSTRAPPED = 2_000  # texts; the mean over more is as good as normal
+
+TERM_COLUMNS = (
+    "term", "class", "mean", "low", "high", "count", "documents", "spread", "share_for",
+    "file_for", "row_for", "file_against", "row_against",
+)  # fmt: skip
+
+# A term of n words stands where n neighbours, written together, are the term without its spaces.
+TERMS = """
+    INSERT INTO occurrences
+    SELECT term, class, file, row, score FROM (
+        SELECT target AS class, file, row,
+            unnest(list_transform(range(1, len(words) - {n} + 2),
+                lambda i: lower(array_to_string(list_transform(
+                    words[i:i + {n} - 1], lambda w: trim(w)), '')))) AS squeezed,
+            unnest(list_transform(range(1, len(words) - {n} + 2),
+                lambda i: list_sum(scores[i:i + {n} - 1]))) AS score
+        FROM explained WHERE len(words) >= {n}
+    ) JOIN terms USING (squeezed) WHERE n = {n}
+"""
+
+OF_TERMS = f"""
+    SELECT term, class, mean, occurrences.count AS count, documents, spread, share_for,
+        {OF_STRONGEST}
+    FROM (
+        SELECT term, class, avg(score) AS mean, count(*) AS documents, stddev_samp(score) AS spread
+        FROM (SELECT term, class, avg(score) AS score FROM occurrences
+              GROUP BY term, class, file, row)
+        GROUP BY term, class
+    ) JOIN (
+        SELECT term, class, count(*) AS count, avg((score > 0)::INT) AS share_for, {STRONGEST}
+        FROM occurrences GROUP BY term, class
+    ) AS occurrences USING (term, class)
+    ORDER BY term, class
+"""
+
+
+def effects(db: Any, terms: Sequence[str]) -> list[Row]:
+    """Effects of the terms; a term that occurs nowhere has one row, of no class."""
+    db.execute("CREATE TEMP TABLE terms (term VARCHAR, squeezed VARCHAR, n INTEGER)")
+    db.execute(
+        "CREATE TEMP TABLE occurrences "
+        "(term VARCHAR, class VARCHAR, file VARCHAR, row BIGINT, score DOUBLE)"
+    )
+    lengths: set[int] = set()
+    for term in terms:
+        parts = term.split()
+        # a tokenizer may or may not part it further where letters end
+        for n in range(len(parts), len(re.findall(r"\w+|[^\w\s]", term)) + 1):
+            db.execute("INSERT INTO terms VALUES (?, lower(?), ?)", [term, "".join(parts), n])
+            lengths.add(n)
+    for n in sorted(lengths):
+        db.execute(TERMS.format(n=n))
+    found = [{**row, **_interval(db, row)} for row in fetched(db, OF_TERMS)]
+    missing = sorted(set(terms) - {row["term"] for row in found})
+    empty = dict.fromkeys(TERM_COLUMNS)
+    return found + [{**empty, "term": term, "count": 0, "documents": 0} for term in missing]
+
+
+def _interval(db: Any, row: Row) -> dict[str, float]:
+    """Of the mean over texts, 95 %."""
+    if row["documents"] > BOOTSTRAPPED:
+        half = NormalDist().inv_cdf(0.975) * row["spread"] / math.sqrt(row["documents"])
+        return {"low": row["mean"] - half, "high": row["mean"] + half}
+    query = (
+        "SELECT avg(score) AS score FROM occurrences WHERE term = ? AND class = ? "
+        "GROUP BY file, row ORDER BY file, row"
+    )
+    values = db.execute(query, [row["term"], row["class"]]).fetchnumpy()["score"]
+    interval = bootstrap(values)
+    return {"low": interval.low, "high": interval.high}

@@ -1,0 +1,123 @@
+"""`captum-sig report`: what an explained corpus says of its words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from captum_sig import terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from captum_sig.corpus_report import Report
+
+CLASSES = 4  # that the terminal shows, those of most texts
+WORDS = 8  # of a class, either way
+FLIPS = 8
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that corpus has written.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for report.html and the tables; default: report/ in it."),
+    ] = None,
+    terms: Annotated[
+        Path | None,
+        typer.Option(help="File of words or phrases to look for, one in a line; # is a remark."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Words of each class on the page.")] = 500,
+) -> None:
+    """Say which words move a model over a whole corpus, and where their effect turns.
+
+    Writes report.html (to search and sort, with example texts), words.csv (all words), flips.csv,
+    extremes.csv and, with --terms, terms.csv.
+    """
+    with terminal.told():
+        from captum_sig.corpus_report import report as made
+        from captum_sig.report_page import to_page
+        from captum_sig.tables import replace_text
+
+        target = folder / "report" if output is None else output
+        found = made(folder, target, terms=_terms(terms) if terms else (), top=top)
+        replace_text(target / "report.html", to_page(found))
+        _show(found, target)
+
+
+def _terms(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8: save it as UTF-8") from None
+    found = {line.lower(): line for line in lines if line and not line.startswith("#")}
+    if not found:
+        raise ValueError(f"{path} holds no terms: write one word or phrase in a line")
+    return list(found.values())
+
+
+def _show(found: Report, target: Path) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    overview = found.overview
+    if not overview["finished"]:
+        console.print(
+            f"The run is not finished: {overview['rows']:,} of {overview['rows_in_input']:,} texts."
+        )
+    if overview["bad"]:
+        console.print(f"{overview['bad']:,} texts could not be explained and are left out.")
+    if overview["duplicate_ids"]:
+        console.print(f"{overview['duplicate_ids']:,} rows have the id of another row.")
+    for row in found.classes[:CLASSES]:
+        _show_class(console, found, row)
+    if len(found.classes) > CLASSES:
+        console.print(f"… and {len(found.classes) - CLASSES} classes more, on the page.")
+    if found.flips:
+        columns = {"sum_for": "+,.2f", "sum_against": "+,.2f", "n_for": ",", "n_against": ","}
+        _table(console, "Words that turn with the context", found.flips[:FLIPS], columns)
+    if found.terms:
+        columns = {
+            "mean": "+.4f",
+            "low": "+.4f",
+            "high": "+.4f",
+            "documents": ",",
+            "share_for": ".0%",
+        }
+        _table(console, "Terms", found.terms, columns, ("term", "class"))
+    console.print(f"Page and tables are in {target}: report.html, words.csv, …", soft_wrap=True)
+
+
+def _show_class(console: Console, found: Report, of_class: Any) -> None:
+    """The words of the largest sums for the class, and against it."""
+    words = [row for row in found.words if row["class"] == of_class["class"]]
+    ordered = sorted(words, key=lambda row: -row["sum"])
+    strongest = [row for row in ordered[:WORDS] if row["sum"] > 0]
+    strongest += [row for row in ordered[-WORDS:] if row["sum"] < 0]
+    formats = {"sum": "+,.2f", "mean": "+.3f", "count": ",", "documents": ",", "spread": ".3f",
+               "share_for": ".0%"}  # fmt: skip
+    title = f"{of_class['class']}: {of_class['texts']:,} texts"
+    _table(console, title, strongest, formats, ("word",))
+
+
+def _table(
+    console: Console,
+    title: str,
+    rows: Sequence[Any],
+    formats: dict[str, str],
+    names: tuple[str, ...] = ("word", "class"),
+) -> None:
+    from rich.text import Text
+
+    from captum_sig.tables import to_terminal
+    from captum_sig.viz import on_one_line, shortened
+
+    shown = [
+        {**row, **{name: shortened(on_one_line(row[name] or ""), 24) for name in names}}
+        for row in rows
+    ]
+    console.print(Text(f"\n{on_one_line(title)}", "bold"))
+    console.print(to_terminal(shown, [*names, *formats], formats))

@@ -1,0 +1,245 @@
+"""`CorpusExplainer`: columns in, columns out, whatever the texts are."""
+
+import math
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from captum_sig import TextClassificationExplainer, corpus
+from captum_sig.corpus import CorpusExplainer
+from captum_sig.demo_model import PATH
+
+TEXTS = ["A charming film.", "bad", "", "The jokes are old, yet the film is charming.", "Dull!"]
+POISON = "poison"  # a word that the model of `poisoned` does not bear
+
+
+@pytest.fixture(scope="module")
+def explain():
+    return CorpusExplainer(PATH)
+
+
+@pytest.fixture
+def poisoned():
+    """An explainer whose model raises where the word "old" occurs, and gives NaN for "dull"."""
+    explainer = TextClassificationExplainer.from_pretrained(PATH)
+    raising, silent = explainer.tokenizer.convert_tokens_to_ids(["old", "dull"])
+    embedding = explainer.model.get_input_embeddings()
+
+    def look(module, args):
+        if (args[0] == raising).any():
+            raise IndexError("index out of range in self")
+
+    def break_(module, args, output):
+        return torch.where((args[0] == silent)[..., None], math.nan, output)
+
+    embedding.register_forward_pre_hook(look)
+    embedding.register_forward_hook(break_)
+    return CorpusExplainer(explainer)
+
+
+def without_errors(columns):
+    """Rows as dicts, for comparison."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def test_a_row_tells_what_the_explainer_tells(explain, demo):
+    found = explain({"text": TEXTS, "id": [1, 2, 3, 4, 5]})
+    assert list(found) == [
+        "text", "id", "label", "probability", "target", "words", "offsets", "scores",
+        "max_abs_word_delta", "dropped_tokens", "error",
+    ]  # fmt: skip
+    assert found["id"] == [1, 2, 3, 4, 5]
+    for number, result in enumerate(demo(TEXTS)):
+        assert found["label"][number] == found["target"][number] == result.label
+        assert found["probability"][number] == result.probability
+        assert found["words"][number] == [word.word for word in result.words]
+        assert found["offsets"][number] == [[word.start, word.end] for word in result.words]
+        assert found["scores"][number] == result.scores
+        assert found["max_abs_word_delta"][number] == result.max_abs_word_delta
+    assert found["error"] == [""] * 5
+    assert found["dropped_tokens"] == [0] * 5
+
+
+def test_a_batch_gives_what_its_texts_give_alone(explain):
+    together = explain.columns(TEXTS)
+    for number, text in enumerate(TEXTS):
+        alone = explain.columns([text])
+        assert alone["words"][0] == together["words"][number]
+        assert alone["scores"][0] == pytest.approx(together["scores"][number], abs=1e-5)
+
+
+def test_more_texts_than_are_sorted_at_once(explain, monkeypatch):
+    told = []
+    monkeypatch.setattr(corpus, "AT_ONCE", 2)
+    found = explain.columns(TEXTS, told.append)
+    monkeypatch.undo()
+    assert found["words"] == explain.columns(TEXTS)["words"]
+    assert sum(told) == len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (None, "the text is null; wanted a string"),
+        (math.nan, "the text is a float"),
+        (7, "the text is a int"),
+        (b"bytes", "the text is a bytes"),
+        (["a"], "the text is a list"),
+        ("half \ud83d", "half a surrogate pair"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_text_is_a_row_with_an_error(explain, bad, why):
+    found = explain({"text": ["Good.", bad, "Bad."]})
+    assert why in found["error"][1]
+    assert (found["label"][1], found["words"][1], found["scores"][1]) == (None, [], [])
+    assert [found["error"][0], found["error"][2]] == ["", ""]
+    assert found["words"][2] == ["Bad", "."]
+
+
+def test_texts_that_fail_in_the_model_do_not_take_others_with_them(poisoned, explain):
+    texts = [*TEXTS, "old", "dull dull", "dull and old", "A film."] * 3
+    found, sound = poisoned.columns(texts), explain.columns(texts)
+    for number, text in enumerate(texts):
+        if "old" in text:
+            assert found["error"][number] == "IndexError: index out of range in self"
+        elif "dull" in text.lower():
+            assert "not finite" in found["error"][number]
+        else:
+            assert found["error"][number] == ""
+            assert found["scores"][number] == pytest.approx(sound["scores"][number], abs=1e-5)
+
+
+def test_a_model_that_fails_at_everything_is_no_texts_fault(poisoned):
+    embedding = poisoned.explainer.model.get_input_embeddings()
+
+    def broken(module, args):
+        raise RuntimeError("device-side assert")
+
+    embedding.register_forward_pre_hook(broken)
+    with pytest.raises(RuntimeError, match="explains nothing any more since: device-side assert"):
+        poisoned.columns(["Good."])
+
+
+def test_what_is_pickled_is_the_name(explain):
+    pickled = pickle.dumps(explain)
+    assert len(pickled) < 1000
+    again = pickle.loads(pickled)
+    assert again.columns(TEXTS) == explain.columns(TEXTS)
+
+
+def test_an_explainer_may_be_given(demo):
+    found = pickle.loads(pickle.dumps(CorpusExplainer(demo, target="NEGATIVE"))).columns(TEXTS)
+    assert set(found["target"]) == {"NEGATIVE"}
+    with pytest.raises(ValueError, match="the explainer is made already: make it with baseline"):
+        CorpusExplainer(demo, baseline="pad")
+
+
+def test_columns_of_numpy_as_ray_gives_them(explain):
+    found = explain({"text": np.array(TEXTS, dtype=object), "id": np.arange(5)})
+    assert found["words"] == explain.columns(TEXTS)["words"]
+    assert explain.columns(np.array(TEXTS))["words"] == found["words"]
+
+
+def test_a_column_of_the_batch_is_never_overwritten(explain):
+    batch = {"text": ["Good."], "label": [1]}
+    found = explain(batch)
+    assert (found["label"], found["sig_label"]) == ([1], ["POSITIVE"])
+    with pytest.raises(ValueError, match="columns sig_label already"):
+        explain({**batch, "sig_label": [""]})
+
+
+def test_what_is_no_batch_is_told(explain):
+    with pytest.raises(ValueError, match="no column 'text': text_column must be one of 'sentence'"):
+        explain({"sentence": ["Good."]})
+    with pytest.raises(TypeError, match="dict of columns, got list"):
+        explain(["Good."])
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({"method": "ig", "n_steps": 4, "baseline": "zero"}, []),
+        ({"level": "token", "target": 0, "batch_size": 2, "internal_batch_size": 3}, []),
+        ({"contexts": "two_sided"}, ["standard_error", "residual"]),
+        ({"method": "sig:sampled2", "seed": 3}, ["standard_error", "residual"]),
+        ({"baseline": "uniform", "n_draws": 2}, ["spread"]),
+        ({"method": "random"}, []),
+    ],
+    ids=str,
+)
+def test_the_options_of_text_classification(options, more):
+    call = {name: options[name] for name in options if name in CorpusExplainer(PATH).how}
+    made = {name: options[name] for name in options if name not in call}
+    results = TextClassificationExplainer.from_pretrained(PATH, **made)(TEXTS, **call)
+    found = CorpusExplainer(PATH, **options).columns(TEXTS)
+    assert [name for name in found if name in ("spread", "standard_error", "residual")] == more
+    for number, result in enumerate(results):
+        assert found["scores"][number] == pytest.approx(result.scores, abs=1e-5)
+        assert found["target"][number] == result.target
+        if "spread" in more:
+            assert found["spread"][number] == [word.spread for word in result.words]
+        if "residual" in more:
+            assert found["residual"][number] == pytest.approx(result.residual, abs=1e-5)
+        if "sampled2" in str(options):
+            expected = [word.standard_error for word in result.words]
+            assert found["standard_error"][number] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"method": "magic"}, "method 'magic' is unknown"),
+        ({"target": "NEUTRAL"}, "target 'NEUTRAL' is no label"),
+        ({"baseline": "magic"}, "baseline"),
+        ({"contexts": "two_sided", "method": "ig"}, "has no contexts"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_told_before_there_is_a_text(options, why):
+    with pytest.raises(ValueError, match=why):
+        CorpusExplainer(PATH, **options)
+
+
+def test_long_texts_are_cut_and_counted_or_refused_each(explain):
+    long = "good " * 700
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = explain.columns(["Good.", long])
+    limit = explain.explainer.encoder.limit
+    assert found["dropped_tokens"] == [0, 702 - limit]
+    assert len(found["words"][1]) == limit - 2
+    refused = CorpusExplainer(PATH, truncation=False).columns(["Good.", long, long])
+    assert [error != "" for error in refused["error"]] == [False, True, True]
+    assert "would be dropped" in refused["error"][1]
+
+
+def test_a_warning_comes_once(demo, monkeypatch):
+    explain = CorpusExplainer(demo)
+    monkeypatch.setattr(corpus, "AT_ONCE", 1)
+    demo.model.add_module("dropped", torch.nn.Dropout(0.5).train())
+    try:
+        with pytest.warns(UserWarning, match="dropout") as told:
+            explain.columns(["Good."] * 3)
+        assert len(told) == 1
+    finally:
+        del demo.model.dropped
+
+
+def test_datasets_maps_with_it(explain):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    data = datasets.Dataset.from_dict(
+        {"text": [*TEXTS, None], "label": [1, 0, 0, 1, 0, 0]}, features
+    )
+    found = data.map(explain, batched=True, batch_size=3)
+    assert found["label"] == data["label"]
+    assert found["sig_label"][:2] == ["POSITIVE", "NEGATIVE"]
+    assert found["words"][0] == ["A", "charming", "film", "."]
+    assert [error != "" for error in found["error"]] == [False] * 5 + [True]

@@ -1,0 +1,301 @@
+"""`captum-sig corpus` in this process: what it writes, how it goes on, what it refuses."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+from typer.testing import CliRunner
+
+from captum_sig import corpus_run, shards
+from captum_sig.cli import app
+from captum_sig.corpus import CorpusExplainer
+from captum_sig.demo_model import PATH
+from captum_sig.progress import Progress
+
+TEXTS = [f"{start} film number {number} is {end}." for number, (start, end) in enumerate(
+    [("A", "charming"), ("This old", "dull, yet good"), ("No", "bad")] * 4)]  # fmt: skip
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["corpus", *map(str, arguments)])
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    path = tmp_path / "texts.jsonl"
+    lines = [json.dumps({"id": f"n{i}", "text": text}) for i, text in enumerate(TEXTS)]
+    path.write_text("\n".join([*lines, '{"id": "bad", "text": null}', "{"]), encoding="utf-8")
+    return path
+
+
+def content(folder: Path) -> dict[str, dict]:
+    """The columns of each shard."""
+    return {path.name: parquet.read_table(path).to_pydict()
+            for path in sorted(folder.glob("part-*.parquet"))}  # fmt: skip
+
+
+def left_over(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("part-"))
+
+
+def test_shards_tell_what_the_explainer_tells(data, tmp_path, demo):
+    result = run(data, "--output", tmp_path / "out", "--shard-size", 5)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[:3] == [
+        "14 texts in 3 shards: 12 explained, 2 bad.",
+        "  texts.jsonl, row 13: the text is null; wanted a string: correct the row or leave it out",
+        "  texts.jsonl, row 14: line 14: Expecting property name enclosed in double quotes: line 1 "
+        "column 2 (char 1)",
+    ]  # fmt: skip
+    found = content(tmp_path / "out")
+    assert [len(columns["row"]) for columns in found.values()] == [5, 5, 4]
+    rows = [dict(zip(columns, row, strict=True)) for columns in found.values()
+            for row in zip(*columns.values(), strict=True)]  # fmt: skip
+    assert [row["row"] for row in rows] == list(range(1, 15))
+    assert [row["id"] for row in rows] == [f"n{i}" for i in range(12)] + ["bad", "texts.jsonl:14"]
+    assert {row["file"] for row in rows} == {"texts.jsonl"}
+    for row, result in zip(rows, demo(TEXTS), strict=False):
+        assert (row["text"], row["label"], row["error"]) == (result.text, result.label, None)
+        assert row["probability"] == pytest.approx(result.probability, abs=1e-6)
+        assert row["words"] == [word.word for word in result.words]
+        assert row["offsets"] == [[word.start, word.end] for word in result.words]
+        assert row["scores"] == pytest.approx(result.scores, abs=1e-5)
+        assert row["max_abs_word_delta"] < 1e-4
+    assert [row["text"] for row in rows[12:]] == [None, None]
+    file = parquet.ParquetFile(tmp_path / "out" / "part-000000.parquet")
+    assert file.metadata.row_group(0).column(3).compression == "ZSTD"
+
+
+def test_the_manifest_tells_what_was_done_with_what(data, tmp_path):
+    run(data, "--output", tmp_path / "out", "--target", "NEGATIVE", "--level", "token")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    settings = manifest["settings"]
+    assert (settings["model"], settings["target"], settings["level"]) == (
+        "demo",
+        "NEGATIVE",
+        "token",
+    )
+    assert len(settings["weights"]) == 16
+    assert [(file["file"], file["rows"]) for file in settings["input"]] == [("texts.jsonl", 14)]
+    assert manifest["counts"] == {"shards": 1, "rows": 14, "explained": 12, "bad": 2,
+                                  "truncated": 0, "duplicate_ids": 0}  # fmt: skip
+    assert manifest["finished"] is True
+    assert {"captum_sig", "torch", "transformers", "python"} <= set(manifest["versions"][0])
+    assert left_over(tmp_path / "out") == [".lock", "manifest.json"]
+
+
+def test_a_run_goes_on_and_repeats_no_finished_shard(data, tmp_path):
+    out = tmp_path / "out"
+    arguments = (data, "--output", out, "--shard-size", 4)
+    assert run(*arguments).exit_code == 0
+    whole = content(out)
+    (out / "part-000001.parquet").unlink()
+    (out / ".part-000001.host.1.tmp").write_bytes(b"half")
+    untouched = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
+    result = run(*arguments)
+    assert "14 texts in 4 shards (10 texts were there): 12 explained, 2 bad." in result.stdout
+    assert content(out) == whole
+    assert untouched.items() <= {p.name: p.stat().st_mtime_ns for p in out.iterdir()}.items()
+    assert left_over(out) == [".lock", "manifest.json"]
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+@pytest.mark.parametrize("place", ["fsync", "replace"])
+def test_an_interruption_at_any_write_costs_that_shard_alone(
+    place, moment, data, tmp_path, monkeypatch
+):
+    arguments = (data, "--output", tmp_path / "out", "--shard-size", 4)
+    assert run(data, "--output", tmp_path / "whole", "--shard-size", 4).exit_code == 0
+    real, calls = getattr(os, place), []
+
+    def interrupted(*given):
+        calls.append(given)
+        if len(calls) == moment:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(shards.os, place, interrupted)
+    assert run(*arguments).exit_code != 0
+    monkeypatch.undo()
+    assert not list((tmp_path / "out").glob(".*.tmp"))
+    assert run(*arguments).exit_code == 0
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("--method", "saliency"), "made with method 'sig', not 'saliency'"),
+        (("--baseline", "pad"), "made with baseline 'mask', not 'pad'"),
+        (("--target", "0"), "made with target None, not '0'"),
+        (("--limit", "3"), "made with limit None, not 3"),
+        (("--shard-size", "5"), "made with shard_size 4, not 5"),
+        (("--no-truncate",), "made with truncation True, not False"),
+        (("--text-column", "id"), "made with text_column None, not 'id'"),
+    ],
+    ids=str,
+)
+def test_a_folder_made_with_other_settings_is_refused(more, why, data, tmp_path):
+    assert run(data, "--output", tmp_path / "out", "--shard-size", 4).exit_code == 0
+    before = content(tmp_path / "out")
+    result = run(data, "--output", tmp_path / "out", "--shard-size", 4, *more)
+    assert result.exit_code == 2
+    assert why in result.stderr
+    assert content(tmp_path / "out") == before
+
+
+def test_other_texts_or_weights_are_refused(data, tmp_path):
+    arguments = ("--output", tmp_path / "out", "--model", tmp_path / "model")
+    shutil.copytree(PATH, tmp_path / "model")
+    assert run(data, *arguments).exit_code == 0
+    data.write_text(data.read_text(encoding="utf-8").replace("dull", "lull"), encoding="utf-8")
+    result = run(data, *arguments)
+    assert "holds shards of other texts (texts.jsonl)" in result.stderr
+    data.write_text(data.read_text(encoding="utf-8").replace("lull", "dull"), encoding="utf-8")
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["classifier.bias"][0] += 1e-3
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    result = run(data, *arguments)
+    assert result.exit_code == 2
+    assert "made with weights" in result.stderr
+
+
+def test_folders_that_cannot_be_used(data, tmp_path):
+    out = tmp_path / "out"
+    assert "is a file: name a folder" in run(data, "--output", data).stderr
+    result = run(data, "--output", data / "sub")
+    assert (result.exit_code, "Not a directory" in result.stderr) == (2, True)
+    result = run(tmp_path, "--output", out)
+    assert f"{out} lies in the input" in result.stderr
+    assert run(data, "--output", out).exit_code == 0
+    manifest = (out / "manifest.json").read_text(encoding="utf-8")
+    (out / "manifest.json").write_text("{", encoding="utf-8")
+    assert "manifest.json is damaged" in run(data, "--output", out).stderr
+    (out / "manifest.json").unlink()
+    assert "holds shards, but no manifest.json" in run(data, "--output", out).stderr
+    (out / "manifest.json").write_text(manifest, encoding="utf-8")
+    (out / "part-000000.parquet").write_bytes(b"PAR1")
+    assert "part-000000.parquet is damaged: remove it" in run(data, "--output", out).stderr
+
+
+def test_two_runs_do_not_share_a_folder(data, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"):
+        result = run(data, "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "another run is writing to" in result.stderr
+    assert run(data, "--output", tmp_path / "out").exit_code == 0
+
+
+def test_ids_that_occur_twice_are_kept_and_counted(tmp_path):
+    path = tmp_path / "texts.tsv"
+    path.write_text("id\ttext\n1\tGood.\n2\tBad.\n1\tFine.\n1\tDull.\n", encoding="utf-8")
+    result = run(path, "--output", tmp_path / "out", "--shard-size", 2)
+    assert "4 texts in 2 shards: 4 explained, 0 bad." in result.stdout
+    assert "2 rows have the id of another: file and row differ." in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--engine", "spark"), "engine 'spark' is unknown: use one of local, ray"),
+        (("--address", "auto"), "--address is for --engine ray only"),
+        (("--num-workers", "2"), "--num-workers is for --engine ray only"),
+        (("--method", "magic"), "method 'magic' is unknown"),
+        (("--target", "NEUTRAL"), "target 'NEUTRAL' is no label"),
+        (("--text-column", "txt"), "has no column 'txt'"),
+        (("--model", "./nowhere"), "there is no folder ./nowhere"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_told_before_a_folder_is_made(arguments, why, data, tmp_path):
+    result = run(data, "--output", tmp_path / "out", *arguments)
+    assert result.exit_code == 2
+    assert why in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_gives_up_ends_the_run_and_keeps_what_is_there(data, tmp_path, monkeypatch):
+    real, calls = CorpusExplainer.columns, []
+
+    def columns(self, *given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise RuntimeError("the model explains nothing any more")
+        return real(self, *given)
+
+    monkeypatch.setattr(CorpusExplainer, "columns", columns)
+    result = run(data, "--output", tmp_path / "out", "--shard-size", 4)
+    assert (result.exit_code, result.stderr) == (
+        2, "captum-sig: the model explains nothing any more\n",
+    )  # fmt: skip
+    assert len(content(tmp_path / "out")) == 2
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "captum_sig", "corpus", *map(str, arguments)]
+
+
+def test_kill_9(data, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert subprocess.run(command(data, "--output", whole, "--shard-size", 1), check=True)
+    arguments = command(data, "--output", out, "--shard-size", 1)
+    process = subprocess.Popen(arguments)
+    while len(list(out.glob("part-*.parquet"))) < 3 and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not json.loads((out / "manifest.json").read_text(encoding="utf-8"))["finished"]
+    subprocess.run(arguments, check=True)
+    assert content(out) == content(whole)
+
+
+def limited(bytes: int):
+    """In a child: no file may grow beyond so many bytes, as on a disk that is full."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, bytes))
+
+
+def test_a_full_disk_is_told_and_what_was_written_stays(data, tmp_path):
+    arguments = command(data, "--output", tmp_path / "out", "--shard-size", 7)
+    small = subprocess.run(
+        command(data, "--output", tmp_path / "out", "--shard-size", 7),
+        capture_output=True, text=True, check=False, preexec_fn=limited(4096),
+    )  # fmt: skip
+    assert small.returncode == 2
+    assert "File too large" in small.stderr
+    assert left_over(tmp_path / "out") == [".lock", "manifest.json"]
+    subprocess.run(arguments, check=True)
+    assert len(content(tmp_path / "out")) == 2
+
+
+def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
+    monkeypatch.setattr("captum_sig.progress.SECONDS", 0.0)
+    with Progress(1000, 400) as progress:
+        progress(100)
+        assert progress.line(50.0) == "500 of 1,000 texts, 2.0/s, 04:10 left"
+        progress(500)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" texts")[0] for line in lines] == ["500 of 1,000", "1,000 of 1,000"]
+
+
+def test_versions_that_change_are_all_told(data, tmp_path, monkeypatch):
+    arguments = (data, "--output", tmp_path / "out")
+    run(*arguments)
+    monkeypatch.setattr(corpus_run, "__version__", "9.9")
+    run(*arguments)
+    run(*arguments)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert [one["captum_sig"] for one in manifest["versions"]][1:] == ["9.9"]
