@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_sig.corpus_query import OF_STRONGEST, STRONGEST, fetched, shards
-from captum_sig.corpus_run import MANIFEST
+from captum_sig.corpus_run import manifest
 from captum_sig.corpus_terms import TERM_COLUMNS, effects
 from captum_sig.result import WordAttribution, scored_words
 from captum_sig.tables import Row, write_csv
@@ -86,14 +85,17 @@ def report(folder: Path, output: Path, *, terms: Sequence[str] = (), top: int = 
         top: how many words of each class the report itself holds.
 
     Raises:
-        ValueError: if there are no shards.
+        ValueError: if there are no shards, or no text was explained.
         OSError: if the tables cannot be written.
     """
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    settings = manifest["settings"]
+    run = manifest(folder)
+    settings = run["settings"]
     with shards(folder) as db:
         db.execute("CREATE VIEW explained AS FROM texts WHERE error IS NULL AND target IS NOT NULL")
         db.execute(WORDS)
+        classes = fetched(db, _classes())
+        if not classes:
+            raise ValueError(f"no text in {folder} could be explained: see column `error`")
         found = {
             "flips": fetched(db, _flips()),
             "terms": effects(db, terms),
@@ -105,10 +107,10 @@ def report(folder: Path, output: Path, *, terms: Sequence[str] = (), top: int = 
             settings=settings,
             overview={
                 **fetched(db, _overview())[0],
-                "finished": manifest["finished"],
+                "finished": run["finished"],
                 "rows_in_input": sum(file["rows"] for file in settings["input"]),
             },
-            classes=fetched(db, _classes()),
+            classes=classes,
             words=fetched(db, _words(top)),
             **found,
             examples=_examples(db, _keys(row for rows in found.values() for row in rows), settings),

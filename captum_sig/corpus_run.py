@@ -64,9 +64,8 @@ class CorpusRun:
             lock.release()
 
     def _begin(self) -> None:
-        path = self.folder / MANIFEST
-        if path.exists():
-            then = self._manifest()
+        if (self.folder / MANIFEST).exists():
+            then = manifest(self.folder)
             self._check_same(then)
         elif any(self.folder.glob("part-*.parquet")):
             raise ValueError(f"{self.folder} holds shards, but no {MANIFEST}: use another folder")
@@ -83,15 +82,8 @@ class CorpusRun:
             if path.exists():
                 self.outcomes[shard.number] = Outcome.of(path)
 
-    def _manifest(self) -> dict[str, Any]:
-        path = self.folder / MANIFEST
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            raise ValueError(f"{path} is damaged: use another folder") from None
-
-    def _write(self, manifest: Mapping[str, Any]) -> None:
-        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    def _write(self, told: Mapping[str, Any]) -> None:
+        text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
         replace_text(self.folder / MANIFEST, text)
 
     def _check_same(self, then: Mapping[str, Any]) -> None:
@@ -150,8 +142,23 @@ class CorpusRun:
                 )
             self.outcomes[outcome.number] = outcome
         counts = {**self.counts, "duplicate_ids": duplicate_ids(self.folder)}
-        self._write({**self._manifest(), "finished": True, "counts": counts})
+        self._write({**manifest(self.folder), "finished": True, "counts": counts})
         return counts
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """What a run in this folder was made with.
+
+    Raises:
+        ValueError: if there was none, or the file is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        raise ValueError(f"there is no {path}: name a folder that `corpus` has written")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is damaged: use another folder") from None
 
 
 def locally(

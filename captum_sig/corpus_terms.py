@@ -71,8 +71,10 @@ def effects(db: Any, terms: Sequence[str]) -> list[Row]:
     return found + [{**empty, "term": term, "count": 0, "documents": 0} for term in missing]
 
 
-def _interval(db: Any, row: Row) -> dict[str, float]:
-    """Of the mean over texts, 95 %."""
+def _interval(db: Any, row: Row) -> dict[str, float | None]:
+    """Of the mean over texts, 95 %; one text tells of no other."""
+    if row["documents"] == 1:
+        return {"low": None, "high": None}
     if row["documents"] > BOOTSTRAPPED:
         half = NormalDist().inv_cdf(0.975) * row["spread"] / math.sqrt(row["documents"])
         return {"low": row["mean"] - half, "high": row["mean"] + half}

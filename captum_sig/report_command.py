@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CLASSES = 4  # that the terminal shows, those of most texts
 WORDS = 8  # of a class, either way
 FLIPS = 8
+HEADS = {"documents": "texts", "share_for": "for"}  # that fit 80 columns
 
 
 def report(
@@ -116,8 +117,10 @@ def _table(
     from captum_sig.viz import on_one_line, shortened
 
     shown = [
-        {**row, **{name: shortened(on_one_line(row[name] or ""), 24) for name in names}}
+        {name: shortened(on_one_line(row[name] or ""), 24) for name in names}
+        | {HEADS.get(name, name): row[name] for name in formats}
         for row in rows
     ]
+    spec = {HEADS.get(name, name): formats[name] for name in formats}
     console.print(Text(f"\n{on_one_line(title)}", "bold"))
-    console.print(to_terminal(shown, [*names, *formats], formats))
+    console.print(to_terminal(shown, [*names, *spec], spec))

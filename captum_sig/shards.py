@@ -159,5 +159,11 @@ def _save(table: Any, outcome: Outcome, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        why = error.strerror or error
+        raise OSError(
+            f"{path} cannot be written: {why}; the shards that are there are whole, and the same "
+            "command goes on behind them"
+        ) from error
     finally:
         beside.unlink(missing_ok=True)

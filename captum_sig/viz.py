@@ -76,7 +76,7 @@ def to_html(result: WordAttribution) -> str:
     spans = []
     for text, word, colour in pieces(result):
         if word is None:
-            spans.append(html.escape(text))
+            spans.append(html.escape(visible(text)))
             continue
         title = f"{word.score:+.4f} logits, {word.normalized:+.3f} normalised"
         spans.append(mark(text, f"rgb{colour}", title))

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.corpus --data ../shared/data/sst2/train.tsv
 
-All explain the same texts with the same model and threads, one after the other; the loop runs first
-and last. "Steady" leaves out what comes before every worker's first shard.
+All explain the same texts with the same model and threads, one after the other, and the loop runs
+before and after each, as the machine's speed drifts. "Steady" leaves out what comes before every
+worker's first shard.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -67,40 +68,47 @@ def rates(found: Marks, n_workers: int) -> tuple[float, float]:
 
 
 def throughput(data: Path, n_texts: int, size: int) -> None:
-    """A line for the loop and each engine."""
+    """A line for each engine, between two for the loop."""
     torch.set_num_threads(2)
     explain = CorpusExplainer(PATH)
-    loop = partial(plain_loop, explain, data, n_texts)
-    engines: dict[str, tuple[int, Callable[[], Iterator[int]]]] = {
-        "loop": (1, loop),
-        "local": (1, partial(in_engine, locally, explain, data, n_texts, size)),
-        "ray, 1 worker": (1, partial(
-            in_engine, partial(on_ray, num_workers=1), explain, data, n_texts, size)),
-        "ray, 2 workers": (2, partial(
-            in_engine, partial(on_ray, num_workers=2), explain, data, n_texts, size)),
-        "loop again": (1, loop),
-    }  # fmt: skip
-    steady = []
-    for name, (n_workers, start) in engines.items():
-        over_all, after_first = rates(marks(start()), n_workers)
-        steady.append(after_first)
-        extra = steady[0] / after_first - 1
-        print(f"{name:16} {over_all:7.1f} texts/s, steady {after_first:7.1f}, over the loop "
-              f"{extra:+.1%}", flush=True)  # fmt: skip
+    given = explain, data, n_texts, size
+    engines: dict[str, tuple[int, Engine]] = {
+        "local": (1, locally),
+        "ray, 1 worker": (1, partial(on_ray, num_workers=1)),
+        "ray, 2 workers": (2, partial(on_ray, num_workers=2)),
+    }
+
+    def measured(name: str, done: Iterator[int], n_workers: int = 1) -> float:
+        over_all, steady = rates(marks(done), n_workers)
+        print(f"{name:16} {over_all:7.1f} texts/s, steady {steady:7.1f}", flush=True)
+        return steady
+
+    before = measured("loop", plain_loop(explain, data, n_texts))
+    for name, (n_workers, engine) in engines.items():
+        steady = measured(name, in_engine(engine, *given), n_workers)
+        after = measured("loop", plain_loop(explain, data, n_texts))
+        print(f"{'':16} takes {(before + after) / 2 / steady - 1:+.1%} over the loop", flush=True)
+        before = after
+
+
+def of_command(*arguments: object) -> tuple[float, float]:
+    """Seconds and peak resident memory in MB of the command, in a process of its own."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "captum_sig", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    with suppress(ChildProcessError):
+        process.wait()
+    assert status == 0
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
 def peak_memory(data: Path, counts: list[int]) -> None:
-    """Peak resident memory of the command, in MB."""
+    """Peak resident memory of the local engine."""
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "captum_sig", "corpus", str(data), "--output",
-                       f"{folder}/out", "--limit", str(count)]  # fmt: skip
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-            _, status, usage = os.wait4(process.pid, 0)
-            with suppress(ChildProcessError):
-                process.wait()
-            assert status == 0
-            print(f"local, {count:,} texts: peak {usage.ru_maxrss / 1024:.0f} MB", flush=True)
+            _, memory = of_command("corpus", data, "--output", f"{folder}/out", "--limit", count)
+            print(f"local, {count:,} texts: peak {memory:.0f} MB", flush=True)
 
 
 def main() -> None:

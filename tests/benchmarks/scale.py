@@ -1,0 +1,177 @@
+"""The cost model of SCALE.md against runs, and what else grows with a corpus.
+
+    python -m tests.benchmarks.scale --data ../shared/data/sst2/train.tsv
+
+Costs: 1,000 texts tell how many row-tokens (rows of a text's sweep times its tokens) a second the
+machine does; larger runs are predicted by counting theirs. Real texts come first, then texts of as
+many words drawn from theirs. The other parts run no model: cutting the input, Ray's scheduling, and
+the report over copies of the shards.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from captum_sig.corpus import CorpusExplainer
+from captum_sig.corpus_input import corpus
+from captum_sig.corpus_run import CorpusRun, locally
+from captum_sig.demo_model import PATH
+from captum_sig.on_ray import on_ray
+from captum_sig.records import read_records
+from captum_sig.shards import Outcome, ShardWriter, shard_path
+from tests.benchmarks.corpus import of_command
+from tests.benchmarks.measure import machine
+
+
+def texts(data: Path, n_texts: int) -> list[str]:
+    """Real ones as far as there are, then words of theirs in other order and company."""
+    real = [record.text for record in read_records(data)]
+    rng = random.Random(0)
+    words = [word for text in real for word in text.split()]
+    lengths = [len(text.split()) for text in real]
+    more = (" ".join(rng.choices(words, k=rng.choice(lengths))) for _ in range(n_texts - len(real)))
+    return [*real, *more][:n_texts]
+
+
+def saved(path: Path, given: list[str]) -> Path:
+    """As JSON lines."""
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in given), encoding="utf-8")
+    return path
+
+
+def run(explain: CorpusExplainer, path: Path, output: Path) -> float:
+    """Seconds of the local engine, from the first look at the input to the manifest."""
+    start = time.perf_counter()
+    found = CorpusRun(output, corpus([str(path)]), {"method": "sig", "baseline": "mask",
+                                                    "model": "demo", "weights": ""})  # fmt: skip
+    with found.entered():
+        found(locally, ShardWriter(output, explain), lambda n_texts: None)
+    return time.perf_counter() - start
+
+
+def row_tokens(explain: CorpusExplainer, given: list[str]) -> int:
+    """Rows of each text's sweep (its words, the input) times its tokens."""
+    encoder = explain.explainer.encoder
+    batches = encoder.batches(given, 1024, True, torch.device("cpu"))
+    return sum(
+        (len(spans) + 1) * int(length)
+        for batch in batches
+        for spans, length in zip(batch.spans, batch.others["attention_mask"].sum(1), strict=True)
+    )
+
+
+def costs(data: Path, sizes: list[int], root: Path) -> None:
+    """Predicted and measured seconds."""
+    torch.set_num_threads(2)
+    explain = CorpusExplainer(PATH)
+    rate = 0.0
+    for size in sizes:
+        given = texts(data, size)
+        work = row_tokens(explain, given)
+        seconds = run(explain, saved(root / f"{size}.jsonl", given), root / f"out-{size}")
+        rate = rate or work / seconds
+        print(
+            f"{size:,} texts: {work / size:.0f} row-tokens a text, predicted {work / rate:.1f} s, "
+            f"measured {seconds:.1f} s ({work / rate / seconds - 1:+.1%}), {size / seconds:.1f} "
+            f"texts/s, {work / seconds:,.0f} row-tokens/s",
+            flush=True,
+        )
+
+
+def cutting(megabytes: int, root: Path) -> None:
+    """How fast the input is looked through."""
+    for ending, head, line in ((".jsonl", "", json.dumps({"text": "word " * 200})),
+                               (".csv", "text\n", '"' + "word " * 200 + '"')):  # fmt: skip
+        path = root / f"large{ending}"
+        n_lines = megabytes * 2**20 // (len(line) + 1)
+        with path.open("w") as file:
+            file.write(head)
+            file.writelines(line + "\n" for _ in range(n_lines))
+        start = time.perf_counter()
+        found = corpus([str(path)])
+        seconds = time.perf_counter() - start
+        print(
+            f"cutting {path.name}: {found.n_rows:,} rows in {seconds:.1f} s, "
+            f"{megabytes / seconds:.0f} MB/s, {n_lines / seconds:,.0f} rows/s",
+            flush=True,
+        )
+        path.unlink()
+
+
+def scheduling(n_shards: int, root: Path) -> None:
+    """Shards that are there already, so that workers do nothing: what Ray and the driver take."""
+    path = saved(root / "many.jsonl", ["word"] * n_shards)
+    shards = corpus([str(path)], shard_size=1).shards
+    output = root / "done"
+    output.mkdir()
+    writer = ShardWriter(output, CorpusExplainer(PATH))
+    first = writer.write(shards[0])
+    for shard in shards[1:]:
+        os.link(shard_path(output, first.number), shard_path(output, shard.number))
+    found: list[tuple[float, Outcome]] = []
+    for outcome in on_ray(writer, shards, lambda n_texts: None, num_workers=2):
+        found.append((time.perf_counter(), outcome))
+    seconds = found[-1][0] - found[0][0]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"Ray: {n_shards:,} shards without work in {seconds:.1f} s, "
+        f"{1000 * seconds / n_shards:.1f} ms a shard; driver's peak {memory:.0f} MB",
+        flush=True,
+    )
+
+
+def reporting(output: Path, copies: int, root: Path) -> None:
+    """The report over copies of a run's shards."""
+    paths = sorted(output.glob("part-*.parquet"))
+    target = root / "copied"
+    target.mkdir()
+    shutil.copy(output / "manifest.json", target)
+    for number, path in enumerate(paths * copies):
+        os.link(path, shard_path(target, number))
+    (root / "terms.txt").write_text("old\nnew york\n", encoding="utf-8")
+    seconds, memory = of_command("report", target, "--terms", root / "terms.txt")
+    n_rows = copies * sum(Outcome.of(path).rows for path in paths)
+    print(f"report: {n_rows:,} rows in {seconds:.1f} s, peak {memory:.0f} MB", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = options.add_argument
+    add("--data", type=Path, required=True)
+    add("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    add("--megabytes", type=int, default=1024)
+    add("--shards", type=int, default=5_000)
+    add("--copies", type=int, default=100)
+    add("--parts", nargs="+", default=["costs", "cutting", "scheduling", "reporting"])
+    chosen = options.parse_args()
+    root = Path(tempfile.mkdtemp())
+    print(machine(torch.device("cpu")))
+    try:
+        if "costs" in chosen.parts:
+            costs(chosen.data, chosen.sizes, root)
+        if "cutting" in chosen.parts:
+            cutting(chosen.megabytes, root)
+        if "scheduling" in chosen.parts:
+            scheduling(chosen.shards, root)
+        if "reporting" in chosen.parts:
+            for copies in (1, chosen.copies // 10, chosen.copies):
+                reporting(root / f"out-{max(chosen.sizes)}", copies, root)
+                shutil.rmtree(root / "copied")
+    finally:
+        shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

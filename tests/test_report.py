@@ -1,0 +1,348 @@
+"""`captum-sig report`: tables against sums in plain Python, and the page in a browser."""
+
+import csv
+import html
+import json
+import re
+import shutil
+import statistics
+import subprocess
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from captum_sig import corpus_terms, report_page
+from captum_sig.cli import app
+from captum_sig.corpus_report import WORD_COLUMNS, report
+from captum_sig.intervals import bootstrap
+from captum_sig.report_page import to_page
+from tests.test_corpus_run import content
+
+LONG = "It goes on. " * 12 + "Then it is superb, superb! " + "And on it goes. " * 12
+TEXTS = [
+    "A good film.", "Not a good film.", "Good fun, old-fashioned fun.", "The jokes are old.",
+    "This old man is superb.", "No old joke is good.", "A dull film, an OLD man.", "Dull.", "",
+    "<b>Bold</b> & good <script>alert(1)</script>", "New York is charming.", "York, new and dull.",
+    "The film is old, yet good.", "not good, not bad", "An old new york film is bad.", LONG,
+    "A \x1b[31mred\x1b[0m film.",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """An explained corpus."""
+    root = tmp_path_factory.mktemp("corpus")
+    path = root / "<i>texts.jsonl"
+    lines = [json.dumps({"id": i % 16, "text": text}) for i, text in enumerate([*TEXTS, None])]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    arguments = ["corpus", str(path), "--output", str(root / "out"), "--shard-size", "5"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    return root / "out"
+
+
+@pytest.fixture(scope="module")
+def rows(folder) -> list[dict]:
+    """Those that were explained."""
+    found = [dict(zip(columns, row, strict=True)) for columns in content(folder).values()
+             for row in zip(*columns.values(), strict=True)]  # fmt: skip
+    return [row for row in found if row["error"] is None]
+
+
+@pytest.fixture(scope="module")
+def made(folder, tmp_path_factory):
+    terms = ("old", "MAN", "old-fashioned", "new york", "the rapist", "nowhere")
+    return report(folder, tmp_path_factory.mktemp("report"), terms=terms)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_words_are_summed_by_class_and_lower_case(rows, made):
+    scores, texts = defaultdict(list), defaultdict(set)
+    for row in rows:
+        for word, score in zip(row["words"], row["scores"], strict=True):
+            scores[row["target"], word.lower()].append(score)
+            texts[row["target"], word.lower()].add(row["row"])
+    assert {(row["class"], row["word"]) for row in made.words} == set(scores)
+    for row in made.words:
+        values = scores[row["class"], row["word"]]
+        assert row["sum"] == pytest.approx(sum(values))
+        assert row["mean"] == pytest.approx(statistics.mean(values))
+        assert row["count"] == len(values)
+        assert row["documents"] == len(texts[row["class"], row["word"]])
+        assert row["share_for"] == sum(score > 0 for score in values) / len(values)
+        if len(values) > 1:
+            assert row["spread"] == pytest.approx(statistics.stdev(values))
+        else:
+            assert row["spread"] is None
+
+
+def test_the_largest_sums_come_first_and_all_words_are_in_the_file(folder, made, tmp_path):
+    few = report(folder, tmp_path / "deep" / "out", top=3)
+    assert [len([row for row in few.words if row["class"] == name]) for name in
+            ("NEGATIVE", "POSITIVE")] == [3, 3]  # fmt: skip
+    for name in ("NEGATIVE", "POSITIVE"):
+        sums = [abs(row["sum"]) for row in made.words if row["class"] == name]
+        assert sums == sorted(sums, reverse=True)
+    assert few.words[0] == made.words[0]
+    found = read(tmp_path / "deep" / "out" / "words.csv")
+    assert len(found) == len(made.words)
+    assert tuple(found[0]) == WORD_COLUMNS
+    by_word = {(row["class"], row["word"]): row for row in made.words}
+    for row in found:
+        assert float(row["sum"]) == pytest.approx(by_word[row["class"], row["word"]]["sum"])
+
+
+def test_overview_and_classes(rows, made):
+    assert made.overview == {
+        "rows": 18, "bad": 1, "truncated": 0, "duplicate_ids": 2, "finished": True,
+        "rows_in_input": 18, "max_abs_word_delta": max(row["max_abs_word_delta"] for row in rows),
+    }  # fmt: skip
+    assert sum(row["texts"] for row in made.classes) == 17
+    for row in made.classes:
+        own = [one for one in rows if one["target"] == row["class"]]
+        assert row["texts"] == len(own)
+        assert row["mean_probability"] == pytest.approx(
+            statistics.mean(one["probability"] for one in own)
+        )
+        assert row["share_predicted"] == 1
+
+
+def test_words_that_turn_and_their_strongest_texts(rows, made):
+    assert made.flips
+    for row in made.flips:
+        values = [
+            (score, one["row"]) for one in rows if one["target"] == row["class"]
+            for word, score in zip(one["words"], one["scores"], strict=True)
+            if word.lower() == row["word"]
+        ]  # fmt: skip
+        positive = [score for score, _ in values if score > 0]
+        negative = [score for score, _ in values if score < 0]
+        assert (row["n_for"], row["n_against"]) == (len(positive), len(negative))
+        assert min(row["n_for"], row["n_against"]) >= 2
+        assert row["sum_for"] == pytest.approx(sum(positive))
+        assert row["sum_against"] == pytest.approx(sum(negative))
+        assert row["row_for"] == max(values)[1]
+        assert row["row_against"] == min(values)[1]
+    weaker = [min(row["sum_for"], -row["sum_against"]) for row in made.flips]
+    assert weaker == sorted(weaker, reverse=True)
+
+
+def effect(row: dict, *words: str) -> list[float]:
+    """Sums of neighbouring scores where these words stand."""
+    lowered = [word.lower() for word in row["words"]]
+    n = len(words)
+    return [sum(row["scores"][i : i + n]) for i in range(len(lowered) - n + 1)
+            if lowered[i : i + n] == list(words)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("term", "words"),
+    [("old", ["old"]), ("MAN", ["man"]), ("old-fashioned", ["old", "-", "fashioned"]),
+     ("new york", ["new", "york"])],
+)  # fmt: skip
+def test_effects_of_terms_over_texts(term, words, rows, made):
+    of_term = {row["class"]: row for row in made.terms if row["term"] == term}
+    assert of_term
+    for name in ("NEGATIVE", "POSITIVE"):
+        found = [one for row in rows if row["target"] == name and (one := effect(row, *words))]
+        if not found:
+            assert name not in of_term
+            continue
+        row = of_term[name]
+        means = [statistics.mean(one) for one in found]
+        assert (row["documents"], row["count"]) == (len(found), sum(map(len, found)))
+        assert row["mean"] == pytest.approx(statistics.mean(means), abs=1e-6)
+        if len(found) == 1:
+            assert (row["low"], row["high"]) == (None, None)
+        else:
+            interval = bootstrap(means)
+            assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+
+
+def test_terms_that_occur_nowhere_are_told(made):
+    missing = [row for row in made.terms if row["documents"] == 0]
+    assert [row["term"] for row in missing] == ["nowhere", "the rapist"]
+
+
+def test_words_are_not_joined_where_the_term_has_a_space(tmp_path):
+    path = tmp_path / "texts.tsv"
+    path.write_text("text\nThe therapist is good.\nThe rapist is bad.\n", encoding="utf-8")
+    CliRunner().invoke(app, ["corpus", str(path), "--output", str(tmp_path / "out")])
+    found = report(tmp_path / "out", tmp_path / "report", terms=("therapist", "the rapist"))
+    rows = {row["term"]: row["row_for"] for row in found.terms}
+    assert rows == {"therapist": 1, "the rapist": 2}
+
+
+def test_means_over_many_texts_have_normal_intervals(folder, tmp_path, made, monkeypatch):
+    monkeypatch.setattr(corpus_terms, "BOOTSTRAPPED", 2)
+    found = report(folder, tmp_path / "out", terms=("old",))
+    for row in found.terms:
+        assert row["documents"] > 2
+        half = 1.959964 * row["spread"] / row["documents"] ** 0.5
+        assert (row["low"], row["high"]) == pytest.approx((row["mean"] - half, row["mean"] + half))
+
+
+def test_extremes_are_the_strongest_words_of_each_class(rows, made):
+    for name in ("NEGATIVE", "POSITIVE"):
+        scores = [row["score"] for row in made.extremes if row["class"] == name]
+        own = [row["scores"] for row in rows if row["target"] == name and row["scores"]]
+        assert scores[:3] == sorted(map(max, own), reverse=True)[:3]
+        assert scores[3:] == sorted(map(min, own))[:3]
+    for row in made.extremes:
+        result = made.examples[row["file"], row["row"]]
+        assert row["word"] in [word.word for word in result.words if word.score == row["score"]]
+
+
+def test_examples_are_what_the_explainer_gave(made, demo):
+    for result in made.examples.values():
+        again = demo(result.text)
+        assert [replace(word, score=0, normalized=0) for word in result.words] == [
+            replace(word, score=0, normalized=0) for word in again.words
+        ]
+        assert result.normalized_scores == pytest.approx(again.normalized_scores, abs=1e-5)
+        assert (result.label, result.target) == (again.label, again.target)
+
+
+def test_the_page_is_escaped(made):
+    page = to_page(made)
+    assert "<b>" not in page
+    assert "<i>" not in page
+    assert "alert(1)<" not in page
+    assert "&lt;i&gt;texts.jsonl" in page
+    assert "\x1b" not in page
+    assert page.count("<script>") == 1
+    assert "http" not in page.replace("https://captum", "")
+
+
+def test_a_long_example_is_cut_around_its_word(made, monkeypatch):
+    (result,) = [one for one in made.examples.values() if one.text == LONG]
+    middle = next(i for i, word in enumerate(result.words) if word.word == "superb")
+    part = report_page._around(result, middle)
+    assert len(part.words) == report_page.SHOWN
+    assert "superb" in part.text
+    assert (part.text[:2], part.text[-2:]) == ("… ", " …")
+    for word in part.words:
+        assert part.text[word.start : word.end] == word.word
+    bare = replace(result, words=tuple(replace(w, start=None, end=None) for w in result.words))
+    assert len(report_page._around(bare, middle).words) == report_page.SHOWN
+    monkeypatch.setattr(report_page, "SHOWN", 1000)
+    assert report_page._around(result, middle) is result
+
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def shown(made, tmp_path):
+    """The page's rows that the browser shows after a script: (class, word, mean)."""
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine")
+
+    def show(script: str = "", fragment: str = "") -> list[tuple[str, str, float]]:
+        path = tmp_path / "page.html"
+        path.write_text(to_page(made) + f"<script>{script}</script>", encoding="utf-8")
+        dom = subprocess.run(
+            [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+             "--no-first-run", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+             path.as_uri() + fragment],
+            capture_output=True, text=True, timeout=120, check=True,
+        ).stdout  # fmt: skip
+        table = dom[dom.index("Words that move it most") : dom.index("<h2>Terms")]
+        rows = re.findall(r"<tr data-search=\"[^\"]*\"( hidden=\"\")?>(.*?)</tr>", table)
+        cells = [re.findall(r"<td[^>]*?(?:data-value=\"([^\"]*)\")?>(.*?)</td>", row)
+                 for hidden, row in rows if not hidden]  # fmt: skip
+        return [
+            (row[0][1], html.unescape(re.sub("<.*?>", "", row[1][1])), float(row[3][0]))
+            for row in cells
+        ]
+
+    return show
+
+
+def test_a_browser_shows_all_words_in_order(shown, made):
+    assert [row[:2] for row in shown()] == [(row["class"], row["word"]) for row in made.words]
+
+
+def test_a_browser_searches_words_and_classes(shown, made):
+    script = 'box.value = " OLD "; box.dispatchEvent(new Event("input"));'
+    wanted = [(row["class"], row["word"]) for row in made.words if "old" in row["word"]]
+    assert len(wanted) >= 2
+    assert [row[:2] for row in shown(script)] == wanted
+    assert [row[:2] for row in shown(fragment="#q=old")] == wanted
+    found = shown(fragment="#q=positive%20charming")
+    assert [row[:2] for row in found] == [("POSITIVE", "charming")]
+
+
+def test_a_browser_sorts_numbers_and_words(shown):
+    press = "[...document.querySelectorAll('.scroll th button')].find(" \
+            "b => b.textContent === '{}').click();"  # fmt: skip
+    means = [row[2] for row in shown(press.format("mean"))]
+    assert means == sorted(means, reverse=True)
+    means = [row[2] for row in shown(press.format("mean") * 2)]
+    assert means == sorted(means)
+    words = [row[1] for row in shown(press.format("word") * 2)]
+    assert words.index("a") < words.index("old") < words.index("york")
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["report", *map(str, arguments)], env={"COLUMNS": "80"})
+
+
+def test_the_command_shows_tables_and_writes_files(folder, tmp_path):
+    terms = tmp_path / "terms.txt"
+    terms.write_text("\ufeff# people\n\nman\nMan\n old \n", encoding="utf-8")
+    result = run(folder, "--output", tmp_path / "out", "--terms", terms)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert max(map(len, result.stdout.replace(str(tmp_path), "").splitlines())) <= 80
+    for line in ("1 texts could not be explained", "2 rows have the id of another row",
+                 "POSITIVE: ", "Words that turn with the context", "Terms"):  # fmt: skip
+        assert line in result.stdout
+    assert "\x1b" not in result.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "extremes.csv", "flips.csv", "report.html", "terms.csv", "words.csv",
+    ]  # fmt: skip
+    assert {row["term"] for row in read(tmp_path / "out" / "terms.csv")} == {"Man", "old"}
+    extremes = read(tmp_path / "out" / "extremes.csv")
+    assert list(extremes[0]) == ["class", "word", "score", "file", "row"]
+
+
+def test_by_default_files_go_into_the_folder_and_a_run_still_goes_on(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    manifest["finished"] = False
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (tmp_path / "out" / "part-000003.parquet").unlink()
+    result = run(tmp_path / "out")
+    assert result.exit_code == 0
+    assert "The run is not finished: 15 of 18 texts." in result.stdout
+    page = (tmp_path / "out" / "report" / "report.html").read_text(encoding="utf-8")
+    assert "The run is not finished: 15 of 18 texts" in page
+
+
+def test_mistakes_are_named(folder, tmp_path):
+    (tmp_path / "empty.txt").write_text("# nothing\n", encoding="utf-8")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    (tmp_path / "bad.tsv").write_bytes(b"text\n\xe9\n")
+    arguments = ["corpus", str(tmp_path / "bad.tsv"), "--output", str(tmp_path / "bad")]
+    assert "0 explained, 1 bad" in CliRunner().invoke(app, arguments).stdout
+    shutil.copytree(folder, tmp_path / "begun", ignore=shutil.ignore_patterns("part-*"))
+    for arguments, why in (
+        ((tmp_path,), "there is no"),
+        ((tmp_path / "nowhere",), "there is no"),
+        ((tmp_path / "bad",), "no text in"),
+        ((tmp_path / "begun",), "holds no shards"),
+        ((folder, "--terms", tmp_path / "empty.txt"), "holds no terms"),
+        ((folder, "--terms", tmp_path / "latin.txt"), "is not UTF-8"),
+        ((folder, "--terms", tmp_path / "none.txt"), "none.txt"),
+        ((folder, "--output", tmp_path / "empty.txt" / "x"), "Not a directory"),
+    ):
+        result = run(*arguments)
+        assert (result.exit_code, why in result.stderr) == (2, True), result.stderr
+        assert result.stderr.count("\n") == 1
