@@ -104,7 +104,7 @@ class CorpusExplainer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model, unless it was given."""
-        return {**self.__dict__, "_loaded": None}
+        return {**self.__dict__, "_loaded": None, "_told": set()}
 
     @property
     def explainer(self) -> TextClassificationExplainer:
