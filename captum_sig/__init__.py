@@ -1,6 +1,6 @@
 """Sequential Integrated Gradients (SIG) as a Captum plugin."""
 
-from captum_sig import baselines, contexts, faithfulness, path, quadrature, viz, words
+from captum_sig import baselines, contexts, corpus, faithfulness, path, quadrature, viz, words
 from captum_sig.dig import LayerDiscretizedIntegratedGradients
 from captum_sig.generation_result import GenerationAttribution
 from captum_sig.llm import TextGenerationExplainer
@@ -22,6 +22,7 @@ __all__ = [
     "WordAttribution",
     "baselines",
     "contexts",
+    "corpus",
     "faithfulness",
     "path",
     "quadrature",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from captum_sig.result import WordAttribution
 from captum_sig.text import TextClassificationExplainer
 
 AT_ONCE = 1024  # texts that are sorted by length together; more hardly fill batches better
+TRIMMED = 8  # batches between two times that freed memory is given back
 PROBE = "a"  # explained when the model is loaded, and whenever a text has failed
 ERROR_LENGTH = 500  # characters
 
@@ -97,10 +100,9 @@ class CorpusExplainer:
         }  # fmt: skip
         self._source = model
         self._options = options
-        self._loaded: TextClassificationExplainer | None = None
         self._told: set[str] = set()
         self._in_contexts = Request.of(method, contexts, n_steps, internal_batch_size).contexts
-        self.explainer  # noqa: B018  # so that mistakes are told here and not in a worker
+        self._loaded: TextClassificationExplainer | None = self._load()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model, unless it was given."""
@@ -110,15 +112,18 @@ class CorpusExplainer:
     def explainer(self) -> TextClassificationExplainer:
         """What explains the texts, loaded and tried at first use in a process."""
         if self._loaded is None:
-            loaded = self._load()
-            for _ in loaded.in_batches([PROBE], **self.how):
-                pass
-            self._loaded = loaded
+            self._loaded = self._load()
         return self._loaded
 
     def _load(self) -> TextClassificationExplainer:
-        if isinstance(self._source, TextClassificationExplainer):
-            return self._source
+        """The explainer, once it has explained something: mistakes are told before the texts."""
+        loaded = self._source
+        if not isinstance(loaded, TextClassificationExplainer):
+            loaded = self._made(loaded)
+        loaded(PROBE, **self.how)
+        return loaded
+
+    def _made(self, source: str | Path) -> TextClassificationExplainer:
         options = dict(self._options)
         if options["device"] is None:
             options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -128,7 +133,7 @@ class CorpusExplainer:
             options["masked_lm"] = pretrained(
                 AutoModelForMaskedLM, options["masked_lm"], "to fill in masked words"
             ).to(options["device"])
-        return TextClassificationExplainer.from_pretrained(self._source, **options)
+        return TextClassificationExplainer.from_pretrained(source, **options)
 
     @property
     def names(self) -> list[str]:
@@ -179,11 +184,14 @@ class CorpusExplainer:
         with warnings.catch_warnings(record=True) as notices:
             warnings.simplefilter("always")
             for start in range(0, len(texts), AT_ONCE):
-                for numbers, found in self._explained(texts[start : start + AT_ONCE]):
+                explained = self._explained(texts[start : start + AT_ONCE])
+                for batch, (numbers, found) in enumerate(explained, 1):
                     for number, row in zip(numbers, found, strict=True):
                         rows[start + number] = row
                     if progress is not None:
                         progress(len(numbers))
+                    if batch % TRIMMED == 0:
+                        _trim()
         self._tell(notices)
         return {name: [row.get(name) for row in rows] for name in self.names}
 
@@ -235,8 +243,7 @@ class CorpusExplainer:
     def _check_alive(self, failure: Exception) -> None:
         """Blame a text only while the model still explains others (a GPU's error may stay)."""
         try:
-            for _ in self.explainer.in_batches([PROBE], **self.how):
-                pass
+            self.explainer(PROBE, **self.how)
         except Exception:
             raise RuntimeError(f"the model explains nothing any more since: {failure}") from failure
 
@@ -256,6 +263,14 @@ class CorpusExplainer:
             "residual": result.residual,
             "error": "",
         }
+
+
+def _trim() -> None:
+    """Give freed memory back: glibc keeps it in pieces, and a long run seems to leak."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)
 
 
 def _all_told(values: list[float | None]) -> list[float | None] | None:

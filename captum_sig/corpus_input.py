@@ -112,7 +112,7 @@ def corpus(
     for path in paths:
         if left == 0:
             break
-        name = path.relative_to(common).as_posix()
+        name = os.fsencode(path.relative_to(common).as_posix()).decode("utf-8", "replace")
         found, digest = _cut(path, name, text_column, id_column, shard_size, left, len(shards))
         n_rows = sum(shard.n_rows for shard in found)
         left = None if left is None else left - n_rows

@@ -61,6 +61,7 @@ class Report:
     """What a corpus says of its words, and the texts that show it."""
 
     settings: dict[str, Any]  # of the run
+    method: str  # with its contexts
     overview: Row
     classes: list[Row]
     words: list[Row]  # of each class those of the largest sums, either way
@@ -90,6 +91,7 @@ def report(folder: Path, output: Path, *, terms: Sequence[str] = (), top: int = 
     """
     run = manifest(folder)
     settings = run["settings"]
+    method = ":".join(filter(None, [settings["method"], settings["contexts"]]))
     with shards(folder) as db:
         db.execute("CREATE VIEW explained AS FROM texts WHERE error IS NULL AND target IS NOT NULL")
         db.execute(WORDS)
@@ -105,6 +107,7 @@ def report(folder: Path, output: Path, *, terms: Sequence[str] = (), top: int = 
         _copy_words(db, output / "words.csv")
         result = Report(
             settings=settings,
+            method=method,
             overview={
                 **fetched(db, _overview())[0],
                 "finished": run["finished"],
@@ -113,7 +116,7 @@ def report(folder: Path, output: Path, *, terms: Sequence[str] = (), top: int = 
             classes=classes,
             words=fetched(db, _words(top)),
             **found,
-            examples=_examples(db, _keys(row for rows in found.values() for row in rows), settings),
+            examples=_examples(db, found.values(), method, settings["baseline"]),
         )
     write_csv(result.flips, FLIP_COLUMNS, output / "flips.csv")
     write_csv(result.extremes, EXTREME_COLUMNS, output / "extremes.csv")
@@ -203,8 +206,11 @@ def _keys(rows: Iterable[Row]) -> list[Key]:
     ]
 
 
-def _examples(db: Any, keys: list[Key], settings: dict[str, Any]) -> dict[Key, WordAttribution]:
-    """These texts as the explainer gave them."""
+def _examples(
+    db: Any, tables: Iterable[list[Row]], method: str, baseline: str
+) -> dict[Key, WordAttribution]:
+    """The texts that rows of these tables name, as the explainer gave them."""
+    keys = _keys(row for rows in tables for row in rows)
     db.execute("CREATE TEMP TABLE wanted (file VARCHAR, row BIGINT)")
     if keys:
         db.executemany("INSERT INTO wanted VALUES (?, ?)", keys)
@@ -221,8 +227,8 @@ def _examples(db: Any, keys: list[Key], settings: dict[str, Any]) -> dict[Key, W
             label=row["label"],
             probability=row["probability"],
             target=row["target"],
-            method=settings["method"],
-            baseline=settings["baseline"],
+            method=method,
+            baseline=baseline,
             max_abs_word_delta=row["max_abs_word_delta"],
             words=scored_words(spans, row["scores"]),
         )

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from captum_sig import __version__
+from captum_sig.columns import package
 from captum_sig.corpus_input import Corpus, Shard
 from captum_sig.corpus_query import duplicate_ids
+from captum_sig.notices import warn
 from captum_sig.shards import TEMPORARY, Outcome, ShardWriter, shard_path
 from captum_sig.tables import replace_text
 
@@ -33,12 +35,14 @@ class CorpusRun:
 
     Raises:
         ValueError: if the folder is a file, or another run is writing to it, or it holds shards of
-            other texts, settings or weights.
+            other texts, settings or weights, or if packages are missing.
         OSError: if it cannot be written.
     """
 
     def __init__(self, folder: Path, corpus: Corpus, settings: Mapping[str, Any]) -> None:
         """Look at nothing yet."""
+        for name in ("pyarrow.parquet", "duckdb"):
+            package(name, "writing shards")
         self.folder, self.corpus = folder, corpus
         asked = {**settings, "input": [asdict(file) for file in corpus.files]}
         self.settings: dict[str, Any] = json.loads(json.dumps(asked))
@@ -57,6 +61,8 @@ class CorpusRun:
             lock.acquire(timeout=0)
         except Timeout:
             raise ValueError(f"another run is writing to {self.folder}: wait for it") from None
+        except NotImplementedError:  # some file systems of networks
+            warn(f"{self.folder} cannot be locked: see that no other run writes to it")
         try:
             self._begin()
             yield self

@@ -42,6 +42,10 @@ ATTRIBUTE_TARGET = typer.Option(
 CHAT = typer.Option("--chat", help="Generation: each text is a user's message in a chat.")
 
 # Of `corpus`.
+LABEL = typer.Option(
+    help="Label to explain, name or index; default: the predicted one of each text."
+)
+CUT = typer.Option(help="Cut texts beyond the model's limit; else they are bad rows.")
 INPUTS = typer.Argument(
     help="Files (.tsv, .csv, .jsonl, .parquet), folders of them, or glob patterns in quotes."
 )

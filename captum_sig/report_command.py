@@ -70,7 +70,7 @@ def _show(found: Report, target: Path) -> None:
             f"The run is not finished: {overview['rows']:,} of {overview['rows_in_input']:,} texts."
         )
     if overview["bad"]:
-        console.print(f"{overview['bad']:,} texts could not be explained and are left out.")
+        console.print(f"Left out, as they could not be explained: {overview['bad']:,} texts.")
     if overview["duplicate_ids"]:
         console.print(f"{overview['duplicate_ids']:,} rows have the id of another row.")
     for row in found.classes[:CLASSES]:

@@ -93,7 +93,7 @@ def _head(report: Report) -> str:
     found, settings = report.overview, report.settings
     named = {
         "model": f"{settings['model']} (weights {settings['weights']})",
-        "method": settings["method"] + _after(", contexts ", settings.get("contexts")),
+        "method": report.method,
         "baseline": settings["baseline"],
         "explained label": settings.get("target") or "the predicted one of each text",
         "texts": f"{found['rows']:,}, of which {found['bad']:,} could not be explained and "
@@ -260,7 +260,3 @@ def _searched(*values: Any) -> str:
 
 def _number(value: float | None, spec: str) -> str:
     return "" if value is None or math.isnan(value) else format(value, spec)
-
-
-def _after(before: str, value: Any) -> str:
-    return f"{before}{value}" if value else ""

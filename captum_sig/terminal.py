@@ -103,7 +103,7 @@ def corpus_explainer(model: str | None, **options: Any) -> CorpusExplainer:
     source = str(PATH) if model is None else model
     if Path(source).is_dir():
         source = str(Path(source).absolute())  # workers may run in other folders
-    with _reading(model):
+    with _reading(model or "the demo model"):
         return CorpusExplainer(source, **options)
 
 

@@ -207,6 +207,16 @@ def test_ids_that_occur_twice_are_kept_and_counted(tmp_path):
     assert "2 rows have the id of another: file and row differ." in result.stdout
 
 
+def test_a_line_of_a_megabyte_is_cut_and_counted(tmp_path):
+    path = tmp_path / "texts.csv"
+    path.write_text("text\nGood.\n" + "good " * 200_000 + "\nBad.\n", encoding="utf-8")
+    result = run(path, "--output", tmp_path / "out")
+    assert "3 explained, 1 cut at the model's limit, 0 bad." in result.stdout
+    (found,) = content(tmp_path / "out").values()
+    assert len(found["text"][1]) == 1_000_000
+    assert found["dropped_tokens"][1] > 190_000
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
@@ -289,6 +299,28 @@ def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
         progress(500)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" texts")[0] for line in lines] == ["500 of 1,000", "1,000 of 1,000"]
+
+
+@pytest.mark.parametrize("name", ["pyarrow.parquet", "duckdb"])
+def test_missing_packages_are_told_before_anything_is_explained(name, tmp_path, monkeypatch):
+    (tmp_path / "texts.tsv").write_text("text\nGood.\n", encoding="utf-8")
+    monkeypatch.setitem(sys.modules, name, None)
+    result = run(tmp_path / "texts.tsv", "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"writing shards needs {name}: pip install 'captum-sig[data]'" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_system_without_locks_is_warned_of(data, tmp_path, monkeypatch):
+    import filelock
+
+    def refuse(self, timeout):
+        raise NotImplementedError
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    result = run(data, "--output", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "cannot be locked: see that no other run writes to it" in result.stderr
 
 
 def test_versions_that_change_are_all_told(data, tmp_path, monkeypatch):

@@ -7,7 +7,9 @@ import pytest
 
 import captum_sig
 
-HEAVY = ["transformers", "ray", "rich", "typer", "tokenizers", "pandas"]
+HEAVY = [
+    "transformers", "ray", "rich", "typer", "tokenizers", "pandas", "pyarrow", "duckdb", "datasets",
+]  # fmt: skip
 
 
 def loaded(statement: str) -> set[str]:

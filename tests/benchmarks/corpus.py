@@ -2,49 +2,44 @@
 
     python -m tests.benchmarks.corpus --data ../shared/data/sst2/train.tsv
 
-All explain the same texts with the same model and threads, one after the other, and the loop runs
-before and after each, as the machine's speed drifts. "Steady" leaves out what comes before every
-worker's first shard.
+The texts are taken in blocks; each block goes through all of them in turn, in alternating order, as
+the machine's speed drifts. All work on as many texts at a time, with the same model and two threads
+(Ray's two workers: one each). "Steady" leaves out what comes before every worker's first shard.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from captum_sig.corpus import AT_ONCE, CorpusExplainer
-from captum_sig.corpus_input import corpus
+from captum_sig.corpus import CorpusExplainer
+from captum_sig.corpus_input import Corpus, corpus, rows
 from captum_sig.corpus_run import CorpusRun, Engine, locally
 from captum_sig.demo_model import PATH
 from captum_sig.on_ray import on_ray
-from captum_sig.records import read_records
 from captum_sig.shards import ShardWriter
 from tests.benchmarks.measure import machine
 
 Marks = list[tuple[float, int]]  # when so many texts were done
 
 
-def plain_loop(explain: CorpusExplainer, data: Path, n_texts: int) -> Iterator[int]:
-    """The explainer on as many texts at a time as the engines sort together; nothing is kept."""
-    texts = [record.text for record in read_records(data, limit=n_texts)]
-    for start in range(0, n_texts, AT_ONCE):
-        yield len(explain.explainer(texts[start : start + AT_ONCE]))
+def plain_loop(explain: CorpusExplainer, found: Corpus) -> Iterator[int]:
+    """The explainer on the texts of a shard at a time; nothing is kept."""
+    for shard in found.shards:
+        yield len(explain.explainer([row.text for row in rows(shard)]))
 
 
-def in_engine(
-    engine: Engine, explain: CorpusExplainer, data: Path, n_texts: int, size: int
-) -> Iterator[int]:
+def in_engine(engine: Engine, explain: CorpusExplainer, found: Corpus) -> Iterator[int]:
     """A whole run into a folder of its own, shard by shard."""
     with tempfile.TemporaryDirectory() as folder:
-        found = corpus([str(data)], limit=n_texts, shard_size=size)
         run = CorpusRun(Path(folder, "out"), found, {})
         with run.entered():
             writer = ShardWriter(run.folder, explain)
@@ -61,34 +56,43 @@ def marks(done: Iterator[int]) -> Marks:
     return found
 
 
-def rates(found: Marks, n_workers: int) -> tuple[float, float]:
-    """Texts a second: over all, and after every worker's first shard."""
-    (seconds, total), (first, before) = found[-1], found[n_workers]
-    return total / seconds, (total - before) / (seconds - first)
+def blocks(data: Path, n_texts: int, size: int, n_blocks: int) -> list[Corpus]:
+    """The input in pieces of as many shards."""
+    found = corpus([str(data)], limit=n_texts, shard_size=size)
+    n_shards = -(-len(found.shards) // n_blocks)
+    return [
+        replace(found, shards=found.shards[start : start + n_shards])
+        for start in range(0, len(found.shards), n_shards)
+    ]
 
 
-def throughput(data: Path, n_texts: int, size: int) -> None:
-    """A line for each engine, between two for the loop."""
+def throughput(data: Path, n_texts: int, size: int, n_blocks: int) -> None:
+    """A line for the loop and each engine."""
+    import ray
+
     torch.set_num_threads(2)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     explain = CorpusExplainer(PATH)
-    given = explain, data, n_texts, size
-    engines: dict[str, tuple[int, Engine]] = {
-        "local": (1, locally),
-        "ray, 1 worker": (1, partial(on_ray, num_workers=1)),
-        "ray, 2 workers": (2, partial(on_ray, num_workers=2)),
+    ways: dict[str, tuple[int, Callable[[Corpus], Iterator[int]]]] = {
+        "loop": (1, partial(plain_loop, explain)),
+        "local": (1, partial(in_engine, locally, explain)),
+        "ray, 1 worker": (1, partial(in_engine, partial(on_ray, num_workers=1), explain)),
+        "ray, 2 workers": (2, partial(in_engine, partial(on_ray, num_workers=2), explain)),
     }
-
-    def measured(name: str, done: Iterator[int], n_workers: int = 1) -> float:
-        over_all, steady = rates(marks(done), n_workers)
-        print(f"{name:16} {over_all:7.1f} texts/s, steady {steady:7.1f}", flush=True)
-        return steady
-
-    before = measured("loop", plain_loop(explain, data, n_texts))
-    for name, (n_workers, engine) in engines.items():
-        steady = measured(name, in_engine(engine, *given), n_workers)
-        after = measured("loop", plain_loop(explain, data, n_texts))
-        print(f"{'':16} takes {(before + after) / 2 / steady - 1:+.1%} over the loop", flush=True)
-        before = after
+    seen: dict[str, list[Marks]] = {name: [] for name in ways}
+    for number, block in enumerate(blocks(data, n_texts, size, n_blocks)):
+        for name in list(ways)[:: 1 if number % 2 else -1]:
+            seen[name].append(marks(ways[name][1](block)))
+    steady: dict[str, float] = {}
+    for name, (n_workers, _) in ways.items():
+        whole = sum(one[-1][1] for one in seen[name]) / sum(one[-1][0] for one in seen[name])
+        texts = sum(one[-1][1] - one[n_workers][1] for one in seen[name])
+        steady[name] = texts / sum(one[-1][0] - one[n_workers][0] for one in seen[name])
+        print(
+            f"{name:16} {whole:6.1f} texts/s, steady {steady[name]:6.1f}: takes "
+            f"{steady['loop'] / steady[name] - 1:+.1%} over the loop",
+            flush=True,
+        )
 
 
 def of_command(*arguments: object) -> tuple[float, float]:
@@ -96,11 +100,14 @@ def of_command(*arguments: object) -> tuple[float, float]:
     start = time.perf_counter()
     command = [sys.executable, "-m", "captum_sig", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    with suppress(ChildProcessError):
-        process.wait()
-    assert status == 0
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    peak = 0.0
+    while process.poll() is None:  # the peak that the kernel keeps; `wait4` counts the parent's too
+        with suppress(OSError, IndexError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+        time.sleep(0.02)
+    assert process.returncode == 0
+    return time.perf_counter() - start, peak
 
 
 def peak_memory(data: Path, counts: list[int]) -> None:
@@ -119,13 +126,14 @@ def main() -> None:
     add = options.add_argument
     add("--data", type=Path, required=True)
     add("--texts", type=int, default=20_000)
-    add("--shard-size", type=int, default=AT_ONCE)
+    add("--shard-size", type=int, default=500)
+    add("--blocks", type=int, default=5)
     add("--memory", type=int, nargs="*", default=[2_000, 20_000])
     add("--parts", nargs="+", default=["throughput", "memory"])
     chosen = options.parse_args()
     print(machine(torch.device("cpu")))
     if "throughput" in chosen.parts:
-        throughput(chosen.data, chosen.texts, chosen.shard_size)
+        throughput(chosen.data, chosen.texts, chosen.shard_size, chosen.blocks)
     if "memory" in chosen.parts:
         peak_memory(chosen.data, chosen.memory)
 
