@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +13,12 @@ from captum_sig.asking import Request
 from captum_sig.columns import checked_text
 from captum_sig.contexts import Contexts
 from captum_sig.loading import pretrained
+from captum_sig.memory import Trimmer
 from captum_sig.notices import warn
 from captum_sig.result import WordAttribution
 from captum_sig.text import TextClassificationExplainer
 
 AT_ONCE = 1024  # texts that are sorted by length together; more hardly fill batches better
-TRIMMED = 8  # batches between two times that freed memory is given back
 PROBE = "a"  # explained when the model is loaded, and whenever a text has failed
 ERROR_LENGTH = 500  # characters
 
@@ -181,17 +179,16 @@ class CorpusExplainer:
             progress: told how many texts are done since it was last told.
         """
         rows: list[Row] = [{}] * len(texts)
+        trim = Trimmer()
         with warnings.catch_warnings(record=True) as notices:
             warnings.simplefilter("always")
             for start in range(0, len(texts), AT_ONCE):
-                explained = self._explained(texts[start : start + AT_ONCE])
-                for batch, (numbers, found) in enumerate(explained, 1):
+                for numbers, found in self._explained(texts[start : start + AT_ONCE]):
                     for number, row in zip(numbers, found, strict=True):
                         rows[start + number] = row
                     if progress is not None:
                         progress(len(numbers))
-                    if batch % TRIMMED == 0:
-                        _trim()
+                    trim()
         self._tell(notices)
         return {name: [row.get(name) for row in rows] for name in self.names}
 
@@ -263,14 +260,6 @@ class CorpusExplainer:
             "residual": result.residual,
             "error": "",
         }
-
-
-def _trim() -> None:
-    """Give freed memory back: glibc keeps it in pieces, and a long run seems to leak."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
-        if trim is not None:
-            trim(0)
 
 
 def _all_told(values: list[float | None]) -> list[float | None] | None:

@@ -119,6 +119,7 @@ class ShardWriter:
             truncated=sum(dropped > 0 for dropped in columns["dropped_tokens"]),
         )
         _save(_table(shard, given, columns), outcome, path)
+        package("pyarrow", "writing Parquet").default_memory_pool().release_unused()
         return outcome
 
 

@@ -1,0 +1,39 @@
+"""Freed memory is given back when enough of it has piled up, and only then."""
+
+import sys
+
+import pytest
+
+from captum_sig import memory
+from captum_sig.memory import SPARE, Trimmer, resident
+
+
+def test_it_trims_when_enough_has_piled_up(monkeypatch):
+    trim, trimmed = Trimmer(), []
+    trim.trim = trimmed.append
+    levels = iter([100, 100, 100 + SPARE, 101 + SPARE, 150, 150 + SPARE])
+    monkeypatch.setattr(memory, "resident", lambda: next(levels) + SPARE)
+    trim()  # the first time, and looks what is left
+    assert trimmed == [0]
+    trim()
+    assert trimmed == [0]
+    trim()
+    assert trimmed == [0, 0]
+    trim()
+    assert trimmed == [0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_resident_is_bytes_of_this_process():
+    before = resident()
+    assert 2**20 < before < 2**40
+    kept = bytearray(b"x") * 2**27
+    assert resident() - before > 2**26
+    del kept
+
+
+def test_elsewhere_it_does_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    trim = Trimmer()
+    trim()
+    assert trim.least == 0
