@@ -73,7 +73,7 @@ def checked_text(value: Any) -> str:
         ValueError: for anything else.
     """
     if not isinstance(value, str):
-        got = "null" if value is None else f"a {type(value).__name__}"
+        got = "null" if value is None else f"of type {type(value).__name__}"
         raise ValueError(f"the text is {got}; wanted a string: correct the row or leave it out")
     if any("\ud800" <= character <= "\udfff" for character in value):  # JSON can spell them
         raise ValueError("the text holds half a surrogate pair: correct the row or leave it out")

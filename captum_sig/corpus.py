@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,10 @@ ERROR_LENGTH = 500  # characters
 
 Row = dict[str, Any]
 
+_forked: list[int] = []  # not empty in a fork, as of `datasets`' num_proc: OpenMP's threads stayed
+if hasattr(os, "register_at_fork"):  # behind, and to wait for them would take for ever
+    os.register_at_fork(after_in_child=lambda: _forked.append(os.getpid()))
+
 
 class CorpusExplainer:
     """Columns in, columns out: explains the texts of a batch, whatever they are.
@@ -40,8 +45,8 @@ class CorpusExplainer:
     - `max_abs_word_delta`: the worst word's measured error, in logits
     - `dropped_tokens`: how many at the end of a text the model could not read
     - `spread` of random baselines; `standard_error` and `residual` of contexts other than the input
-    - `error`: "" or why there is no explanation: a text that is null, no string, or fails in the
-      model stops nothing
+    - `error`: "" (null in the command's shards), or why there is no explanation: a text that is
+      null, no string, or fails in the model stops nothing
 
     Args:
         model: folder or hub name of a text classifier, or an explainer, which is pickled whole.
@@ -110,6 +115,8 @@ class CorpusExplainer:
     def explainer(self) -> TextClassificationExplainer:
         """What explains the texts, loaded and tried at first use in a process."""
         if self._loaded is None:
+            if _forked:
+                torch.set_num_threads(1)
             self._loaded = self._load()
         return self._loaded
 
@@ -155,15 +162,21 @@ class CorpusExplainer:
         """
         if not isinstance(batch, Mapping):
             raise TypeError(
-                f"a batch must be a dict of columns, got {type(batch).__name__}: leave "
-                "batch_format as it is by default"
+                f"a batch must be a dict of columns, got {type(batch).__name__}: Ray gives one "
+                "with batch_format='numpy', datasets with batched=True"
             )
         if self.text_column not in batch:
             raise ValueError(
                 f"there is no column {self.text_column!r}: text_column must be one of "
                 f"{', '.join(map(repr, batch))}"
             )
-        found = self.columns(batch[self.text_column])
+        texts = batch[self.text_column]
+        if isinstance(texts, (str, bytes)) or not hasattr(texts, "__len__"):
+            raise TypeError(
+                f"column {self.text_column!r} is of type {type(texts).__name__}; wanted a list or "
+                "array with a text for each row"
+            )
+        found = self.columns(texts)
         added = {f"sig_{name}" if name in batch else name: found[name] for name in found}
         if twice := [name for name in added if name in batch]:
             raise ValueError(f"the batch has columns {', '.join(twice)} already: rename them")
@@ -245,6 +258,8 @@ class CorpusExplainer:
             raise RuntimeError(f"the model explains nothing any more since: {failure}") from failure
 
     def _row(self, result: WordAttribution, dropped: int) -> Row:
+        if result.label is None:
+            return _bad("the tokenizer makes no token of the text, so the model had none to read")
         words = result.words
         return {
             "label": result.label,

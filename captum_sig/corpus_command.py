@@ -131,6 +131,10 @@ def _go(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
                 counts = run(engine, ShardWriter(run.folder, explain), progress)
             except RuntimeError as error:
                 terminal.fail(" ".join(str(error).split()))
+            except KeyboardInterrupt:
+                told = f"{run.counts['rows']:,} texts are kept; the same command goes on"
+                typer.echo(f"captum-sig: interrupted: {told}", err=True)
+                raise
         _show(run.folder, counts, before)
 
 
@@ -138,11 +142,11 @@ def _show(folder: Path, counts: dict[str, int], before: int) -> None:
     from captum_sig.corpus_query import bad_rows
     from captum_sig.viz import on_one_line, shortened
 
-    there = f" ({before:,} texts were there)" if before else ""
+    there = f" ({before:,} were there)" if before else ""
     cut = f", {counts['truncated']:,} cut at the model's limit" if counts["truncated"] else ""
     typer.echo(
-        f"{counts['rows']:,} texts in {counts['shards']:,} shards{there}: {counts['explained']:,} "
-        f"explained{cut}, {counts['bad']:,} bad."
+        f"Texts: {counts['rows']:,}{there}; {counts['explained']:,} explained{cut}, "
+        f"{counts['bad']:,} bad."
     )
     for file, row, error in bad_rows(folder, SHOWN) if counts["bad"] else ():
         typer.echo(f"  {file}, row {row}: {shortened(on_one_line(error), 120)}")

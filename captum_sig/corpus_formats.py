@@ -171,10 +171,12 @@ class JsonLines(TextFile):
         for where, line in self.records(place):
             if line.strip():
                 found = _parsed(line)
-                if isinstance(found, dict):
-                    yield list(map(found.get, columns))
-                else:
+                if not isinstance(found, dict):
                     yield ValueError(f"{where}: {found}")
+                elif columns[0] not in found:
+                    yield ValueError(f"{where}: there is no {columns[0]!r}")
+                else:
+                    yield list(map(found.get, columns))
 
 
 class ParquetFile:
@@ -187,8 +189,7 @@ class ParquetFile:
         try:
             self.metadata = self.parquet.read_metadata(path)
         except (ValueError, OSError) as error:  # Arrow's own are ValueErrors
-            message = " ".join(str(error).split())
-            raise ValueError(f"{path} cannot be read as Parquet: {message}") from error
+            raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
 
     def columns(self) -> tuple[list[str], list[str]]:
         """See `Source`."""
@@ -228,6 +229,8 @@ def _values(scalars: Iterable[Any]) -> Values:
         return [scalar.as_py() for scalar in scalars]
     except UnicodeDecodeError as error:
         return _not_utf8(error)
+    except (ValueError, OverflowError) as error:  # dates that Python does not know
+        return ValueError(f"a value cannot be read: {error}")
 
 
 def _is_row(record: Any) -> bool:
@@ -241,8 +244,10 @@ def _parsed(line: bytes) -> Any:
     """The object on a line, or why there is none."""
     try:
         found = json.loads(_decoded(line))
-    except (ValueError, RecursionError) as error:
-        return error if isinstance(error, ValueError) else ValueError("nested too deep")
+    except json.JSONDecodeError as error:
+        return ValueError(f"no JSON at its character {error.colno}: {error.msg}")
+    except (ValueError, RecursionError) as error:  # the encoding, a number of too many digits
+        return ValueError(str(error))
     if not isinstance(found, dict):
         return ValueError(f"got a {type(found).__name__}; wanted an object")
     return found

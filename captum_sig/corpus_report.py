@@ -137,7 +137,7 @@ def _overview() -> str:
 
 def _classes() -> str:
     return """
-        SELECT target AS class, count(*) AS texts, avg(probability) AS mean_probability,
+        SELECT target AS class, count(*) AS texts, avg(probability) AS mean_confidence,
             avg((label = target)::INT) AS share_predicted, avg(len(words)) AS words_per_text
         FROM explained GROUP BY target ORDER BY texts DESC, class
     """

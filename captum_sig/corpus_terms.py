@@ -66,7 +66,9 @@ def effects(db: Any, terms: Sequence[str]) -> list[Row]:
     for n in sorted(lengths):
         db.execute(TERMS.format(n=n))
     found = [{**row, **_interval(db, row)} for row in fetched(db, OF_TERMS)]
-    missing = sorted(set(terms) - {row["term"] for row in found})
+    found.sort(key=lambda row: terms.index(row["term"]))
+    there = {row["term"] for row in found}
+    missing = [term for term in terms if term not in there]
     empty = dict.fromkeys(TERM_COLUMNS)
     return found + [{**empty, "term": term, "count": 0, "documents": 0} for term in missing]
 

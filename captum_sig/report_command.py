@@ -89,7 +89,8 @@ def _show(found: Report, target: Path) -> None:
             "share_for": ".0%",
         }
         _table(console, "Terms", found.terms, columns, ("term", "class"))
-    console.print(f"Page and tables are in {target}: report.html, words.csv, …", soft_wrap=True)
+    tables = "words.csv, flips.csv, extremes.csv" + (", terms.csv" if found.terms else "")
+    console.print(f"report.html, {tables} are in {target}.", soft_wrap=True)
 
 
 def _show_class(console: Console, found: Report, of_class: Any) -> None:

@@ -61,7 +61,7 @@ function search() {
     row.hidden = !row.dataset.search.includes(wanted);
     shown += !row.hidden && row.tagName === "TR";
   }
-  count.textContent = shown.toLocaleString("en") + " rows";
+  count.textContent = shown.toLocaleString("en") + " rows in the tables";
 }
 box.addEventListener("input", search);
 if (location.hash.startsWith("#q=")) box.value = decodeURIComponent(location.hash.slice(3));
@@ -98,7 +98,7 @@ def _head(report: Report) -> str:
         "explained label": settings.get("target") or "the predicted one of each text",
         "texts": f"{found['rows']:,}, of which {found['bad']:,} could not be explained and "
         f"{found['truncated']:,} were cut at the model's limit",
-        "worst error of a word": _number(found["max_abs_word_delta"], ".1e") + " logits",
+        "worst error of a word": _number(found["max_abs_word_delta"] or 0.0, ".2g") + " logits",
     }
     lines = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(viz.visible(str(value)))}</td></tr>"
@@ -114,8 +114,12 @@ def _head(report: Report) -> str:
 
 
 def _classes(report: Report) -> str:
-    formats = {"mean_probability": ".3f", "share_predicted": ".1%", "words_per_text": ".1f"}
-    return "<h2>Classes</h2>" + _table(report.classes, list(report.classes[0]), formats)
+    formats = {"mean_confidence": ".3f", "share_predicted": ".1%", "words_per_text": ".1f"}
+    return (
+        '<h2>Classes</h2><p class="note">Texts by the label that was explained: the mean '
+        "probability of the label that the model predicts for them, and how often that is the "
+        "explained one.</p>"
+    ) + _table(report.classes, list(report.classes[0]), formats)
 
 
 def _words(report: Report) -> str:

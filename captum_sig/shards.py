@@ -58,9 +58,6 @@ class ShardWriter:
         explain: explains the texts.
         weights: digest that the model's weights must have here; None does not look.
         threads: how many threads PyTorch may use here; None leaves it as it is.
-
-    Raises:
-        ValueError: if the weights are others.
     """
 
     def __init__(
@@ -70,15 +67,20 @@ class ShardWriter:
         weights: str | None = None,
         threads: int | None = None,
     ) -> None:
-        """Load the model."""
+        """Keep what was given; nothing fails here, where Ray would try again for ever."""
         if threads is not None:
             torch.set_num_threads(threads)
-        self.folder, self.explain = Path(folder), explain
-        if weights is not None and weights_digest(explain.explainer.model) != weights:
+        self.folder, self.explain, self.weights = Path(folder), explain, weights
+
+    def _check_weights(self) -> None:
+        """Load the model and look, once."""
+        model = self.explain.explainer.model
+        if self.weights is not None and weights_digest(model) != self.weights:
             raise ValueError(
                 f"the model on {socket.gethostname()} has other weights than where the run began: "
                 "give all nodes the same files"
             )
+        self.weights = None
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Shards as JSON in, outcomes out, for Ray Data; a problem ends in the last column."""
@@ -86,6 +88,7 @@ class ShardWriter:
         for text in batch["shard"]:
             shard = Shard.from_json(str(text))
             try:
+                self._check_weights()
                 found.append({**asdict(self.write(shard)), "problem": ""})
             except PROBLEMS as error:
                 nothing = Outcome(shard.number, 0, 0, 0)

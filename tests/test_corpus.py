@@ -2,15 +2,19 @@
 
 import math
 import pickle
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from captum_sig import TextClassificationExplainer, corpus
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
+from tests.tiny_models import byte_level_tokenizer
 
 TEXTS = ["A charming film.", "bad", "", "The jokes are old, yet the film is charming.", "Dull!"]
 POISON = "poison"  # a word that the model of `poisoned` does not bear
@@ -84,10 +88,10 @@ def test_more_texts_than_are_sorted_at_once(explain, monkeypatch):
     ("bad", "why"),
     [
         (None, "the text is null; wanted a string"),
-        (math.nan, "the text is a float"),
-        (7, "the text is a int"),
-        (b"bytes", "the text is a bytes"),
-        (["a"], "the text is a list"),
+        (math.nan, "the text is of type float"),
+        (7, "the text is of type int"),
+        (b"bytes", "the text is of type bytes"),
+        (["a"], "the text is of type list"),
         ("half \ud83d", "half a surrogate pair"),
     ],
     ids=repr,
@@ -157,6 +161,9 @@ def test_what_is_no_batch_is_told(explain):
         explain({"sentence": ["Good."]})
     with pytest.raises(TypeError, match="dict of columns, got list"):
         explain(["Good."])
+    for texts in ("Good.", None, iter(["Good."])):
+        with pytest.raises(TypeError, match="column 'text' is of type"):
+            explain({"text": texts})
 
 
 @pytest.mark.parametrize(
@@ -243,3 +250,41 @@ def test_datasets_maps_with_it(explain):
     assert found["sig_label"][:2] == ["POSITIVE", "NEGATIVE"]
     assert found["words"][0] == ["A", "charming", "film", "."]
     assert [error != "" for error in found["error"]] == [False] * 5 + [True]
+
+
+FORKS = """
+import datasets
+import torch
+
+from captum_sig.corpus import CorpusExplainer
+from captum_sig.demo_model import PATH
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    explain = CorpusExplainer(PATH)
+    explain.columns(["OpenMP has threads now."] * 5)
+    data = datasets.Dataset.from_dict({"text": ["A good film."] * 20})
+    found = data.map(explain, batched=True, batch_size=8, num_proc=2)
+    assert found["words"] == [["A", "good", "film", "."]] * 20
+"""
+
+
+def test_datasets_maps_in_several_processes(tmp_path):
+    """Forks have no OpenMP threads, and would wait for them for ever."""
+    pytest.importorskip("datasets")
+    program = tmp_path / "program.py"
+    program.write_text(FORKS, encoding="utf-8")
+    subprocess.run([sys.executable, program], check=True, capture_output=True, timeout=120)
+
+
+def test_a_text_without_any_token_is_told():
+    """GPT-2's kind of tokenizer adds no special tokens."""
+    tokenizer = byte_level_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1,
+                        pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    model = GPT2ForSequenceClassification(config).eval()
+    explainer = TextClassificationExplainer(model, tokenizer, baseline="unk")
+    found = CorpusExplainer(explainer).columns(["good", ""])
+    assert found["error"][0] == ""
+    assert found["error"][1].startswith("the tokenizer makes no token of the text")

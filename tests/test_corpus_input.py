@@ -101,7 +101,7 @@ BAD_LINES = {
               "line 5: ',' expected after '\"'"]),
     ".jsonl": (b'{"id": 1, "text": "good"}\n{"text": "\xe9"}\n{"text": \n["a"]\n'
                b'{"id": 5, "text": "good"}\n',
-               ["line 2: not UTF-8 at its byte 10", "line 3: Expecting value",
+               ["line 2: not UTF-8 at its byte 10", "line 3: no JSON at its character ",
                 "line 4: got a list; wanted an object"]),
 }  # fmt: skip
 
@@ -128,8 +128,8 @@ def test_values_that_are_no_texts(tmp_path):
     found = read(path)
     assert [row.text for row in found] == ["good"] + [None] * 5
     assert [row.error.split(";")[0].split(":")[0] for row in found[1:]] == [
-        "the text is null", "the text is a int", "the text is a list",
-        "the text holds half a surrogate pair", "the text is null",
+        "the text is null", "the text is of type int", "the text is of type list",
+        "the text holds half a surrogate pair", "line 6",
     ]  # fmt: skip
     assert found[0].id == "texts.jsonl:1"
 
@@ -145,6 +145,14 @@ def test_parquet_with_nulls_dictionaries_and_broken_strings(tmp_path):
     assert [row.text for row in found] == ["good", None, "fine"] * 2
     assert "not UTF-8" in found[1].error
     assert "null" in found[4].error
+
+
+def test_values_that_python_does_not_know_are_bad_rows(tmp_path):
+    late = pyarrow.array([0, 2**60], pyarrow.timestamp("us"))
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "id": late}), tmp_path / "a.parquet")
+    found = read(tmp_path)
+    assert [row.text for row in found] == ["a", None]
+    assert found[1].error.startswith("a value cannot be read: ")
 
 
 def test_a_quote_that_is_never_closed_ends_at_its_file(tmp_path):

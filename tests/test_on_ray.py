@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from captum_sig.on_ray import Workers
+from captum_sig.shards import ShardWriter
 from tests.test_corpus_run import content
 
 ROOT = Path(__file__).parents[1]
@@ -76,8 +78,7 @@ def test_two_workers_on_two_cpus_one_of_them_killed(data, reference, tmp_path):
     workers[0].kill()
     stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr
-    assert "41 texts in 21 shards" in stdout
-    assert "40 explained, 1 bad." in stdout
+    assert "Texts: 41; 40 explained, 1 bad." in stdout
     assert_same(content(out), reference)
     assert not list(out.glob(".*.tmp"))
 
@@ -148,6 +149,18 @@ def test_the_callable_by_itself_and_a_node_that_goes(data, reference, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same(content(tmp_path / "out"), reference)
+
+
+def test_a_worker_that_cannot_be_made_tells_why(data, tmp_path):
+    from captum_sig.corpus import CorpusExplainer
+    from captum_sig.corpus_input import corpus
+    from captum_sig.demo_model import PATH
+
+    shard = corpus([str(data)], limit=1).shards[0]
+    writer = pickle.loads(pickle.dumps(ShardWriter(tmp_path, CorpusExplainer(PATH), "0" * 16)))
+    found = writer({"shard": [shard.to_json()]})
+    assert "has other weights than where the run began" in found["problem"][0]
+    assert not list(tmp_path.iterdir())
 
 
 def nodes(*found: tuple[float, float]) -> list[dict[str, float]]:

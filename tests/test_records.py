@@ -233,7 +233,7 @@ def test_the_first_label_may_stand_in_any_row(write):
         ("x.json", '[{"text": "a"}, "b"]', "row 2: got a str; wanted a list of objects"),
         ("x.json", '[{"text": "a"}, {"text": null}]', "row 2: the text is null"),
         ("x.json", '[{"text": "a"}, {"label": 1}]', "row 2: the text is null"),
-        ("x.jsonl", '\n{"text": 3}', "line 2: the text is a int"),
+        ("x.jsonl", '\n{"text": 3}', "line 2: the text is of type int"),
         ("x.jsonl", '{"text": "a\\ud83d"}', "line 1: the text holds half a surrogate pair"),
         ("x.jsonl", '{"text": "a", "label": [1, 2]}', "line 1: the label is a list"),
         ("x.tsv", b"text\tlabel\na\t1\nb\xff\t0\n", "UTF-8 at line 3, byte 16 of the file"),
@@ -352,8 +352,8 @@ def test_parquet_that_is_none_or_damaged(arrow, write, write_parquet):
 
 def test_parquet_with_texts_missing(arrow, write_parquet):
     assert "row 2: the text is null" in message(write_parquet({"text": ["a", None]}))
-    assert "row 1: the text is a int" in message(write_parquet({"text": [3]}))
-    assert "row 1: the text is a list" in message(write_parquet({"text": [["a", "b"]]}))
+    assert "row 1: the text is of type int" in message(write_parquet({"text": [3]}))
+    assert "row 1: the text is of type list" in message(write_parquet({"text": [["a", "b"]]}))
     assert "holds no texts" in message(write_parquet({"text": arrow.array([], arrow.string())}))
     assert "one of 'a', 'b'" in message(write_parquet({"a": ["x"], "b": ["y"]}))
 
@@ -418,9 +418,9 @@ def test_datasets_that_cannot_be_read(datasets, tmp_path):
     ):
         datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / str(number))
     assert "row 2: the text is null" in message(tmp_path / "0")
-    assert "row 1: the text is a int" in message(tmp_path / "1")
+    assert "row 1: the text is of type int" in message(tmp_path / "1")
     assert "one of 'a', 'b'" in message(tmp_path / "2")
-    assert "row 1: the text is a list" in message(tmp_path / "3")
+    assert "row 1: the text is of type list" in message(tmp_path / "3")
     (tmp_path / "0" / "dataset_info.json").write_text("{")
     assert "cannot be read as a folder saved by datasets" in message(tmp_path / "0")
     for file in (tmp_path / "2").glob("*.arrow"):

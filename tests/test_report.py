@@ -107,7 +107,7 @@ def test_overview_and_classes(rows, made):
     for row in made.classes:
         own = [one for one in rows if one["target"] == row["class"]]
         assert row["texts"] == len(own)
-        assert row["mean_probability"] == pytest.approx(
+        assert row["mean_confidence"] == pytest.approx(
             statistics.mean(one["probability"] for one in own)
         )
         assert row["share_predicted"] == 1
@@ -167,7 +167,7 @@ def test_effects_of_terms_over_texts(term, words, rows, made):
 
 def test_terms_that_occur_nowhere_are_told(made):
     missing = [row for row in made.terms if row["documents"] == 0]
-    assert [row["term"] for row in missing] == ["nowhere", "the rapist"]
+    assert [row["term"] for row in missing] == ["the rapist", "nowhere"]
 
 
 def test_words_are_not_joined_where_the_term_has_a_space(tmp_path):
