@@ -75,7 +75,7 @@ def checked_text(value: Any) -> str:
     if not isinstance(value, str):
         got = "null" if value is None else f"of type {type(value).__name__}"
         raise ValueError(f"the text is {got}; wanted a string: correct the row or leave it out")
-    if any("\ud800" <= character <= "\udfff" for character in value):  # JSON can spell them
+    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):  # in JSON there are
         raise ValueError("the text holds half a surrogate pair: correct the row or leave it out")
     return value
 

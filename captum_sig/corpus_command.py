@@ -56,7 +56,7 @@ def corpus(
     text_column: Annotated[str | None, TEXT_COLUMN] = None,
     id_column: Annotated[str | None, ID_COLUMN] = None,
     limit: Annotated[int | None, typer.Option(help="Take the first N rows.")] = None,
-    shard_size: Annotated[int, SHARD_SIZE] = 4096,
+    shard_size: Annotated[int, SHARD_SIZE] = 2048,
     batch_size: Annotated[int, typer.Option(help="Most texts in a padded batch.")] = 32,
     device: Annotated[str | None, DEVICE] = None,
     engine: Annotated[str, ENGINE] = "local",

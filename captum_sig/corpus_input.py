@@ -82,7 +82,7 @@ def corpus(
     *,
     text_column: str | None = None,
     id_column: str | None = None,
-    shard_size: int = 4096,
+    shard_size: int = 2048,
     limit: int | None = None,
 ) -> Corpus:
     """Look through the files once; a text file is read to its end, but its texts are not kept.

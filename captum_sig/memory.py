@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-SPARE = 2**26  # bytes that may pile up: giving them back takes a few milliseconds
+SPARE = 2**25  # bytes that may pile up: giving them back takes a few milliseconds
 
 
 class Trimmer:
