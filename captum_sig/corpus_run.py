@@ -147,7 +147,8 @@ class CorpusRun:
                     "wanted a folder that all nodes share"
                 )
             self.outcomes[outcome.number] = outcome
-        counts = {**self.counts, "duplicate_ids": duplicate_ids(self.folder)}
+        has_ids = any(shard.id_column for shard in self.corpus.shards)  # else they differ
+        counts = {**self.counts, "duplicate_ids": duplicate_ids(self.folder) if has_ids else 0}
         self._write({**manifest(self.folder), "finished": True, "counts": counts})
         return counts
 
