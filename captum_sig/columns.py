@@ -31,27 +31,40 @@ class Wanted:
 
     def columns(self, present: Sequence[str], strings: Iterable[str]) -> list[str]:
         """The column of texts, and that of labels if there is one; `strings` hold only strings."""
-        listed = ", ".join(map(repr, present))
-        for option, name in (("text", self.text_column), ("label", self.label_column)):
-            if name and name not in present:
-                raise ValueError(
-                    f"{self.path} has no column {name!r}: --{option}-column must be one of {listed}"
-                )
+        check_present(self.path, present, text=self.text_column, label=self.label_column)
         guessed = first(LABEL_COLUMNS, present, self.text_column)
         label = guessed if self.label_column is None else self.label_column
-        text = self.text_column or first(TEXT_COLUMNS, present, label)
-        others = [name for name in strings if name != label]
-        if text is None and len(others) == 1 and not SEPARATORS & set(others[0]):
-            (text,) = others
+        text = self.text_column or first(TEXT_COLUMNS, present, label) or only(strings, label)
         if text is None:
             raise ValueError(
                 f"which column of {self.path} holds the texts is unclear: give --text-column (and "
-                f"--label-column for labels), one of {listed}"
+                f"--label-column for labels), one of {', '.join(map(repr, present))}"
             )
         chosen = [text, label] if label else [text]
-        if twice := [name for name in chosen if present.count(name) > 1]:
-            raise ValueError(f"{self.path} has two columns {twice[0]!r}: rename one of them")
+        check_once(self.path, present, chosen)
         return chosen
+
+
+def check_present(path: Path, present: Sequence[str], **chosen: str | None) -> None:
+    """The columns that options name, `text` for --text-column, are there."""
+    for option, name in chosen.items():
+        if name and name not in present:
+            raise ValueError(
+                f"{path} has no column {name!r}: --{option}-column must be one of "
+                f"{', '.join(map(repr, present))}"
+            )
+
+
+def check_once(path: Path, present: Sequence[str], chosen: Iterable[str]) -> None:
+    """Each of the columns is one column."""
+    if twice := [name for name in chosen if present.count(name) > 1]:
+        raise ValueError(f"{path} has two columns {twice[0]!r}: rename one of them")
+
+
+def only(strings: Iterable[str], *taken: str | None) -> str | None:
+    """The one column of strings beside those taken, if its name shows that columns were split."""
+    others = [name for name in strings if name not in taken]
+    return others[0] if len(others) == 1 and not SEPARATORS & set(others[0]) else None
 
 
 def first(known: Iterable[str], present: Sequence[str], taken: str | None) -> str | None:

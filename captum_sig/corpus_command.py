@@ -128,7 +128,9 @@ def _go(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
         before = run.counts["rows"]
         with Progress(run.corpus.n_rows, before) as progress:
             try:
-                counts = run(engine, ShardWriter(run.folder, explain), progress)
+                counts = run(
+                    engine, ShardWriter(run.folder, explain, run.settings["weights"]), progress
+                )
             except RuntimeError as error:
                 terminal.fail(" ".join(str(error).split()))
             except KeyboardInterrupt:

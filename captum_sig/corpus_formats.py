@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -67,7 +68,7 @@ Split = Callable[[Lines], Iterator[Any]]  # records, one or several lines each, 
 Fields = Callable[[Any], list[str]]  # of a record
 
 
-class TextFile:
+class TextFile(ABC):
     """Records that stand one behind the other.
 
     Args:
@@ -96,9 +97,9 @@ class TextFile:
                     return
                 yield place, n_rows
 
+    @abstractmethod
     def body(self, records: Iterator[Any]) -> Iterator[Any]:
         """The records that are rows."""
-        raise NotImplementedError
 
     def records(self, place: Place) -> Iterator[tuple[str, Any]]:
         """Where each stands, and the record."""

@@ -12,7 +12,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from captum_sig.columns import LABEL_COLUMNS, TEXT_COLUMNS, checked_text, first
+from captum_sig.columns import (
+    LABEL_COLUMNS,
+    TEXT_COLUMNS,
+    check_once,
+    check_present,
+    checked_text,
+    first,
+    only,
+)
 from captum_sig.corpus_formats import FORMATS, Place, Source
 from captum_sig.notices import warn
 
@@ -191,25 +199,16 @@ def _chosen(
     text: str | None,
     id: str | None,
 ) -> tuple[str, str | None]:
-    listed = ", ".join(map(repr, present))
-    for option, name in (("text", text), ("id", id)):
-        if name is not None and name not in present:
-            raise ValueError(
-                f"{path} has no column {name!r}: --{option}-column must be one of {listed}"
-            )
+    check_present(path, present, text=text, id=id)
     id = id or first(ID_COLUMNS, present, text)
-    text = text or first(TEXT_COLUMNS, present, id)
+    label = first(LABEL_COLUMNS, present, id)
+    text = text or first(TEXT_COLUMNS, present, id) or only(strings, id, label)
     if text is None:
-        label = first(LABEL_COLUMNS, present, id)
-        others = [name for name in strings if name not in (id, label)]
-        if len(others) != 1 or not set(",;|\t").isdisjoint(others[0]):
-            raise ValueError(
-                f"which column of {path} holds the texts is unclear: give --text-column, one of "
-                f"{listed}"
-            )
-        (text,) = others
-    if twice := [name for name in (text, id) if name and present.count(name) > 1]:
-        raise ValueError(f"{path} has two columns {twice[0]!r}: rename one of them")
+        raise ValueError(
+            f"which column of {path} holds the texts is unclear: give --text-column, one of "
+            f"{', '.join(map(repr, present))}"
+        )
+    check_once(path, present, [text, id] if id else [text])
     if text not in strings:
         raise ValueError(f"column {text!r} of {path} holds no strings: --text-column must name one")
     return text, id

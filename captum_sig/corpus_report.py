@@ -55,6 +55,26 @@ WORDS = f"""
     SELECT *, n_for / count AS share_for FROM scored JOIN found USING (class, word)
 """
 
+OVERVIEW = """
+    SELECT count(*) AS rows, count(error) AS bad,
+        count(*) FILTER (dropped_tokens > 0) AS truncated,
+        count(*) - count(DISTINCT id) AS duplicate_ids,
+        max(max_abs_word_delta) AS max_abs_word_delta
+    FROM texts
+"""
+
+CLASSES = """
+    SELECT target AS class, count(*) AS texts, avg(probability) AS mean_confidence,
+        avg((label = target)::INT) AS share_predicted, avg(len(words)) AS words_per_text
+    FROM explained GROUP BY target ORDER BY texts DESC, class
+"""
+
+FLIPS = f"""
+    SELECT class, word, sum_for, sum_against, n_for, n_against, {OF_STRONGEST} FROM words
+    WHERE n_for >= {OFTEN} AND n_against >= {OFTEN}
+    ORDER BY least(sum_for, -sum_against) DESC, class, word LIMIT {N_FLIPS}
+"""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -95,11 +115,11 @@ def report(folder: Path, output: Path, *, terms: Sequence[str] = (), top: int = 
     with shards(folder) as db:
         db.execute("CREATE VIEW explained AS FROM texts WHERE error IS NULL AND target IS NOT NULL")
         db.execute(WORDS)
-        classes = fetched(db, _classes())
+        classes = fetched(db, CLASSES)
         if not classes:
             raise ValueError(f"no text in {folder} could be explained: see column `error`")
         found = {
-            "flips": fetched(db, _flips()),
+            "flips": fetched(db, FLIPS),
             "terms": effects(db, terms),
             "extremes": _extremes(db),
         }
@@ -109,7 +129,7 @@ def report(folder: Path, output: Path, *, terms: Sequence[str] = (), top: int = 
             settings=settings,
             method=method,
             overview={
-                **fetched(db, _overview())[0],
+                **fetched(db, OVERVIEW)[0],
                 "finished": run["finished"],
                 "rows_in_input": sum(file["rows"] for file in settings["input"]),
             },
@@ -125,37 +145,11 @@ def report(folder: Path, output: Path, *, terms: Sequence[str] = (), top: int = 
     return result
 
 
-def _overview() -> str:
-    return """
-        SELECT count(*) AS rows, count(error) AS bad,
-            count(*) FILTER (dropped_tokens > 0) AS truncated,
-            count(*) - count(DISTINCT id) AS duplicate_ids,
-            max(max_abs_word_delta) AS max_abs_word_delta
-        FROM texts
-    """
-
-
-def _classes() -> str:
-    return """
-        SELECT target AS class, count(*) AS texts, avg(probability) AS mean_confidence,
-            avg((label = target)::INT) AS share_predicted, avg(len(words)) AS words_per_text
-        FROM explained GROUP BY target ORDER BY texts DESC, class
-    """
-
-
 def _words(top: int) -> str:
     return f"""
         SELECT {", ".join(WORD_COLUMNS)} FROM words
         QUALIFY row_number() OVER (PARTITION BY class ORDER BY abs(sum) DESC, word) <= {top:d}
         ORDER BY class, abs(sum) DESC, word
-    """
-
-
-def _flips() -> str:
-    return f"""
-        SELECT class, word, sum_for, sum_against, n_for, n_against, {OF_STRONGEST} FROM words
-        WHERE n_for >= {OFTEN} AND n_against >= {OFTEN}
-        ORDER BY least(sum_for, -sum_against) DESC, class, word LIMIT {N_FLIPS}
     """
 
 

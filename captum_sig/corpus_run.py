@@ -79,9 +79,9 @@ class CorpusRun:
             then = {}
         for unfinished in self.folder.glob(f".*{TEMPORARY}"):
             unfinished.unlink()
-        versions = then.get("versions", [])
-        if _versions() not in versions:
-            versions = [*versions, _versions()]
+        versions, now = then.get("versions", []), _versions()
+        if now not in versions:
+            versions = [*versions, now]
         self._write({"settings": self.settings, "versions": versions, "finished": False})
         for shard in self.corpus.shards:
             path = shard_path(self.folder, shard.number)

@@ -11,7 +11,6 @@ from typing import Any
 
 from captum_sig.columns import package
 from captum_sig.corpus_input import Shard
-from captum_sig.loading import weights_digest
 from captum_sig.shards import Outcome, ShardWriter
 
 
@@ -93,7 +92,7 @@ def on_ray(
             fn_constructor_kwargs={
                 "folder": str(writer.folder.absolute()),
                 "explain": writer.explain,
-                "weights": weights_digest(writer.explain.explainer.model),
+                "weights": writer.weights,
                 "threads": None if workers.gpus else workers.cpus,
             },
             batch_size=1,

@@ -274,7 +274,10 @@ def test_datasets_maps_in_several_processes(tmp_path):
     pytest.importorskip("datasets")
     program = tmp_path / "program.py"
     program.write_text(FORKS, encoding="utf-8")
-    subprocess.run([sys.executable, program], check=True, capture_output=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_text_without_any_token_is_told():
