@@ -104,12 +104,13 @@ class CorpusExplainer:
         self._source = model
         self._options = options
         self._told: set[str] = set()
+        self._trim = Trimmer()
         self._in_contexts = Request.of(method, contexts, n_steps, internal_batch_size).contexts
         self._loaded: TextClassificationExplainer | None = self._load()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model, unless it was given."""
-        return {**self.__dict__, "_loaded": None, "_told": set()}
+        return {**self.__dict__, "_loaded": None, "_told": set(), "_trim": Trimmer()}
 
     @property
     def explainer(self) -> TextClassificationExplainer:
@@ -192,7 +193,6 @@ class CorpusExplainer:
             progress: told how many texts are done since it was last told.
         """
         rows: list[Row] = [{}] * len(texts)
-        trim = Trimmer()
         with warnings.catch_warnings(record=True) as notices:
             warnings.simplefilter("always")
             for start in range(0, len(texts), AT_ONCE):
@@ -201,7 +201,7 @@ class CorpusExplainer:
                         rows[start + number] = row
                     if progress is not None:
                         progress(len(numbers))
-                    trim()
+                    self._trim()
         self._tell(notices)
         return {name: [row.get(name) for row in rows] for name in self.names}
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-SPARE = 2**25  # bytes that may pile up: giving them back takes a few milliseconds
+SPARE = 2**27  # bytes that may pile up; to touch pages anew that were given back takes time
 
 
 class Trimmer:
@@ -16,16 +16,21 @@ class Trimmer:
     """
 
     def __init__(self) -> None:
-        """Look for the function of the C library."""
-        library = ctypes.CDLL(None) if sys.platform == "linux" else None
-        self.trim = getattr(library, "malloc_trim", None)
+        """Nothing has been given back yet."""
         self.least = 0
 
     def __call__(self) -> None:
         """Trim if it is time."""
-        if self.trim is not None and resident() > self.least + SPARE:
-            self.trim(0)
+        if sys.platform == "linux" and resident() > self.least + SPARE:
+            give_back()
             self.least = resident()
+
+
+def give_back() -> None:
+    """Return freed memory to the system, if the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def resident() -> int:
