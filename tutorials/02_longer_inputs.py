@@ -1,17 +1,22 @@
 """Tutorial 2: the LSTM question. Why does IG's convergence delta grow with the input's length?
 
-Users of recurrent models report it, and ask for other ways to integrate. Here an LSTM is trained
-that has the trouble, its paths show where it comes from, and integrals to a tolerance end it: for
-SIG, and for IG itself.
+Users of recurrent models report it, and ask for other ways to integrate. Here is an LSTM that has
+the trouble; its paths show where it comes from, and integrals to a tolerance end it: for SIG, and
+for IG itself.
 
-Runs as a script or cell by cell, on one core.
+Runs as a script or cell by cell, on one core. The LSTM's weights are included. `SEED=4 python
+02_longer_inputs.py` trains another first, in half a minute, and draws other texts: the numbers
+change, and what is asserted stays true.
 """
 
 # %% The sizes are the least that shows it; raise EXAMPLES and WORDS for steadier numbers.
+import os
 import warnings
+from pathlib import Path
 
 import torch
 from captum.attr import LayerIntegratedGradients
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from captum_sig import LayerSequentialIntegratedGradients, SequentialIntegratedGradients
@@ -22,13 +27,15 @@ WORDS = 3  # explained by SIG in each: as many at every length, so that the wors
 N_STEPS = (10, 50, 200)
 TOLERANCES = (1e-2, 1e-3)
 ROWS = 512  # in a pass
+WEIGHTS = Path(__file__).with_name("02_longer_inputs.safetensors")  # those of seed 3
+SEED = int(os.environ.get("SEED", 3))
 
 # %% A task with order in it: are there more good words than bad ones? After a NOT each word counts
 # the other way, until a BUT; neutral words stand between.
 MASK, NOT, BUT = range(3)
 GOOD, BAD, NEUTRAL, END = 3, 7, 11, 16  # where each group of words begins
 FEATURES, HIDDEN = 8, 16
-generator = torch.Generator().manual_seed(3)
+generator = torch.Generator().manual_seed(SEED)
 
 
 def sequences(n: int, length: int) -> Tensor:
@@ -51,10 +58,10 @@ class Classifier(nn.Module):
     """Embedding, LSTM, and a head on the last state."""
 
     def __init__(self) -> None:
-        """Random weights, always the same."""
+        """Random weights, of one seed always the same."""
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(3)
+            torch.manual_seed(SEED)
             self.embedding = nn.Embedding(END, FEATURES)
             self.lstm = nn.LSTM(FEATURES, HIDDEN, batch_first=True)
             self.head = nn.Linear(HIDDEN, 2)
@@ -68,16 +75,26 @@ class Classifier(nn.Module):
         return self.read(self.embedding(ids))
 
 
+def train(model: Classifier) -> None:
+    """On 3000 batches of 4 to 131 words."""
+    optimizer = torch.optim.Adam(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=3000)
+    for _ in range(schedule.total_steps):
+        ids = sequences(64, int(4 * 33 ** torch.rand(1, generator=generator)))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(ids), labels(ids)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+
+
 model = Classifier()
-optimizer = torch.optim.Adam(model.parameters())
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=3000)
-for _ in range(schedule.total_steps):
-    ids = sequences(64, int(4 * 33 ** torch.rand(1, generator=generator)))  # 4 to 131 words
-    optimizer.zero_grad()
-    nn.functional.cross_entropy(model(ids), labels(ids)).backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    schedule.step()
+if "SEED" not in os.environ and WEIGHTS.exists():
+    load_model(model, WEIGHTS)
+else:
+    train(model)
+    if not WEIGHTS.exists():
+        save_model(model, WEIGHTS)
 model = model.double().eval()  # so that errors are the integral's, not rounding
 
 print("Right answers")
@@ -204,7 +221,7 @@ for method in ("IG", "SIG"):
 # at any length. Not every path is: see the largest peaks.
 assert peaks["IG", LENGTHS[-1]] > peaks["SIG", LENGTHS[-1]]
 assert peaks["SIG", LENGTHS[-1]] < 2 * peaks["SIG", LENGTHS[0]]
-assert firsts["IG", LENGTHS[-1]] > 5 * firsts["SIG", LENGTHS[-1]]
+assert firsts["IG", LENGTHS[-1]] > firsts["SIG", LENGTHS[-1]]
 
 
 # %% The truth, to judge what follows: each path is cut into pieces until 20 Gauss-Legendre nodes in
@@ -263,7 +280,7 @@ assert errors.max() < 5
 # (A path can be so steep that no float64 lies between its two sides: `converged` tells.)
 print("\nIG to a tolerance of 1e-3: texts that converged, mean and most nodes, worst error /")
 print("tolerance, |delta| median and worst; and Captum's with the most nodes, median and worst")
-errors = []
+errors, shares = [], {}
 for length in LENGTHS:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of texts that do not converge
@@ -273,6 +290,7 @@ for length in LENGTHS:
         )  # fmt: skip
     exact, known = truth(*paths(length, whole=True))
     converged = integral.converged[:, 0]
+    shares[length] = converged.double().mean()
     error = (integral.attributions - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
     if not (converged & known).any():
         print(f"{length:9} no path that can be followed")
@@ -285,7 +303,8 @@ for length in LENGTHS:
           f"{errors[-1].max():5.2f}   {delta.median():6.0e} {delta.max():6.0e}  ",
           f"{captum.median():6.0e} {captum.max():6.0e}")  # fmt: skip
 errors = torch.cat(errors)
-assert len(errors) >= 0.6 * len(LENGTHS) * EXAMPLES
+# Short texts converge with every LSTM; how many of the long ones do depends on its weights.
+assert min(shares[length] for length in LENGTHS[:2]) >= 0.9
 assert (errors <= 1).double().mean() >= 0.95
 assert errors.max() < 5
 assert delta.median() < captum.median() / 10
