@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,37 @@ def shards(folder: Path) -> Iterator[Any]:
     ):
         connection.read_parquet(paths).create_view("texts")
         yield connection
+
+
+def add_exact_sums(db: Any, most_words: int) -> None:
+    """Define `exact_sum` and `exact_mean` of scores or probabilities, and `exact_std` of scores.
+
+    DuckDB adds up in parallel, and floats that are added up in another order are rounded otherwise.
+    These SQL macros add whole numbers of 128 bits: the result does not depend on the order. Values
+    become multiples of 2**-k, with k as large as no sum can overflow; for the standard deviation,
+    n Σx² − (Σx)² neither.
+
+    Args:
+        db: has the view `explained`.
+        most_words: how many scores of a text may be added up to one.
+    """
+    largest, n_scores, n_texts = db.execute(
+        "SELECT coalesce(max(greatest(-list_min(scores), list_max(scores))), 0), "
+        "coalesce(sum(len(scores)), 0), count(*) FROM explained"
+    ).fetchone()
+    count_bits = int(n_scores + n_texts).bit_length()
+    _, exponent = math.frexp(largest * most_words)  # no score is 2**exponent or more
+    for_sums = 2.0 ** (125 - count_bits - max(exponent, 1))  # of probabilities too
+    for_squares = 2.0 ** (62 - count_bits - exponent)
+    db.execute(f"""
+        CREATE TEMP MACRO exact_sum(x) AS sum((x * {for_sums!r})::HUGEINT)::DOUBLE / {for_sums!r};
+        CREATE TEMP MACRO exact_mean(x) AS exact_sum(x) / count(x);
+        CREATE TEMP MACRO as_whole(x) AS (x * {for_squares!r})::HUGEINT;
+        CREATE TEMP MACRO exact_std(x) AS CASE WHEN count(x) > 1 THEN
+            sqrt((count(x) * sum(as_whole(x) * as_whole(x)) - sum(as_whole(x)) * sum(as_whole(x)))
+                / (count(x)::DOUBLE * (count(x) - 1))) / {for_squares!r}
+        END;
+    """)
 
 
 def fetched(db: Any, query: str, parameters: Sequence[Any] = ()) -> list[Row]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captum_sig.corpus_query import OF_STRONGEST, STRONGEST, fetched, shards
+from captum_sig.corpus_query import OF_STRONGEST, STRONGEST, add_exact_sums, fetched, shards
 from captum_sig.corpus_run import manifest
-from captum_sig.corpus_terms import TERM_COLUMNS, effects
+from captum_sig.corpus_terms import TERM_COLUMNS, effects, longest
 from captum_sig.result import WordAttribution, scored_words
 from captum_sig.tables import Row, write_csv
 from captum_sig.words import Span
@@ -38,11 +38,11 @@ WORDS = f"""
         )
     ),
     scored AS (
-        SELECT class, word, sum(score) AS sum, avg(score) AS mean, count(*) AS count,
-            stddev_samp(score) AS spread,
+        SELECT class, word, exact_sum(score) AS sum, exact_mean(score) AS mean, count(*) AS count,
+            exact_std(score) AS spread,
             count(*) FILTER (score > 0) AS n_for, count(*) FILTER (score < 0) AS n_against,
-            coalesce(sum(score) FILTER (score > 0), 0) AS sum_for,
-            coalesce(sum(score) FILTER (score < 0), 0) AS sum_against, {STRONGEST}
+            exact_sum(greatest(score, 0)) AS sum_for, exact_sum(least(score, 0)) AS sum_against,
+            {STRONGEST}
         FROM occurrences GROUP BY class, word
     ),
     found AS (
@@ -64,7 +64,7 @@ OVERVIEW = """
 """
 
 CLASSES = """
-    SELECT target AS class, count(*) AS texts, avg(probability) AS mean_confidence,
+    SELECT target AS class, count(*) AS texts, exact_mean(probability) AS mean_confidence,
         avg((label = target)::INT) AS share_predicted, avg(len(words)) AS words_per_text
     FROM explained GROUP BY target ORDER BY texts DESC, class
 """
@@ -114,6 +114,7 @@ def report(folder: Path, output: Path, *, terms: Sequence[str] = (), top: int = 
     method = ":".join(filter(None, [settings["method"], settings["contexts"]]))
     with shards(folder) as db:
         db.execute("CREATE VIEW explained AS FROM texts WHERE error IS NULL AND target IS NOT NULL")
+        add_exact_sums(db, longest(terms))
         db.execute(WORDS)
         classes = fetched(db, CLASSES)
         if not classes:

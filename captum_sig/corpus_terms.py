@@ -37,8 +37,9 @@ OF_TERMS = f"""
     SELECT term, class, mean, occurrences.count AS count, documents, spread, share_for,
         {OF_STRONGEST}
     FROM (
-        SELECT term, class, avg(score) AS mean, count(*) AS documents, stddev_samp(score) AS spread
-        FROM (SELECT term, class, avg(score) AS score FROM occurrences
+        SELECT term, class, exact_mean(score) AS mean, count(*) AS documents,
+            exact_std(score) AS spread
+        FROM (SELECT term, class, exact_mean(score) AS score FROM occurrences
               GROUP BY term, class, file, row)
         GROUP BY term, class
     ) JOIN (
@@ -49,8 +50,23 @@ OF_TERMS = f"""
 """
 
 
+def longest(terms: Sequence[str]) -> int:
+    """The most words of a text that one of the terms may be."""
+    return max(map(_most_words, terms), default=1)
+
+
+def _most_words(term: str) -> int:
+    """A tokenizer may or may not part it further where letters end."""
+    return len(re.findall(r"\w+|[^\w\s]", term))
+
+
 def effects(db: Any, terms: Sequence[str]) -> list[Row]:
-    """Effects of the terms; a term that occurs nowhere has one row, of no class."""
+    """Effects of the terms; a term that occurs nowhere has one row, of no class.
+
+    Args:
+        db: has the view `explained` and exact sums of scores of `longest(terms)` words.
+        terms: words or phrases.
+    """
     db.execute("CREATE TEMP TABLE terms (term VARCHAR, squeezed VARCHAR, n INTEGER)")
     db.execute(
         "CREATE TEMP TABLE occurrences "
@@ -59,8 +75,7 @@ def effects(db: Any, terms: Sequence[str]) -> list[Row]:
     lengths: set[int] = set()
     for term in terms:
         parts = term.split()
-        # a tokenizer may or may not part it further where letters end
-        for n in range(len(parts), len(re.findall(r"\w+|[^\w\s]", term)) + 1):
+        for n in range(len(parts), _most_words(term) + 1):
             db.execute("INSERT INTO terms VALUES (?, lower(?), ?)", [term, "".join(parts), n])
             lengths.add(n)
     for n in sorted(lengths):
@@ -81,7 +96,7 @@ def _interval(db: Any, row: Row) -> dict[str, float | None]:
         half = NormalDist().inv_cdf(0.975) * row["spread"] / math.sqrt(row["documents"])
         return {"low": row["mean"] - half, "high": row["mean"] + half}
     query = (
-        "SELECT avg(score) AS score FROM occurrences WHERE term = ? AND class = ? "
+        "SELECT exact_mean(score) AS score FROM occurrences WHERE term = ? AND class = ? "
         "GROUP BY file, row ORDER BY file, row"
     )
     values = db.execute(query, [row["term"], row["class"]]).fetchnumpy()["score"]

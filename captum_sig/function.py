@@ -93,7 +93,7 @@ class RowFunction:
                 f"forward_func must return a tensor, got {type(output).__name__}: "
                 "wrap it, as in `lambda *args: model(*args).logits`"
             )
-        target = _target_of_rows(self.target, example)
+        target = _target_of_rows(self.target, example, output.device)
         try:
             selected = select_targets(output, target)
         except (AssertionError, IndexError, RuntimeError) as error:
@@ -135,11 +135,11 @@ def of_rows(args: tuple[Any, ...], example: Tensor, n_examples: int) -> tuple[An
     )
 
 
-def _target_of_rows(target: TargetType, example: Tensor) -> TargetType:
+def _target_of_rows(target: TargetType, example: Tensor, device: torch.device) -> TargetType:
     if isinstance(target, list):
         return [target[i] for i in example.tolist()]
     if isinstance(target, Tensor) and target.numel() > 1:
-        return target[example.to(target.device)]
+        return target[example.to(target.device)].to(device)
     return target
 
 

@@ -3,6 +3,9 @@
 import csv
 import html
 import json
+import math
+import os
+import random
 import re
 import shutil
 import statistics
@@ -16,10 +19,11 @@ from typer.testing import CliRunner
 
 from captum_sig import corpus_terms, report_page
 from captum_sig.cli import app
+from captum_sig.corpus_query import add_exact_sums
 from captum_sig.corpus_report import WORD_COLUMNS, report
 from captum_sig.intervals import bootstrap
 from captum_sig.report_page import to_page
-from tests.test_corpus_run import content
+from tests.shards import content
 
 LONG = "It goes on. " * 12 + "Then it is superb, superb! " + "And on it goes. " * 12
 TEXTS = [
@@ -131,6 +135,60 @@ def test_words_that_turn_and_their_strongest_texts(rows, made):
         assert row["row_against"] == min(values)[1]
     weaker = [min(row["sum_for"], -row["sum_against"]) for row in made.flips]
     assert weaker == sorted(weaker, reverse=True)
+
+
+def test_a_report_made_twice_is_the_same_byte_for_byte(folder, tmp_path):
+    """DuckDB adds up in parallel, in whatever order its threads come; so many shards show it."""
+    many = tmp_path / "many"
+    many.mkdir()
+    shutil.copy(folder / "manifest.json", many)
+    for number, path in enumerate(sorted(folder.glob("part-*.parquet")) * 100):
+        os.link(path, many / f"part-{number:06}.parquet")
+    terms = tmp_path / "terms.txt"
+    terms.write_text("old\nnew york\n", encoding="utf-8")
+    made = []
+    for name in ("first", "second"):
+        assert run(many, "--output", tmp_path / name, "--terms", terms).exit_code == 0
+        made.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert len(made[0]) == 5
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("most_words", [1, 5])
+def test_sums_do_not_depend_on_the_order_and_are_right(size, most_words):
+    duckdb, pyarrow = map(pytest.importorskip, ("duckdb", "pyarrow"))
+    draw = random.Random(0)
+    groups = {
+        "wide": [size * draw.gauss(0, 1) * 10.0 ** draw.uniform(-6, 0) for _ in range(3000)],
+        "narrow": [size * (0.5 + 1e-4 * draw.random()) for _ in range(3000)],
+        "constant": [size / 3] * 3000,
+        "single": [size / 7],
+    }
+    rows = [(name, value) for name, values in groups.items() for value in values]
+    seen = []
+    for _ in range(2):
+        draw.shuffle(rows)
+        with duckdb.connect() as db:
+            table = {"name": [name for name, _ in rows], "score": [score for _, score in rows]}
+            db.register("scored", pyarrow.table(table))
+            db.execute("CREATE VIEW explained AS SELECT [score] AS scores FROM scored")
+            add_exact_sums(db, most_words)
+            query = "SELECT exact_sum(score), exact_mean(score), exact_std(score) FROM scored"
+            seen.append({
+                name: db.execute(f"{query} WHERE name = '{name}'").fetchone() for name in groups
+            })  # fmt: skip
+    assert seen[0] == seen[1]
+    for name, values in groups.items():
+        total, mean, std = seen[0][name]
+        assert total == pytest.approx(math.fsum(values), rel=1e-12)
+        assert mean == pytest.approx(math.fsum(values) / len(values), rel=1e-12)
+        if name == "single":
+            assert std is None
+        elif name == "constant":
+            assert std == 0
+        else:
+            assert std == pytest.approx(statistics.stdev(values), rel=1e-6)
 
 
 def effect(row: dict, *words: str) -> list[float]:
