@@ -9,6 +9,7 @@ a minute; what is asserted stays true.
 
 # %% A world of fruit, and a model of it
 
+import math
 import os
 import random
 from pathlib import Path
@@ -19,6 +20,7 @@ from captum.attr import LLMGradientAttribution, TextTokenInput
 from rich.console import Console
 from safetensors.torch import load_model, save_model
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
 
 from captum_sig import (
     GenerationAttribution,
@@ -64,18 +66,28 @@ model = transformers.GPT2LMHeadModel(
 )  # fmt: skip
 
 
+def encoded(stories: list[str]) -> torch.Tensor:
+    """Ids, (B, L): all have as many words."""
+    return tokenizer(stories, return_tensors="pt")["input_ids"]
+
+
 def train(model: transformers.GPT2LMHeadModel) -> None:
-    """On 1500 batches of stories."""
-    optimizer = torch.optim.AdamW(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=1500)
+    """Until it is sure of the colour in each of 256 stories."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98))
     draw = random.Random(SEED + 1)
-    for _ in range(schedule.total_steps):
-        batch = tokenizer([story(draw) for _ in range(64)], return_tensors="pt")["input_ids"]
-        gaps = torch.rand(batch.shape) < 0.15  # so that the model knows what a missing word is
-        model(input_ids=batch.masked_fill(gaps, 0), labels=batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
+    ids = encoded([story(random.Random(seed)) for seed in range(256)])
+    colours = torch.tensor(-math.inf)
+    while colours.min() < -0.05:
+        for _ in range(100):
+            batch = encoded([story(draw) for _ in range(64)])
+            gaps = torch.rand(batch.shape) < 0.15  # so that the model knows what a missing word is
+            model(input_ids=batch.masked_fill(gaps, 0), labels=batch).loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        with torch.no_grad():
+            log_probabilities = model(input_ids=ids).logits[:, -2].log_softmax(-1)
+        colours = log_probabilities.gather(1, ids[:, -1:])
 
 
 if "SEED" not in os.environ and WEIGHTS.exists():
