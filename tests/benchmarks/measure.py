@@ -4,7 +4,7 @@ import ctypes
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -67,10 +67,12 @@ def flops(call: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
+def matrix_product_rate(
+    device: torch.device, dtype: torch.dtype, sizes: Sequence[int] | None = None
+) -> float:
     """The most floating-point operations a second that square matrix products reach here."""
     best = 0.0
-    for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
+    for size in sizes or ((1024, 2048) if device.type == "cpu" else (4096, 8192)):
         a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
         for _ in range(5):
             best = max(best, 2 * size**3 / seconds(lambda a=a, b=b: a @ b, device)[0])
