@@ -1,16 +1,47 @@
 """Fixtures; no test touches the network, and none leaves global settings changed."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+import pty
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
+# The models are tiny: threads would only wait for each other.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What a test draws without a generator of its own may not decide whether it passes."""
+    parser.addoption("--seed", type=int, default=0, help="what tests draw from")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads it
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in two processes, if pytest-xdist is there: a test keeps one core busy.
+
+    Those come here too, and must not start more.
+    """
+    option = config.option
+    if "PYTEST_XDIST_WORKER" in os.environ or getattr(option, "numprocesses", 0) is not None:
+        return
+    whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS
+    if whole and not option.markexpr and not option.keyword and not option.usepdb:
+        option.numprocesses, option.dist = 2, "loadfile"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU that PyTorch can use"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,8 +52,8 @@ def _no_file_in_the_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(autouse=True)
-def _settings_stay_as_they_were() -> Iterator[None]:
-    torch.manual_seed(0)
+def _settings_stay_as_they_were(pytestconfig: pytest.Config) -> Iterator[None]:
+    torch.manual_seed(pytestconfig.getoption("seed"))
     before = torch.is_grad_enabled(), torch.backends.cudnn.enabled, torch.get_num_threads()
     yield
     assert (
@@ -39,6 +70,26 @@ def demo():
     from captum_sig.demo_model import PATH
 
     return TextClassificationExplainer.from_pretrained(PATH)
+
+
+@pytest.fixture
+def in_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs the command with a terminal to write to, and returns what the terminal was sent."""
+    from captum_sig.cli import app
+
+    def run(*arguments: str, **variables: str) -> str:
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        leader, follower = pty.openpty()
+        with open(follower, "w", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
+            app(arguments, standalone_mode=False)
+        shown = os.read(leader, 100_000).decode()
+        os.close(leader)
+        return shown
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,12 @@ import json
 import random
 from pathlib import Path
 
-import pyarrow
 import pytest
-from pyarrow import parquet
 
 from captum_sig import corpus_formats
 from captum_sig.corpus_input import Row, Shard, corpus, rows
+
+pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
 
 TRICKY = [
     "plain", 'says "so"', "a, b", "  spaces  ", "naïve – 字 🙂", "tab-free", "x" * 200_000, "last",

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pyarrow import parquet
+import torch
 from typer.testing import CliRunner
 
 from captum_sig import corpus_run, shards
@@ -19,6 +19,9 @@ from captum_sig.cli import app
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
 from captum_sig.progress import Progress
+from tests.shards import content
+
+parquet = pytest.importorskip("pyarrow.parquet")
 
 TEXTS = [f"{start} film number {number} is {end}." for number, (start, end) in enumerate(
     [("A", "charming"), ("This old", "dull, yet good"), ("No", "bad")] * 4)]  # fmt: skip
@@ -34,12 +37,6 @@ def data(tmp_path) -> Path:
     lines = [json.dumps({"id": f"n{i}", "text": text}) for i, text in enumerate(TEXTS)]
     path.write_text("\n".join([*lines, '{"id": "bad", "text": null}', "{"]), encoding="utf-8")
     return path
-
-
-def content(folder: Path) -> dict[str, dict]:
-    """The columns of each shard."""
-    return {path.name: parquet.read_table(path).to_pydict()
-            for path in sorted(folder.glob("part-*.parquet"))}  # fmt: skip
 
 
 def left_over(folder: Path) -> list[str]:
@@ -264,15 +261,17 @@ def command(*arguments: object) -> list[str]:
 
 def test_kill_9(data, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert subprocess.run(command(data, "--output", whole, "--shard-size", 1), check=True)
-    arguments = command(data, "--output", out, "--shard-size", 1)
-    process = subprocess.Popen(arguments)
+    assert run(data, "--output", whole, "--shard-size", 1).exit_code == 0
+    process = subprocess.Popen(
+        command(data, "--output", out, "--shard-size", 1),
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # rounds likewise
+    )
     while len(list(out.glob("part-*.parquet"))) < 3 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not json.loads((out / "manifest.json").read_text(encoding="utf-8"))["finished"]
-    subprocess.run(arguments, check=True)
+    assert run(data, "--output", out, "--shard-size", 1).exit_code == 0
     assert content(out) == content(whole)
 
 
@@ -282,7 +281,6 @@ def limited(bytes: int):
 
 
 def test_a_full_disk_is_told_and_what_was_written_stays(data, tmp_path):
-    arguments = command(data, "--output", tmp_path / "out", "--shard-size", 7)
     small = subprocess.run(
         command(data, "--output", tmp_path / "out", "--shard-size", 7),
         capture_output=True, text=True, check=False, preexec_fn=limited(4096),
@@ -290,7 +288,7 @@ def test_a_full_disk_is_told_and_what_was_written_stays(data, tmp_path):
     assert small.returncode == 2
     assert "File too large" in small.stderr
     assert left_over(tmp_path / "out") == [".lock", "manifest.json"]
-    subprocess.run(arguments, check=True)
+    assert run(data, "--output", tmp_path / "out", "--shard-size", 7).exit_code == 0
     assert len(content(tmp_path / "out")) == 2
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from captum_sig.on_ray import Workers
 from captum_sig.shards import ShardWriter
-from tests.test_corpus_run import content
+from tests.shards import content
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [f"The {thing} is {how}, number {i}." for i in range(20)
@@ -99,7 +99,12 @@ data, out = sys.argv[1:]
 
 
 def main():
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    noticed_soon = {  # that a node is gone
+        "health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
+        "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3,
+    }
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": noticed_soon}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     node = cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
 

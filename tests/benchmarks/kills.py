@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-from pyarrow import parquet
+from tests.shards import content
 
 WORKER = "ray::MapWorker(MapBatches(ShardWriter))"
 
@@ -33,12 +32,6 @@ def command(data: Path, output: Path, n_texts: int, *more: str) -> list[str]:
 def finished(arguments: list[str]) -> None:
     """Run it to its end."""
     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def content(output: Path) -> dict[str, list]:
-    """The columns of each shard."""
-    return {path.name: parquet.read_table(path).to_pydict()
-            for path in sorted(output.glob("part-*.parquet"))}  # fmt: skip
 
 
 def started(arguments: list[str]) -> subprocess.Popen:
@@ -75,6 +68,8 @@ def disturbed(
 
 def kill_a_worker() -> str:
     """Kill one of Ray's workers that explain."""
+    import psutil
+
     workers = [one for one in psutil.process_iter() if WORKER in " ".join(one.cmdline())]
     victim = random.choice(workers)
     victim.kill()
