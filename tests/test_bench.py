@@ -62,7 +62,7 @@ def test_the_reference_is_converged_and_kept(subject, tmp_path):
     model = subject.model.double()
     fine = methods.LayerSequentialIntegratedGradients(
         lambda ids: model(input_ids=ids).logits, model.get_input_embeddings()
-    ).integrate(ids, subject.base(ids), target=1, n_steps=300)
+    ).integrate(ids, subject.base(ids), target=1, n_steps=150)
     scale = fine.attributions.norm(dim=-1).max()
     assert (found.features - fine.attributions).norm(dim=-1).max() < 1e-5 * scale
     assert (found.words - fine.attributions.sum(-1)).abs().max() < 1e-6 * scale

@@ -1,10 +1,6 @@
-"""The command line, in this process and as a user starts it."""
+"""The command line."""
 
 import json
-import os
-import pty
-import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -111,30 +107,15 @@ def test_a_text_does_not_steer_the_terminal():
     assert "\x1b" not in result.stdout
 
 
-def terminal(**variables: str) -> str:
-    """What a user sees who runs the command in a terminal."""
-    leader, follower = pty.openpty()
-    plain = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
-    environment = {**plain, "COLUMNS": "90", **variables}
-    command = [sys.executable, "-m", "captum_sig", "explain", TEXT]
-    done = subprocess.run(command, stdout=follower, stderr=subprocess.PIPE, env=environment,
-                          timeout=120)  # fmt: skip
-    os.close(follower)
-    shown = os.read(leader, 100_000).decode()
-    os.close(leader)
-    assert done.returncode == 0
-    assert done.stderr == b""
-    return shown
-
-
 @pytest.mark.parametrize(
     "variables", [{"TERM": "xterm"}, {"TERM": "xterm-256color", "NO_COLOR": "1"}]
 )
-def test_a_terminal_without_colours_gets_the_lines(variables):
-    assert "charming +" in terminal(**variables)
+def test_a_terminal_without_colours_gets_the_lines(in_terminal, variables):
+    assert "charming +" in in_terminal("explain", TEXT, COLUMNS="90", **variables)
 
 
-def test_a_terminal_gets_the_coloured_sentence():
-    shown = terminal(TERM="xterm-256color", COLORTERM="truecolor")
+def test_a_terminal_gets_the_coloured_sentence(in_terminal):
+    colours = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    shown = in_terminal("explain", TEXT, COLUMNS="90", **colours)
     assert "\x1b[30;48;2;34;160;90m" in shown  # the strongest word in full colour
     assert "POSITIVE" in shown

@@ -2,10 +2,6 @@
 
 import dataclasses
 import json
-import os
-import pty
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -228,16 +224,8 @@ def test_long_texts_stay_readable(method):
     assert "unremark" in result.stdout
 
 
-def test_a_terminal_marks_words_that_are_not_the_texts():
-    leader, follower = pty.openpty()
-    plain = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
-    environment = {**plain, "COLUMNS": "80", "TERM": "xterm-256color"}
-    command = [sys.executable, "-m", "captum_sig", "trace", "A charming film", "--n-steps", "5"]
-    done = subprocess.run(command, stdout=follower, stderr=subprocess.PIPE, env=environment,
-                          timeout=120)  # fmt: skip
-    os.close(follower)
-    shown = os.read(leader, 100_000).decode()
-    os.close(leader)
-    assert (done.returncode, done.stderr) == (0, b"")
+def test_a_terminal_marks_words_that_are_not_the_texts(in_terminal):
+    arguments = ("trace", "A charming film", "--n-steps", "5")
+    shown = in_terminal(*arguments, COLUMNS="80", TERM="xterm-256color")
     assert "\x1b[2;3m[MASK]" in shown  # dim and italic
     assert "a charming film" in shown
