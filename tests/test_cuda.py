@@ -309,7 +309,8 @@ def test_models_in_half_precision(device, dtype):
     wide = tiny("bert", dtype).model.float()  # the same rounded weights
     found = layer_call("bert", "attribute_words", device, dtype)
     assert found.dtype == torch.float32
-    sig = LayerSequentialIntegratedGradients(lambda ids: wide(ids).logits, wide.bert.embeddings.word_embeddings)  # fmt: skip
+    embedding = wide.get_input_embeddings()
+    sig = LayerSequentialIntegratedGradients(lambda ids: wide(ids).logits, embedding)
     expected = sig.attribute_words(IDS, mask_baseline(IDS), target=[0, 1, 1])
     with torch.no_grad():
         allowed = 16 * torch.finfo(dtype).eps * float(wide(IDS).logits.abs().max())

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.gpu --minutes 6 --output results
 
 Sections in order of importance, each bounded in time. What was measured is in `gpu.jsonl` and
-`gpu.md` of the folder at once, so that a run may be cut off. Random weights of real shapes; `--model`
-adds a model's folder. `--tiny` does the same with little models on a CPU, `--dry` counts the work.
+`gpu.md` of the folder at once, so that a run may be cut off. Weights are random and shapes real;
+`--model` adds a model's folder. `--tiny` does the same with little models on a CPU, `--dry` counts
+the work.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ from pathlib import Path
 
 import torch
 
-from captum_sig.chunks import CHUNK_BYTES
-from captum_sig.sweep import GROUPS, LEAST_TOKENS, LOGIT_BYTES
 from tests.benchmarks import gpu_sections as sections
+from tests.benchmarks.gpu_defaults import defaults
 from tests.benchmarks.gpu_models import (
     CLASSIFIERS,
     GENERATORS,
@@ -99,79 +99,19 @@ def _measure_cell(bench: Bench, record: Record, name: str, cell: Cell, left: flo
     """Its rows; or, where it would take too long, does, or fails, a row that says so."""
     needed = cell.flops / (0.5 * bench.rates.get(name_of(cell.dtype), math.inf))
     if needed > left:
-        record.add(name, {"left out": f"{cell.name}: {needed:.0f} s, and {max(0, left):.0f} s left"})
-        return
-    try:
-        with limit(left):
-            for row in cell.run():
-                record.add(name, row)
-    except OutOfTimeError:
-        record.add(name, {"left out": f"{cell.name}: cut off after {left:.0f} s"})
-    except Exception as error:  # the other cells are worth having
-        traceback.print_exc()
-        record.add(name, {"left out": f"{cell.name}: {type(error).__name__}: {error}"})
-
-
-def defaults(rows: dict[str, list[Row]]) -> list[Row]:
-    """Each constant that decides how much is in flight, and the value that would be fastest."""
-    words, generated, corpora = (
-        [row for row in rows.get(name, []) if "left out" not in row]
-        for name in ("words", "generation", "corpus")
-    )
-    chunks = [
-        (row["seconds by rows"], lambda size, row=row: size // row["bytes a row"]) for row in words
-    ]
-    tokens, logits = [], []
-    for row in generated:
-        length, n_words, of_row = row["prompt"], row["words measured"], row["logit bytes a row"]
-        least = max(math.ceil(n_words / GROUPS), LEAST_TOKENS["cuda"] // length)
-        tokens.append(
-            (row["seconds by rows"],
-             lambda n, length=length, n_words=n_words: max(math.ceil(n_words / GROUPS), n // length))
-        )  # fmt: skip
-        logits.append(
-            (row["seconds by rows"], lambda n, of_row=of_row, least=least: min(n // of_row, least))
-        )
-    batches = [
-        ({size: 1 / rate for size, rate in row["texts/s by batch size"].items()}, lambda size: size)
-        for row in corpora
-        if "texts/s by batch size" in row
-    ]
-    found = []
-    for name, cells, today, exponents in (
-        ("chunks.CHUNK_BYTES['cuda']", chunks, CHUNK_BYTES["cuda"], range(18, 34)),
-        ("sweep.LEAST_TOKENS['cuda']", tokens, LEAST_TOKENS["cuda"], range(8, 18)),
-        ("sweep.LOGIT_BYTES['cuda']", logits, LOGIT_BYTES["cuda"], range(22, 34)),
-        ("batch_size of explainers", batches, 32, range(3, 10)),
-    ):
-        if cells:
-            best, gain = best_value(cells, today, [2**exponent for exponent in exponents])
-            found.append({"constant": name, "today": today, "best": best, "gain": f"{gain - 1:.1%}"})
-    return found
-
-
-Sweep = dict[int, float]  # seconds by rows in a pass
-Rows = Callable[[int], int]  # a constant's value → rows in a pass
-
-
-def best_value(
-    cells: Sequence[tuple[Sweep, Rows]], today: int, candidates: Sequence[int]
-) -> tuple[int, float]:
-    """The value with the least geometric mean of times, and how many times today's takes as long.
-
-    A value's time in a cell is that of the rows nearest to those that it gives.
-    """
-
-    def cost(value: int) -> float:
-        total = 0.0
-        for sweep, rows in cells:
-            wanted = max(1, rows(value))
-            nearest = min(sweep, key=lambda n: abs(math.log(int(n) / wanted)))
-            total += math.log(sweep[nearest] / min(sweep.values()))
-        return total / len(cells)
-
-    best = min([today, *candidates], key=cost)  # today's, if none is faster
-    return best, math.exp(cost(today) - cost(best))
+        problem = f"would take {needed:.0f} s, and {max(0, left):.0f} s are left"
+    else:
+        try:
+            with limit(left):
+                for row in cell.run():
+                    record.add(name, row)
+            return
+        except OutOfTimeError:
+            problem = f"cut off after {left:.0f} s"
+        except Exception as error:  # the other cells are worth having
+            traceback.print_exc()
+            problem = f"{type(error).__name__}: {error}"
+    record.add(name, {"left out": f"{cell.name}: {problem}"})
 
 
 def dry(bench: Bench, minutes: float) -> None:

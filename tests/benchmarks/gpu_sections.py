@@ -137,80 +137,91 @@ def words(bench: Bench) -> Iterator[Cell]:
                     yield _words_cell(bench, shape, dtype, length, n_texts)
 
 
-def _words_cell(
-    bench: Bench, shape: Shape, dtype: torch.dtype, length: int, n_texts: int
-) -> Cell:
+def _words_cell(bench: Bench, shape: Shape, dtype: torch.dtype, length: int, n_texts: int) -> Cell:
     per_row = shape.flops(1, length)
-    moving = int(bench.sizes.most[dtype] / per_row / n_texts)
-    moving = max(1, min(length - 2, moving))
-    every = -(-(length - 2) // moving)
-    moving = len(range(1, length - 1, every))
-    flops = per_row * n_texts * (moving + 1)
+    most = max(1, min(length - 2, int(bench.sizes.most[dtype] / per_row / n_texts)))
+    every = -(-(length - 2) // most)
+    flops = per_row * n_texts * (1 + len(range(1, length - 1, every)))
 
     def run() -> Iterator[Row]:
-        model = bench.model(shape, dtype)
-        ids = draw(n_texts, length, below=shape.config.vocab_size).to(bench.device)
-        base = ids.clone()
-        base[:, 1:-1:every] = MASK
-        groups = torch.zeros(1, length, dtype=torch.long, device=bench.device)
-        groups[0, 1:-1:every] = torch.arange(1, moving + 1, device=bench.device)
-
-        def logits(ids: Tensor) -> Tensor:
-            return model(input_ids=ids).logits
-
-        sig = LayerSequentialIntegratedGradients(logits, model.get_input_embeddings())
-        ours = functools.partial(sig.attribute_words, ids, base, target=1)
-        theirs = functools.partial(
-            FeatureAblation(logits).attribute, ids, base, target=1, feature_mask=groups
-        )
-        with torch.no_grad():
-            today = default_chunk((model.get_input_embeddings()(ids),))
-        swept = _swept(
-            lambda rows: bench.took(lambda: ours(internal_batch_size=rows)), today,
-            n_texts * moving,
-        )  # fmt: skip
-        at_once = sorted({max(1, rows // n_texts) for rows in swept if swept[rows] < math.inf})
-        ablation = _swept_over(
-            lambda n: bench.took(lambda: theirs(perturbations_per_eval=n)), at_once[-4:]
-        )
-        best, best_of_theirs = (min(s, key=s.__getitem__) for s in (swept, ablation))
-        calls = {
-            "today": lambda: ours(internal_batch_size=today),
-            "best": lambda: ours(internal_batch_size=best),
-            "ablation": lambda: theirs(perturbations_per_eval=best_of_theirs),
-        }
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(REPEATS):
-            for name, call in calls.items():
-                times[name].append(bench.took(call))
-        median = {name: statistics.median(took) for name, took in times.items()}
-        whole = (length - 1) / (moving + 1)  # all words, and the input itself
-        yield {
-            "model": shape.name, "dtype": name_of(dtype), "tokens": length, "texts": n_texts,
-            "words measured": moving,
-            "texts/s": n_texts / whole / median["best"],
-            "share of limit": bench.share(flops, median["best"], dtype),
-            "rows today": today, "rows best": best,
-            "today takes": median["today"] / median["best"],
-            "FeatureAblation takes": median["ablation"] / median["best"],
-            "its perturbations_per_eval": best_of_theirs,
-            "bytes a row": length * shape.config.hidden_size * dtype.itemsize,
-            "seconds by rows": swept,
-        }  # fmt: skip
+        yield _words_row(bench, shape, dtype, length, n_texts, every)
 
     name = f"{shape.name}, {name_of(dtype)}, {length} tokens, {n_texts} texts"
     return Cell(name, flops * (7 + 5 + 3 * REPEATS), dtype, run)
 
 
-def _swept(measure: Callable[[int], float], today: int, most: int) -> dict[int, float]:
-    """Seconds by rows in a pass, around what is taken today; what does not fit is left out."""
-    exponent = round(math.log2(min(today, most)))
-    candidates = {min(most, 2**e) for e in range(max(0, exponent - 6), exponent + 5, 2)}
-    return _swept_over(measure, sorted({*candidates, min(today, most)}))
+def _words_row(
+    bench: Bench, shape: Shape, dtype: torch.dtype, length: int, n_texts: int, every: int
+) -> Row:
+    """Every k-th word moves: swept over rows in a pass, then both ways in turn."""
+    model = bench.model(shape, dtype)
+    ids = draw(n_texts, length, below=shape.config.vocab_size).to(bench.device)
+    base, groups = ids.clone(), torch.zeros(1, length, dtype=torch.long, device=bench.device)
+    base[:, 1:-1:every] = MASK
+    moving = len(range(1, length - 1, every))
+    groups[0, 1:-1:every] = torch.arange(1, moving + 1, device=bench.device)
+
+    def logits(ids: Tensor) -> Tensor:
+        return model(input_ids=ids).logits
+
+    sig = LayerSequentialIntegratedGradients(logits, model.get_input_embeddings())
+    ablation = FeatureAblation(logits)
+
+    def ours(rows: int) -> Tensor:
+        return sig.attribute_words(ids, base, target=1, internal_batch_size=rows)
+
+    def theirs(at_once: int) -> Tensor:
+        return ablation.attribute(
+            ids, base, target=1, feature_mask=groups, perturbations_per_eval=at_once
+        )
+
+    with torch.no_grad():
+        today = default_chunk((model.get_input_embeddings()(ids),))
+    swept = _swept(lambda rows: bench.took(lambda: ours(rows)), _around(today, n_texts * moving))
+    at_once = sorted({max(1, rows // n_texts) for rows in swept})
+    swept_theirs = _swept(lambda n: bench.took(lambda: theirs(n)), at_once[-4:])
+    best, best_of_theirs = (min(times, key=times.__getitem__) for times in (swept, swept_theirs))
+    took = _in_turn(
+        bench,
+        {"today": lambda: ours(today), "best": lambda: ours(best),
+         "ablation": lambda: theirs(best_of_theirs)},
+    )  # fmt: skip
+    flops = shape.flops(n_texts * (moving + 1), length)
+    return {
+        "model": shape.name, "dtype": name_of(dtype), "tokens": length, "texts": n_texts,
+        "words measured": moving,
+        "texts/s": n_texts / took["best"] * (moving + 1) / (length - 1),  # of all words
+        "share of limit": bench.share(flops, took["best"], dtype),
+        "rows today": today, "rows best": best, "today takes": took["today"] / took["best"],
+        "FeatureAblation takes": took["ablation"] / took["best"],
+        "its perturbations_per_eval": best_of_theirs,
+        "bytes a row": length * shape.config.hidden_size * dtype.itemsize,
+        "seconds by rows": swept,
+    }  # fmt: skip
 
 
-def _swept_over(measure: Callable[[int], float], candidates: Sequence[int]) -> dict[int, float]:
-    """The first is measured twice, as a first call pays for what later ones do not."""
+def _in_turn(bench: Bench, calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median seconds of each, one after the other and again."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(REPEATS):
+        for name, call in calls.items():
+            times[name].append(bench.took(call))
+    return {name: statistics.median(took) for name, took in times.items()}
+
+
+def _around(today: int, most: int) -> list[int]:
+    """Rows in a pass to try: those of today, and from 1/64 to 16 times as many."""
+    today = min(today, most)
+    exponent = round(math.log2(today))
+    powers = range(max(0, exponent - 6), exponent + 5, 2)
+    return sorted({today, *(min(most, 2**power) for power in powers)})
+
+
+def _swept(measure: Callable[[int], float], candidates: Sequence[int]) -> dict[int, float]:
+    """Seconds by rows in a pass, without those that do not fit.
+
+    The first is measured twice, as a first call pays for what later ones do not.
+    """
     found: dict[int, float] = {}
     measure(candidates[0])
     for number in candidates:
@@ -222,7 +233,7 @@ def _swept_over(measure: Callable[[int], float], candidates: Sequence[int]) -> d
 
 
 def integrals(bench: Bench) -> Iterator[Cell]:
-    """Gradients in float32: to a tolerance, at fixed steps, and the public implementations' loop."""
+    """Gradients in float32: to a tolerance, at fixed steps, and as others compute them."""
     shape, length = bench.sizes.classifiers[0], bench.sizes.lengths[0]
     for n_texts in bench.sizes.integral_texts:
         gradients = n_texts * (length - 2) * (15 + N_STEPS) + n_texts * length * N_STEPS
@@ -280,63 +291,62 @@ def generation(bench: Bench) -> Iterator[Cell]:
 
 
 def _generation_cell(bench: Bench, shape: Shape, length: int) -> Cell:
-    dtype, n_target = torch.bfloat16, bench.sizes.target
+    n_target = bench.sizes.target
     per_row = shape.flops(1, length + n_target - 1, n_target)
-    moving = max(4, min(length, int(bench.sizes.most[dtype] / per_row)))
+    moving = max(4, min(length, int(bench.sizes.most[torch.bfloat16] / per_row)))
     every = -(-length // moving)
-    positions = range(0, length, every)
-    rows = len(positions) + 1
+    rows = 1 + len(range(0, length, every))
     by_captum = length <= bench.sizes.prompts[1]
 
     def run() -> Iterator[Row]:
-        model = bench.model(shape, dtype)
-        tokenizer = number_tokenizer(shape.config.vocab_size)
-        numbers = draw(length + n_target, below=shape.config.vocab_size)
-        prompt = torch.full((length,), FILLER)
-        prompt[::every] = numbers[:length:every]
-        explain = TextGenerationExplainer(model, tokenizer, baseline="unk", level="token")
-        call = functools.partial(
-            explain, as_text(prompt), numbers[length:], skip_tokens=[FILLER], use_cache=True
-        )
-        held = _held(bench.device)
-        today = _rows_today(explain, call)
-        wanted = [2**e for e in range(2, 9) if 2**e <= max(4, len(positions))]
-        swept = _swept_over(
-            lambda rows: bench.took(lambda: call(internal_batch_size=rows)),
-            sorted({*wanted, min(today, len(positions))}, key=lambda rows: abs(rows - today)),
-        )
-        best = min(swept, key=swept.__getitem__)
-        found: dict[str, Any] = {}
-        took = bench.took(lambda: found.update(on=call(internal_batch_size=best)))
-        peak = peak_mib(lambda: call(), bench.device)
-        without = bench.took(
-            lambda: found.update(off=call(internal_batch_size=best, use_cache=False))
-        )
-        row = {
-            "model": shape.name, "prompt": length, "target": n_target,
-            "words measured": len(positions),
-            "s for the matrix": took * (length + 1) / rows,
-            "share of limit": bench.share(per_row * rows / 2, took, dtype),
-            "without cache takes": without / took,
-            "rows today": today, "rows best": best,
-            "today takes": swept[min(today, len(positions))] / swept[best],
-            "cache used": found["on"].without_cache is None,
-            "gap, nats": float((found["on"].matrix - found["off"].matrix).abs().max()),
-            "peak MiB": peak, "model MiB": held,
-            "logit bytes a row": n_target * shape.config.vocab_size * 4,
-            "seconds by rows": swept,
-        }  # fmt: skip
-        if by_captum:
-            target = numbers[length:].to(bench.device)
-            captum = functools.partial(_by_captum, model, tokenizer, prompt, target)
-            row["FeatureAblation takes"] = bench.took(captum) / took
-        yield row
+        yield _generation_row(bench, shape, length, every, by_captum)
 
+    # nine in the sweep, two more with the cache, one without; half of a row is shared on average
     flops = per_row * rows * (0.5 * 11 + 1 + (1 if by_captum else 0))
-    return Cell(f"{shape.name}, prompt of {length}", flops, dtype, run)
+    return Cell(f"{shape.name}, prompt of {length}", flops, torch.bfloat16, run)
 
 
-def _rows_today(explain: TextGenerationExplainer, call: Callable[..., Any]) -> int:
+def _generation_row(bench: Bench, shape: Shape, length: int, every: int, by_captum: bool) -> Row:
+    """Every k-th token of the prompt moves; the others are held as special tokens are."""
+    model, n_target = bench.model(shape, torch.bfloat16), bench.sizes.target
+    tokenizer = number_tokenizer(shape.config.vocab_size)
+    numbers = draw(length + n_target, below=shape.config.vocab_size)
+    prompt, target = torch.full((length,), FILLER), numbers[length:]
+    prompt[::every] = numbers[:length:every]
+    moving = len(range(0, length, every))
+    explain = TextGenerationExplainer(model, tokenizer, baseline="unk", level="token")
+    call = functools.partial(explain, as_text(prompt), target, skip_tokens=[FILLER])
+    held = torch.cuda.memory_allocated() / MIB if bench.device.type == "cuda" else None
+    today = min(_rows_today(model, call), moving)
+    swept = _swept(
+        lambda rows: bench.took(lambda: call(internal_batch_size=rows)),
+        sorted({today, *(2**e for e in range(2, 9) if 2**e <= max(4, moving))},
+               key=lambda rows: abs(math.log(rows / today))),
+    )  # fmt: skip
+    best = min(swept, key=swept.__getitem__)
+    with_cache = functools.partial(call, internal_batch_size=best)
+    took, on = seconds(with_cache, bench.device)
+    without, off = seconds(functools.partial(with_cache, use_cache=False), bench.device)
+    of_row = shape.flops(1, length + n_target - 1, n_target)
+    row = {
+        "model": shape.name, "prompt": length, "target": n_target, "words measured": moving,
+        "s for the matrix": took * (length + 1) / (moving + 1),
+        "share of limit": bench.share(of_row * (moving + 1) / 2, took, torch.bfloat16),
+        "without cache takes": without / took,
+        "rows today": today, "rows best": best, "today takes": swept[today] / swept[best],
+        "cache used": on.without_cache is None,
+        "gap, nats": float((on.matrix - off.matrix).abs().max()),
+        "peak MiB": peak_mib(call, bench.device), "model MiB": held,
+        "logit bytes a row": n_target * shape.config.vocab_size * 4,
+        "seconds by rows": swept,
+    }  # fmt: skip
+    if by_captum:
+        captum = functools.partial(_by_captum, model, tokenizer, prompt, target.to(bench.device))
+        row["FeatureAblation takes"] = bench.took(captum) / took
+    return row
+
+
+def _rows_today(model: nn.Module, call: Callable[..., Any]) -> int:
     """How many rows a call takes in a pass by itself: what the model is given, looked at once."""
     most = 0
 
@@ -344,7 +354,7 @@ def _rows_today(explain: TextGenerationExplainer, call: Callable[..., Any]) -> i
         nonlocal most
         most = max(most, len(kwargs["input_ids"]))
 
-    handle = explain.model.register_forward_pre_hook(look, with_kwargs=True)
+    handle = model.register_forward_pre_hook(look, with_kwargs=True)
     try:
         call()
     finally:
@@ -368,36 +378,41 @@ def _held(device: torch.device) -> float | None:
 
 def corpus(bench: Bench) -> Iterator[Cell]:
     """Short texts in bfloat16 through `CorpusExplainer`: by batch size, then many at the best."""
-    sizes = bench.sizes
-    for shape in (sizes.classifiers[0], *(s for s in sizes.classifiers if s.folder)):
-        row_tokens = statistics.mean((n + 1) * n for n in PHRASES)
-        few = sizes.corpus // 10
-        n_texts = sizes.corpus + 5 * few  # the first batch size twice
+    classifiers, n_texts = bench.sizes.classifiers, bench.sizes.corpus
+    for shape in (classifiers[0], *(other for other in classifiers[1:] if other.folder)):
+        flops = _phrase_flops(shape, n_texts + 5 * (n_texts // 10))
+        run = functools.partial(_corpus_rows, bench, shape, n_texts)
+        yield Cell(f"{shape.name}, {n_texts} texts", flops, torch.bfloat16, run)
 
-        def run(shape: Shape = shape, few: int = few) -> Iterator[Row]:
-            model = bench.model(shape, torch.bfloat16)
-            tokenizer = number_tokenizer(shape.config.vocab_size)
-            explain = TextClassificationExplainer(model, tokenizer)
-            numbers = draw(sizes.corpus * max(PHRASES), below=shape.config.vocab_size).tolist()
-            texts = [as_text(numbers[i * 31 : i * 31 + PHRASES[i % 20]])
-                     for i in range(sizes.corpus)]  # fmt: skip
-            rates: dict[int, float] = {}
-            for batch_size in (8, 8, 32, 128, 512):
-                took = bench.took(
-                    lambda b=batch_size: CorpusExplainer(explain, batch_size=b).columns(texts[:few])
-                )
-                rates[batch_size] = few / took
-            best = max(rates, key=rates.__getitem__)
-            yield {"model": shape.name, "texts": few, "batch size": best,
-                   "texts/s": rates[best], "texts/s by batch size": rates}  # fmt: skip
-            took = bench.took(lambda: CorpusExplainer(explain, batch_size=best).columns(texts))
-            flops = shape.flops(sizes.corpus * row_tokens / 10, 10)
-            yield {
-                "model": shape.name, "texts": sizes.corpus, "texts/s": sizes.corpus / took,
-                "row-tokens/s": sizes.corpus * row_tokens / took,
-                "share of limit": bench.share(flops, took, torch.bfloat16),
-                "batch size": best,
-            }  # fmt: skip
 
-        flops = shape.flops(n_texts * row_tokens / 10, 10)
-        yield Cell(f"{shape.name}, {sizes.corpus} texts", flops, torch.bfloat16, run)
+def _phrase_flops(shape: Shape, n_texts: int) -> float:
+    return n_texts * statistics.mean(shape.flops(n + 1, n) for n in PHRASES)
+
+
+def _corpus_rows(bench: Bench, shape: Shape, n_texts: int) -> Iterator[Row]:
+    tokenizer = number_tokenizer(shape.config.vocab_size)
+    explain = TextClassificationExplainer(bench.model(shape, torch.bfloat16), tokenizer)
+    numbers = draw(n_texts, max(PHRASES), below=shape.config.vocab_size)
+    lengths = [PHRASES[i % len(PHRASES)] for i in range(n_texts)]
+    texts = [as_text(row[:length]) for row, length in zip(numbers, lengths, strict=True)]
+
+    def took(batch_size: int, few: int) -> float:
+        explainer = CorpusExplainer(explain, batch_size=batch_size)
+        return bench.took(lambda: explainer.columns(texts[:few]))
+
+    few = n_texts // 10
+    by_size = _swept(lambda batch_size: took(batch_size, few), (8, 32, 128, 512))
+    rates = {size: few / seconds for size, seconds in by_size.items()}
+    best = max(rates, key=rates.__getitem__)
+    yield {
+        "model": shape.name, "texts": few, "batch size": best, "texts/s": rates[best],
+        "texts/s by batch size": rates,
+    }  # fmt: skip
+    seconds_in_all = took(best, n_texts)
+    yield {
+        "model": shape.name, "texts": n_texts, "batch size": best,
+        "texts/s": n_texts / seconds_in_all,
+        "row-tokens/s": sum((n + 1) * n for n in lengths) / seconds_in_all,
+        "share of limit": bench.share(_phrase_flops(shape, n_texts), seconds_in_all,
+                                      torch.bfloat16),
+    }  # fmt: skip
