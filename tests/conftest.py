@@ -11,7 +11,7 @@ import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # The models are tiny: threads would only wait for each other.
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1").split(",")[0]))
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads it
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run the whole suite in two processes, if pytest-xdist is there: a test keeps one core busy.
+    """Run the whole suite in two processes, if pytest-xdist is there and a test has one thread.
 
     Those come here too, and must not start more.
     """
@@ -31,7 +31,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ or getattr(option, "numprocesses", 0) is not None:
         return
     whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS
-    if whole and not option.markexpr and not option.keyword and not option.usepdb:
+    chosen = option.markexpr or option.keyword or option.usepdb
+    if whole and not chosen and torch.get_num_threads() == 1:
         option.numprocesses, option.dist = 2, "loadfile"
 
 
@@ -73,7 +74,9 @@ def demo():
 
 
 @pytest.fixture
-def in_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def in_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., str]:
     """Runs the command with a terminal to write to, and returns what the terminal was sent."""
     from captum_sig.cli import app
 
@@ -85,6 +88,7 @@ def in_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         leader, follower = pty.openpty()
         with open(follower, "w", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
             app(arguments, standalone_mode=False)
+        assert capsys.readouterr().err == ""
         shown = os.read(leader, 100_000).decode()
         os.close(leader)
         return shown

@@ -68,9 +68,9 @@ class Record:
 
     def _write(self) -> None:
         parts = [
-            f"## {self.titles[section]}\n\n{_table(rows)}"
-            for section, rows in self.rows.items()
-            if rows
+            f"## {title}\n\n{_table(self.rows[section])}"
+            for section, title in self.titles.items()
+            if self.rows.get(section)
         ]
         beside = self.folder / ".gpu.md"
         beside.write_text("\n".join(parts), encoding="utf-8")
