@@ -174,7 +174,8 @@ class Average:
 
 
 def averaged(draws: Sequence[Scores]) -> Average:
-    """The mean of one or several draws of the same batch."""
+    """The mean of one or several draws of the same batch, on the CPU."""
+    draws = [draw.cpu() for draw in draws]
     if len(draws) == 1:
         return Average(draws[0], None)
     values = torch.stack([draw.values for draw in draws])

@@ -78,6 +78,12 @@ class Scores:
     standard_error: Tensor | None = None  # (B, L)
     residual: Tensor | None = None  # (B,)
 
+    def cpu(self) -> Scores:
+        """The same on the CPU."""
+        known = (self.standard_error, self.residual)
+        error, residual = (None if one is None else one.cpu() for one in known)
+        return replace(self, values=self.values.cpu(), standard_error=error, residual=residual)
+
 
 Method = Callable[[Question], Scores]
 
@@ -259,7 +265,7 @@ def _global_draws(generator: torch.Generator) -> Iterator[None]:
     """Captum draws from the global generators: seed them, and set them back after."""
     seed = int(torch.randint(2**31, (), generator=generator))
     of_numpy = np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         np.random.seed(seed)
         try:

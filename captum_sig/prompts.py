@@ -173,15 +173,17 @@ class Prompter:
         if isinstance(tokens, str) or not isinstance(tokens, Iterable):
             raise TypeError(f"skip_tokens must be a list of ids or tokens, got {tokens!r}")
         wanted = [token if isinstance(token, str) else int(token) for token in tokens]
-        vocabulary = self.tokenizer.get_vocab() if wanted else {}
-        known = {**vocabulary, **{token_id: token_id for token_id in vocabulary.values()}}
+        if not wanted:
+            return set()
+        vocabulary = self.tokenizer.get_vocab()
+        ids = set(vocabulary.values())
         for token in wanted:
-            if token not in known:
+            if token not in (vocabulary if isinstance(token, str) else ids):
                 raise ValueError(
                     f"skip_tokens has {token!r}, which is no token of the tokenizer: spell it as "
                     "tokenizer.convert_ids_to_tokens does, or pass ids"
                 )
-        return {known[token] for token in wanted}
+        return {vocabulary[token] if isinstance(token, str) else token for token in wanted}
 
     def shown(self, ids: Sequence[int]) -> list[str]:
         """Each token as text; one that is half a character as the tokenizer spells it."""

@@ -182,8 +182,8 @@ class Paths:
         for values, parts in found:
             rows = slice(done, done := done + len(values))
             self.precision = torch.finfo(values.dtype).eps
-            slope = values.new_zeros(len(values), dtype=self.dtype)
-            columns = torch.from_numpy(column[rows]).to(values.device)
+            slope = torch.zeros(len(values), dtype=self.dtype, device=self.moves.scene.device)
+            columns = torch.from_numpy(column[rows]).to(slope.device)
             for of_tensor, samples, (part, row, slot) in zip(
                 by_tensor, self.samples, parts, strict=True
             ):

@@ -250,25 +250,25 @@ class TextClassificationExplainer:
             ]
         with HOOKED, torch.no_grad():
             logits = self.model(input_ids=batch.ids, **batch.others).logits.detach()
-        predicted = logits.argmax(-1)
-        targets = predicted.clone()
-        for number, target in enumerate(chosen):
-            if target is not None:
-                targets[number] = target
+        targets = [
+            predicted if target is None else target
+            for predicted, target in zip(logits.argmax(-1).tolist(), chosen, strict=True)
+        ]
+        of_batch = torch.tensor(targets, device=logits.device)
         generators = [generator_of(text, self.seed) for text in batch.texts]
         average = averaged(
             [
-                ask(self.model, self.layer, self.family, batch, targets, generators, wanted)
+                ask(self.model, self.layer, self.family, batch, of_batch, generators, wanted)
                 for _ in range(self.n_draws)
             ]
         )
-        scores = average.scores.values
-        finite = torch.cat([logits.to(scores.device), scores], 1).isfinite().all(1)
+        logits = logits.cpu()  # all texts' at once: from a GPU each copy waits for it
+        finite = torch.cat([logits, average.scores.values], 1).isfinite().all(1)
         if not finite.all():
             bad = int((~finite).nonzero()[0])
             raise NotFiniteError("output", bad, "the unchanged input or a word of it")
         return [
-            self._result(batch, number, wanted.name, int(targets[number]), row, average)
+            self._result(batch, number, wanted.name, targets[number], row, average)
             for number, row in enumerate(logits)
         ]
 

@@ -127,7 +127,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
 
 def tiny(name: str, dtype: torch.dtype = torch.float64) -> TinyModel:
     """A random model in eval mode; the weights are spread so that words matter."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(0)
         model = ARCHITECTURES[name]().eval()
         with torch.no_grad():
