@@ -83,7 +83,7 @@ class CorpusExplainer:
         method: str = "sig",
         contexts: str | Contexts | None = None,
         n_steps: int = 50,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         internal_batch_size: int | None = None,
         truncation: bool = True,
         device: torch.device | str | None = None,

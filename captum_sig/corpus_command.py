@@ -12,6 +12,7 @@ from captum_sig import terminal
 from captum_sig.options import (
     ADDRESS,
     BASELINE,
+    BATCH_SIZE,
     CONTEXTS,
     CUT,
     DEVICE,
@@ -57,7 +58,7 @@ def corpus(
     id_column: Annotated[str | None, ID_COLUMN] = None,
     limit: Annotated[int | None, typer.Option(help="Take the first N rows.")] = None,
     shard_size: Annotated[int, SHARD_SIZE] = 2048,
-    batch_size: Annotated[int, typer.Option(help="Most texts in a padded batch.")] = 32,
+    batch_size: Annotated[int | None, BATCH_SIZE] = None,
     device: Annotated[str | None, DEVICE] = None,
     engine: Annotated[str, ENGINE] = "local",
     address: Annotated[str | None, ADDRESS] = None,

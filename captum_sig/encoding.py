@@ -71,9 +71,17 @@ class Encoder:
             self.limit = max(multiple, self.limit // multiple * multiple)
 
     def batches(
-        self, texts: Sequence[str], batch_size: int, truncation: bool, device: torch.device
+        self,
+        texts: Sequence[str],
+        batch_size: int,
+        truncation: bool,
+        device: torch.device,
+        *,
+        max_tokens: int | None = None,
     ) -> Iterator[Batch]:
         """The texts by length, at most `batch_size` in a batch; texts without a token alone.
+
+        With `max_tokens` a batch of several texts has no more positions, those of padding counted.
 
         Texts share a batch if the longest is at most `PADDED` times as long as the shortest. They
         must be equally long if the tokenizer has no pad token, or pads at the left, where most
@@ -93,7 +101,9 @@ class Encoder:
         some: list[int] = []
         for number in sorted(range(len(texts)), key=lambda number: lengths[number]):
             longest = lengths[some[0]] * (PADDED if pads else 1) if some else 0
-            if some and (len(some) == batch_size or lengths[number] > longest):
+            positions = (len(some) + 1) * lengths[number]
+            full = len(some) == batch_size or (max_tokens is not None and positions > max_tokens)
+            if some and (full or lengths[number] > longest):
                 yield self._encode(some, texts, lengths, pads, device)
                 some = []
             some.append(number)

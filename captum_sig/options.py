@@ -51,6 +51,7 @@ INPUTS = typer.Argument(
 )
 TEXT_COLUMN = typer.Option(help="Default: guessed.")
 ID_COLUMN = typer.Option(help="Default: id or the like if there is one, else file and row.")
+BATCH_SIZE = typer.Option(help="At most so many texts in a batch; default: 32, 512 on a GPU.")
 SHARD_SIZE = typer.Option(help="Most rows in a file of the output; what an interruption may cost.")
 DEVICE = typer.Option(help="Where the model runs; default: a GPU if there is one.")
 ENGINE = typer.Option(help="local (this process) or ray (Ray Data, here or on a cluster).")

@@ -307,6 +307,21 @@ def test_a_corpus_goes_to_the_gpu_by_itself():
         assert_as_on_cpu(torch.tensor(scores), torch.tensor(expected), torch.float32)
 
 
+def test_exact_words_go_in_large_batches_to_a_gpu(device):
+    explain = TextClassificationExplainer.from_pretrained(PATH, device=device)
+
+    def sizes(text: str, batch_size: int | None, method: str) -> list[int]:
+        batches = explain._batches([text] * 600, batch_size, True, method)
+        return [len(batch.texts) for batch in batches]
+
+    by_32 = [32] * 18 + [24]
+    is_cpu = device.type == "cpu"
+    assert sizes("bad", None, "sig") == (by_32 if is_cpu else [512, 88])
+    assert sizes("bad " * 100, None, "sig") == (by_32 if is_cpu else [160, 160, 160, 120])
+    assert sizes("bad", None, "ig") == by_32
+    assert sizes("bad " * 100, 300, "sig") == [300, 300]
+
+
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_models_in_half_precision(device, dtype):
     """Logits are rounded to the dtype: so many units of it a word may be off."""

@@ -363,6 +363,12 @@ class TestErrors:
         with pytest.raises(ValueError, match="n_steps must be a positive integer"):
             explainer("bad", method="ig", n_steps=n_steps)
 
+    def test_tokens_of_a_batch(self, explainer):
+        texts = ["bad movie"] * 7 + ["bad bad movie is bad"]
+        batches = explainer.encoder.batches(texts, 99, True, torch.device("cpu"), max_tokens=13)
+        found = [tuple(batch.ids.shape) for batch in batches]
+        assert found == [(3, 4), (3, 4), (1, 4), (1, 7)]  # one that is too long goes alone
+
     def test_batch_size(self, explainer):
         with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
             explainer("bad", batch_size=0)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 from captum_sig.chunks import CHUNK_BYTES
 from captum_sig.sweep import GROUPS, LEAST_TOKENS, LOGIT_BYTES
+from captum_sig.text import GPU_BATCH
 from tests.benchmarks.gpu_record import Row
 
 Sweep = dict[int, float]  # seconds by rows in a pass
 Rows = Callable[[int], int]  # a constant's value → rows in a pass
-BATCH_SIZE = 32  # of explainers, if the caller does not say
 
 
 def defaults(rows: dict[str, list[Row]]) -> list[Row]:
@@ -38,9 +38,9 @@ def defaults(rows: dict[str, list[Row]]) -> list[Row]:
          LEAST_TOKENS["cuda"], range(8, 18)),
         ("sweep.LOGIT_BYTES['cuda']", [(_sweep(row), _by_logits(row)) for row in generated],
          LOGIT_BYTES["cuda"], range(22, 34)),
-        ("batch_size of explainers",
+        ("text.GPU_BATCH[0]",
          [({size: 1 / rate for size, rate in rates.items()}, int) for rates in batches],
-         BATCH_SIZE, range(3, 10)),
+         GPU_BATCH[0], range(3, 10)),
     ):  # fmt: skip
         if cells:
             best, gain = best_value(cells, today, [2**exponent for exponent in exponents])

@@ -37,6 +37,7 @@ N_STEPS, TOLERANCE = 50, 1e-2  # of gradients; a word takes about 15 of them to 
 TARGET = 32  # tokens that a language model gives
 REPEATS = 3
 SHORT = 1.5  # seconds
+BOTH_WAYS = 2  # a backward pass without gradients of weights is as much as a forward one
 # Words in a phrase of SST-2's training set, at 2.5, 7.5, … 97.5 % of them.
 PHRASES = (1, 2, 2, 3, 3, 3, 4, 5, 5, 6, 7, 8, 9, 11, 12, 14, 16, 19, 23, 31)
 
@@ -261,7 +262,7 @@ def integrals(bench: Bench) -> Iterator[Cell]:
                 n = n_texts * length * N_STEPS
                 if name != "plain loop":
                     n = int(found.n_evaluations.sum())
-                flops = 3 * shape.flops(n, length)  # a backward pass is twice a forward one
+                flops = BOTH_WAYS * shape.flops(n, length)
                 yield {
                     "model": shape.name, "tokens": length, "texts": n_texts, "method": name,
                     "seconds a text": took / n_texts,
@@ -269,7 +270,7 @@ def integrals(bench: Bench) -> Iterator[Cell]:
                     "share of limit": bench.share(flops, took, torch.float32),
                 }  # fmt: skip
 
-        flops = 3 * shape.flops(gradients, length) * (2 if n_texts == 1 else 1)
+        flops = BOTH_WAYS * shape.flops(gradients, length) * (2 if n_texts == 1 else 1)
         yield Cell(f"{shape.name}, {n_texts} texts", flops, torch.float32, run)
 
 
