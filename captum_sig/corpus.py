@@ -19,7 +19,7 @@ from captum_sig.notices import warn
 from captum_sig.result import WordAttribution
 from captum_sig.text import TextClassificationExplainer
 
-AT_ONCE = 1024  # texts that are sorted by length together; more hardly fill batches better
+AT_ONCE = 4096  # texts that are sorted by length together, which fills batches of a GPU
 PROBE = "a"  # explained when the model is loaded, and whenever a text has failed
 ERROR_LENGTH = 500  # characters
 

@@ -28,7 +28,7 @@ Baseline = Callable[[int, Tensor, Tensor], Tensor]
 # Bytes of float32 logits in a pass: beside the moving activations, what takes most memory.
 LOGIT_BYTES = {"cpu": 2**23, "cuda": 2**30}
 GROUPS = 8  # passes that begin at different words; more would begin little later on average
-LEAST_TOKENS = {"cpu": 256, "cuda": 8192}  # in a pass: fewer would leave a device idle
+LEAST_TOKENS = {"cpu": 256, "cuda": 4096}  # in a pass: fewer would leave a device idle
 
 
 @dataclass(frozen=True)

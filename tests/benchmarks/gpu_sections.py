@@ -222,16 +222,16 @@ def _around(today: int, most: int) -> list[int]:
 def _swept(measure: Callable[[int], float], candidates: Sequence[int]) -> dict[int, float]:
     """Seconds by rows in a pass, without those that do not fit.
 
-    A short call is made twice: the first pays for kernels and plans of shapes that are new.
+    All are measured in turn, and what is short once more: first calls pay for kernels and plans.
     """
     found: dict[int, float] = {}
-    for number in candidates:
-        try:
-            found[number] = measure(number)
-            if found[number] < SHORT:
-                found[number] = min(found[number], measure(number))
-        except torch.cuda.OutOfMemoryError:
-            torch.cuda.empty_cache()
+    for _ in range(2):
+        for number in candidates:
+            if found.get(number, 0) < SHORT:
+                try:
+                    found[number] = min(measure(number), found.get(number, math.inf))
+                except torch.cuda.OutOfMemoryError:
+                    torch.cuda.empty_cache()
     return found
 
 
