@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from captum.attr import FeatureAblation, IntegratedGradients, LLMAttribution, TextTokenInput
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from captum_sig import (
     LayerSequentialIntegratedGradients,
@@ -38,6 +39,7 @@ TARGET = 32  # tokens that a language model gives
 REPEATS = 3
 SHORT = 1.5  # seconds
 BOTH_WAYS = 2  # a backward pass without gradients of weights is as much as a forward one
+NOT_CUDNN = [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 # Words in a phrase of SST-2's training set, at 2.5, 7.5, … 97.5 % of them.
 PHRASES = (1, 2, 2, 3, 3, 3, 4, 5, 5, 6, 7, 8, 9, 11, 12, 14, 16, 19, 23, 31)
 
@@ -330,11 +332,8 @@ def _generation_row(bench: Bench, shape: Shape, length: int, every: int, by_capt
     with_cache = functools.partial(call, internal_batch_size=best)
     took, on = seconds(with_cache, bench.device)
     without, off = seconds(functools.partial(with_cache, use_cache=False), bench.device)
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    try:
+    with sdpa_kernel(NOT_CUDNN):
         without_cudnn = min(bench.took(with_cache), bench.took(with_cache))
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(True)
     of_row = shape.flops(1, length + n_target - 1, n_target)
     row = {
         "model": shape.name, "prompt": length, "target": n_target, "words measured": moving,
@@ -373,16 +372,10 @@ def _rows_today(model: nn.Module, call: Callable[..., Any]) -> int:
 
 def _by_captum(model: nn.Module, tokenizer: Any, prompt: Tensor, target: Tensor) -> Tensor:
     """Captum's matrix of the same words, the target in one pass."""
-    inputs = TextTokenInput(
-        as_text(prompt), tokenizer, baselines=UNKNOWN, skip_tokens=[FILLER]
-    )  # fmt: skip
+    inputs = TextTokenInput(as_text(prompt), tokenizer, baselines=UNKNOWN, skip_tokens=[FILLER])
     return LLMAttribution(FeatureAblation(model), tokenizer).attribute(
         inputs, target=target, use_cached_outputs=False, forward_in_tokens=False
     ).token_attr  # fmt: skip
-
-
-def _held(device: torch.device) -> float | None:
-    return torch.cuda.memory_allocated() / MIB if device.type == "cuda" else None
 
 
 def corpus(bench: Bench) -> Iterator[Cell]:
