@@ -73,7 +73,9 @@ def precision(name: str, dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if name in ("llama", "gemma3", "t5-encoder", "T5") else dtype
 
 
-def each_device(compute: Callable[[torch.device], Tensor], device: torch.device, dtype) -> None:
+def check_each_device(
+    compute: Callable[[torch.device], Tensor], device: torch.device, dtype
+) -> None:
     """Compare what is computed on the device with the same on the CPU."""
     found = compute(device)
     assert found.device.type == device.type
@@ -115,7 +117,7 @@ def test_the_layer_class(device, dtype, how):
         options = {"baselines": mask_baseline(ids), "target": [0, 1, 1], **how}
         return LayerSequentialIntegratedGradients(of.logits, of.embedding).attribute(ids, **options)
 
-    each_device(compute, device, dtype)
+    check_each_device(compute, device, dtype)
 
 
 @pytest.mark.parametrize("dtype", WHOLE, ids=str)
@@ -128,14 +130,14 @@ def test_the_input_class(device, dtype, how):
         x, b = (of.embedding(i.to(device)).detach() for i in (IDS, mask_baseline(IDS)))
         return sig.attribute(x, b, target=torch.tensor([0, 1, 1], device=device), **how)
 
-    each_device(compute, device, dtype)
+    check_each_device(compute, device, dtype)
 
 
 @pytest.mark.parametrize("dtype", WHOLE, ids=str)
 @pytest.mark.parametrize("name", ["bert", "llama", "gpt2", "t5-encoder", "lstm"])
 def test_exact_words(device, dtype, name):
     compute = partial(layer_call, name, "attribute_words", dtype=dtype, feature_mask=WORDS)
-    each_device(lambda device: compute(device=device), device, precision(name, dtype))
+    check_each_device(lambda device: compute(device=device), device, precision(name, dtype))
 
 
 def test_exact_words_in_sampled_contexts(device):
@@ -143,7 +145,7 @@ def test_exact_words_in_sampled_contexts(device):
         drawn = contexts.sampled(3, torch.Generator().manual_seed(0))
         return layer_call("bert", "attribute_words", device, torch.float64, contexts=drawn)
 
-    each_device(compute, device, torch.float64)
+    check_each_device(compute, device, torch.float64)
 
 
 def test_exact_words_are_captums_feature_ablation(device):
@@ -160,7 +162,7 @@ def test_exact_words_are_captums_feature_ablation(device):
 @pytest.mark.parametrize("dtype", WHOLE, ids=str)
 @pytest.mark.parametrize("how", [HOW["n_steps"], HOW["tolerance"]], ids=["n_steps", "tolerance"])
 def test_an_lstm_goes_backward(device, dtype, how):
-    each_device(lambda at: layer_call("lstm", "attribute", at, dtype, **how), device, dtype)
+    check_each_device(lambda at: layer_call("lstm", "attribute", at, dtype, **how), device, dtype)
     assert torch.backends.cudnn.enabled
 
 
@@ -175,10 +177,10 @@ def test_dig_and_sig_along_its_paths(device, strategy):
         method = LayerDiscretizedIntegratedGradients(of.logits, of.embedding, **options)
         return method.attribute(ids, mask_baseline(ids), target=1)
 
-    each_device(dig, device, torch.float64)
+    check_each_device(dig, device, torch.float64)
     path = DiscretizedPath(**options)
     sequential = partial(layer_call, "bert", "attribute", dtype=torch.float64, path=path)
-    each_device(lambda device: sequential(device=device), device, torch.float64)
+    check_each_device(lambda device: sequential(device=device), device, torch.float64)
 
 
 def test_noise_tunnel_and_captums_metrics(device):

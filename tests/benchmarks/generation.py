@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from captum_sig import LayerSequentialIntegratedGradients, TextGenerationExplainer
+from tests.benchmarks.gpu_models import FILLER, number_tokenizer
 from tests.benchmarks.measure import machine, seconds
 from tests.benchmarks.peers import sequential_integrated_gradients
 
@@ -185,14 +186,14 @@ def cache(
 ) -> dict[int, dict[str, float]]:
     """Seconds with the prefix cache and without, in turn, and how far the results are apart."""
     llama = LLAMAS[shape]
-    tokenizer = _numbers(llama["vocab_size"])
+    tokenizer = number_tokenizer(llama["vocab_size"])
     found = {}
     for length in lengths:
         torch.manual_seed(0)
         config = transformers.LlamaConfig(**llama, max_position_embeddings=2 * length)
         model = transformers.LlamaForCausalLM(config).eval()
         explainer = TextGenerationExplainer(model, tokenizer, baseline="unk")
-        numbers = torch.randint(2, llama["vocab_size"], (length + n_target,)).tolist()
+        numbers = torch.randint(FILLER, llama["vocab_size"], (length + n_target,)).tolist()
         prompt = " ".join(map(str, numbers[:length]))
         target = numbers[length:]
         times: dict[bool, list[float]] = {True: [], False: []}
@@ -233,16 +234,6 @@ def position(folder: Path, data: Path, count: int = 100) -> dict[str, float]:
             correlations.append(torch.corrcoef(pair)[0, 1].item())
         found[baseline] = statistics.mean(correlations)
     return found
-
-
-def _numbers(size: int) -> Any:
-    """A tokenizer whose tokens are the numbers below `size`."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    vocabulary = {"<unk>": 0, **{str(number): number for number in range(1, size)}}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
