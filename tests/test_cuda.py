@@ -93,7 +93,9 @@ def layer_call(name: str, verb: str, device: torch.device, dtype, **options: obj
     of.model.to(device)
     sig = LayerSequentialIntegratedGradients(of.logits, of.embedding)
     ids = IDS.to(device)
-    return getattr(sig, verb)(ids, mask_baseline(ids), target=[0, 1, 1], **options)
+    return getattr(sig, verb)(
+        ids, **{"baselines": mask_baseline(ids), "target": [0, 1, 1], **options}
+    )
 
 
 HOW = {
@@ -110,14 +112,7 @@ HOW = {
 @pytest.mark.parametrize("dtype", WHOLE, ids=str)
 @pytest.mark.parametrize("how", HOW.values(), ids=HOW)
 def test_the_layer_class(device, dtype, how):
-    def compute(device: torch.device) -> Tensor:
-        of = tiny("bert", dtype)
-        of.model.to(device)
-        ids = IDS.to(device)
-        options = {"baselines": mask_baseline(ids), "target": [0, 1, 1], **how}
-        return LayerSequentialIntegratedGradients(of.logits, of.embedding).attribute(ids, **options)
-
-    check_each_device(compute, device, dtype)
+    check_each_device(lambda at: layer_call("bert", "attribute", at, dtype, **how), device, dtype)
 
 
 @pytest.mark.parametrize("dtype", WHOLE, ids=str)
@@ -136,8 +131,10 @@ def test_the_input_class(device, dtype, how):
 @pytest.mark.parametrize("dtype", WHOLE, ids=str)
 @pytest.mark.parametrize("name", ["bert", "llama", "gpt2", "t5-encoder", "lstm"])
 def test_exact_words(device, dtype, name):
-    compute = partial(layer_call, name, "attribute_words", dtype=dtype, feature_mask=WORDS)
-    check_each_device(lambda device: compute(device=device), device, precision(name, dtype))
+    def compute(device: torch.device) -> Tensor:
+        return layer_call(name, "attribute_words", device, dtype, feature_mask=WORDS)
+
+    check_each_device(compute, device, precision(name, dtype))
 
 
 def test_exact_words_in_sampled_contexts(device):
@@ -178,9 +175,12 @@ def test_dig_and_sig_along_its_paths(device, strategy):
         return method.attribute(ids, mask_baseline(ids), target=1)
 
     check_each_device(dig, device, torch.float64)
-    path = DiscretizedPath(**options)
-    sequential = partial(layer_call, "bert", "attribute", dtype=torch.float64, path=path)
-    check_each_device(lambda device: sequential(device=device), device, torch.float64)
+
+    def sequential(device: torch.device) -> Tensor:
+        path = DiscretizedPath(**options)
+        return layer_call("bert", "attribute", device, torch.float64, path=path)
+
+    check_each_device(sequential, device, torch.float64)
 
 
 def test_noise_tunnel_and_captums_metrics(device):
