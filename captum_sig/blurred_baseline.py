@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_sig.encoding import token_limit
 from captum_sig.function import HOOKED
 from captum_sig.token_baselines import ordinary_tokens, words_by_text
+from captum_sig.words.encoding import token_limit
 
 LOGITS = 2**25  # of the masked language model in a pass, at most: 128 MiB in float32
 

@@ -13,7 +13,7 @@ from captum_sig.corpus_run import manifest
 from captum_sig.corpus_terms import TERM_COLUMNS, effects, longest
 from captum_sig.result import WordAttribution, scored_words
 from captum_sig.tables import Row, write_csv
-from captum_sig.words import Span
+from captum_sig.words.grouping import Span
 
 N_EXTREMES = 3  # texts for, and texts against, of each class
 N_FLIPS = 50

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from captum_sig.function import HOOKED
 from captum_sig.neighbors import nearest_neighbors, vocabulary
 from captum_sig.token_baselines import ordinary_tokens, word_positions, words_by_text
-from captum_sig.words import special_ids
+from captum_sig.words.grouping import special_ids
 
 
 def zero(

@@ -30,9 +30,11 @@ import torch
 from torch import Tensor
 
 from captum_sig.chunks import Chunks
+from captum_sig.words.encoding import Sentence
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in typing from Python 3.11 on
+
 
 Predict = Callable[[Tensor], Tensor]  # (R, L) ids, no padding → (R, C) log-probabilities
 Sentences = Sequence["Sentence"]
@@ -44,36 +46,6 @@ BINS = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's shares
 ROUNDING = 1e-9  # 0.29 · 100 is 28.999999999999996
 NO_LOG = 1e-3  # probabilities of 1, rounded, have logarithms below this
 SPECIAL = torch.iinfo(torch.long).max  # rank of tokens that are never ablated
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A row of ids, what is ablated together, and what is watched.
-
-    Raises:
-        ValueError: if these do not fit together.
-    """
-
-    ids: Tensor  # (L,) token ids, special tokens included, no padding
-    units: Tensor  # (L,) long: equal numbers 0 … n − 1 are ablated together, −1 never
-    target: int  # the class whose probability is watched
-    replacement: int  # id in place of an ablated token
-
-    def __post_init__(self) -> None:
-        """Refuse what is no sentence."""
-        shapes = tuple(self.ids.shape), tuple(self.units.shape)
-        if shapes[0] != shapes[1] or self.ids.dim() != 1 or len(self.ids) == 0:
-            raise ValueError(f"ids and units have shapes {shapes}; wanted (L,) for both, L >= 1")
-        found = sorted(set(self.units.tolist()) - {-1})
-        if found != list(range(len(found))):
-            raise ValueError(f"units must be 0, 1, … without gaps, or -1; got {found}")
-        if self.target < 0:
-            raise ValueError(f"target must be the index of a class, got {self.target}")
-
-    @property
-    def n_units(self) -> int:
-        """How many units there are, n."""
-        return int(self.units.max()) + 1
 
 
 class Extra(TypedDict, total=False):

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig.baselines import BASELINES, NEEDS, family
-from captum_sig.encoding import token_limit
 from captum_sig.forcing import DecoderForced, EncoderDecoderForced, Forced
 from captum_sig.generating import generated
 from captum_sig.generation_result import GenerationAttribution, TargetToken
@@ -18,9 +17,10 @@ from captum_sig.integration import N_STEPS, Default, straight
 from captum_sig.layers import input_device, reads_ahead, warn_of_dropout, word_embedding
 from captum_sig.loading import pretrained, pretrained_tokenizer
 from captum_sig.problem import plain_tensors
-from captum_sig.prompts import Prompt, Prompter, for_each, is_one
 from captum_sig.result import scored_words
 from captum_sig.sweep import Asked, Swept, sweep
+from captum_sig.words.encoding import token_limit
+from captum_sig.words.prompts import Prompt, Prompter, for_each, is_one
 
 # Those that are the same at every call and need nothing but the model.
 OFFERED = [name for name, needs in NEEDS.items() if not {"generator", "masked_lm"} & set(needs)]
@@ -135,7 +135,7 @@ class TextGenerationExplainer:
             prompt: text; or the messages of a chat, dicts with "role" and "content"; or a list of
                 such prompts.
             target: text, or ids in a sequence or tensor; None generates it once. For several
-                prompts one for all or a list with one for each. See `captum_sig.prompts` for
+                prompts one for all or a list with one for each. See `captum_sig.words.prompts` for
                 how text is tokenized behind a prompt.
             generation_kwargs: for `model.generate`, where target is None; by default greedy, at
                 most 25 tokens.

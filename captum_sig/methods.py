@@ -25,7 +25,7 @@ from captum_sig.hooks import AtEmbedding
 from captum_sig.integrals import by_steps
 from captum_sig.moves import Moves
 from captum_sig.problem import Problem
-from captum_sig.words import word_sums
+from captum_sig.words.grouping import word_sums
 
 SHAPLEY_AT_ONCE = 16  # permutations' rows in a pass of Captum's Shapley values
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from captum_sig import viz
-from captum_sig.words import Span
+from captum_sig.words.grouping import Span
 
 
 @dataclass(frozen=True)

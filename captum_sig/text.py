@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from captum_sig.asking import Average, Request, ask, averaged, generator_of
 from captum_sig.baselines import choose_token, family
 from captum_sig.contexts import Contexts
-from captum_sig.encoding import Batch, Encoder, checked_texts, padded_to, token_limit
-from captum_sig.faithfulness import Sentence
 from captum_sig.function import HOOKED
 from captum_sig.integration import N_STEPS
 from captum_sig.labels import Labels
@@ -24,6 +22,14 @@ from captum_sig.moves import NotFiniteError
 from captum_sig.notices import warn
 from captum_sig.result import WordAttribution
 from captum_sig.text_trace import TextTrace, trace_text
+from captum_sig.words.encoding import (
+    Batch,
+    Encoder,
+    Sentence,
+    checked_texts,
+    padded_to,
+    token_limit,
+)
 
 BATCH_SIZE = 32  # texts
 GPU_BATCH = 512, 2**14  # texts and tokens, where the rows of a pass are bounded by themselves

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_sig.notices import warn
-from captum_sig.words import special_ids
+from captum_sig.words.grouping import special_ids
 
 # Which token each baseline asks for, and what stands in for it where the tokenizer has none.
 TOKENS: dict[str, tuple[str, ...]] = {

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from captum_sig import TextGenerationExplainer, baselines
-from captum_sig.prompts import Prompter
+from captum_sig.words.prompts import Prompter
 from tests import oracle
 from tests.test_llm import assert_equal, plain_loop
 from tests.tiny_language_models import causal, chat_tokenizer

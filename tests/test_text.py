@@ -26,7 +26,7 @@ from transformers import (
 
 from captum_sig import TextClassificationExplainer, WordAttribution
 from captum_sig.demo_model import PATH
-from captum_sig.encoding import PADDED, Encoder
+from captum_sig.words.encoding import PADDED, Encoder
 from tests.tiny_models import (
     MASK,
     SlowTokenizer,

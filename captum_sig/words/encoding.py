@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig.notices import warn
-from captum_sig.words import (
+from captum_sig.words.grouping import (
     Grouping,
     Span,
     encoding_groups,
@@ -188,3 +188,33 @@ def token_limit(model: nn.Module) -> int:
         if padding is not None:  # RoBERTa's positions start behind the padding's
             return positions - padding - 1
     return positions
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A row of ids, what is ablated together, and what is watched.
+
+    Raises:
+        ValueError: if these do not fit together.
+    """
+
+    ids: Tensor  # (L,) token ids, special tokens included, no padding
+    units: Tensor  # (L,) long: equal numbers 0 … n − 1 are ablated together, −1 never
+    target: int  # the class whose probability is watched
+    replacement: int  # id in place of an ablated token
+
+    def __post_init__(self) -> None:
+        """Refuse what is no sentence."""
+        shapes = tuple(self.ids.shape), tuple(self.units.shape)
+        if shapes[0] != shapes[1] or self.ids.dim() != 1 or len(self.ids) == 0:
+            raise ValueError(f"ids and units have shapes {shapes}; wanted (L,) for both, L >= 1")
+        found = sorted(set(self.units.tolist()) - {-1})
+        if found != list(range(len(found))):
+            raise ValueError(f"units must be 0, 1, … without gaps, or -1; got {found}")
+        if self.target < 0:
+            raise ValueError(f"target must be the index of a class, got {self.target}")
+
+    @property
+    def n_units(self) -> int:
+        """How many units there are, n."""
+        return int(self.units.max()) + 1
