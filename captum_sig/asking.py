@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig import contexts as contexts_module
-from captum_sig.anchors import DiscretizedPath
+from captum_sig.attr.arguments import layer_problem
+from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.baselines import Family
 from captum_sig.contexts import Contexts
-from captum_sig.from_captum import layer_problem
-from captum_sig.hooks import AtEmbedding
-from captum_sig.methods import IN_CONTEXTS, METHODS, Question, Scores, answer
+from captum_sig.methods import IN_CONTEXTS, METHODS, AtEmbedding, Question, Scores, answer
 from captum_sig.quadrature import rule
 from captum_sig.result import Word, scored_words
 from captum_sig.words.encoding import Batch

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_sig._warnings import warn
 from captum_sig.blurred_baseline import blurred, check_masked_lm
 from captum_sig.embedding_baselines import check_embedding, max_distance, mean, uniform, zero
-from captum_sig.notices import warn
 from captum_sig.token_baselines import (
     TOKENS,
     choose_token,

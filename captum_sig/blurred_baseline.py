@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_sig.function import HOOKED
+from captum_sig.attr.function import HOOKED
 from captum_sig.token_baselines import ordinary_tokens, words_by_text
 from captum_sig.words.encoding import token_limit
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from captum_sig._warnings import warn
 from captum_sig.asking import Request
 from captum_sig.columns import checked_text
 from captum_sig.contexts import Contexts
 from captum_sig.loading import pretrained
 from captum_sig.memory import Trimmer
-from captum_sig.notices import warn
 from captum_sig.result import WordAttribution
 from captum_sig.text import TextClassificationExplainer
 

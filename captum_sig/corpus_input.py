@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from captum_sig._warnings import warn
 from captum_sig.columns import (
     LABEL_COLUMNS,
     TEXT_COLUMNS,
@@ -22,7 +23,6 @@ from captum_sig.columns import (
     only,
 )
 from captum_sig.corpus_formats import FORMATS, Place, Source
-from captum_sig.notices import warn
 
 ID_COLUMNS = ("id", "idx", "uid", "guid")  # in lower case, in the order in which they are sought
 

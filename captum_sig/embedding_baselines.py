@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from captum_sig.function import HOOKED
-from captum_sig.neighbors import nearest_neighbors, vocabulary
+from captum_sig.attr.function import HOOKED
+from captum_sig.attr.neighbors import nearest_neighbors, vocabulary
 from captum_sig.token_baselines import ordinary_tokens, word_positions, words_by_text
 from captum_sig.words.grouping import special_ids
 
@@ -98,7 +98,7 @@ def max_distance(
         embedding: the model's word embedding.
         n_neighbors: how many neighbours each token has, special tokens not counted; all others if
             the vocabulary has fewer.
-        cache_dir: as in `captum_sig.neighbors.nearest_neighbors`.
+        cache_dir: as in `captum_sig.attr.neighbors.nearest_neighbors`.
 
     Raises:
         ValueError: if `embedding` is no nn.Embedding, there is no neighbour, or a word's id is no
@@ -130,7 +130,7 @@ def uniform(
         embedding: the model's word embedding.
         generator: on the CPU, drawn from once for each word, text by text; None is torch's own.
         n_neighbors: as in `max_distance`.
-        cache_dir: as in `captum_sig.neighbors.nearest_neighbors`.
+        cache_dir: as in `captum_sig.attr.neighbors.nearest_neighbors`.
 
     Raises:
         ValueError: as in `max_distance`, or if the ids are not (B, L).

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
+from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.faithfulness import METRICS
 from captum_sig.intervals import bootstrap, paired
 from captum_sig.loading import weights_digest
-from captum_sig.moves import NotFiniteError
 from captum_sig.plan import Example, Plan, not_finite
 from captum_sig.result import WordAttribution
 from captum_sig.tables import replace_text, to_markdown, write_csv

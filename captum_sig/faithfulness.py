@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from captum_sig.chunks import Chunks
+from captum_sig.attr.chunks import Chunks
 from captum_sig.words.encoding import Sentence
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from captum_sig.function import RowFunction, Tensors, at_least_float32
-from captum_sig.hooks import Reading, look_up, read_layers, swapped
+from captum_sig.attr.function import RowFunction, Tensors, at_least_float32
+from captum_sig.attr.hooks import Reading, look_up, read_layers, swapped
 
 if TYPE_CHECKING:
     from captum_sig.prefix_cache import SharedPrefix

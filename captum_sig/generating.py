@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_sig.function import HOOKED
+from captum_sig.attr.function import HOOKED
 
 DEFAULTS = {"do_sample": False, "max_new_tokens": 25}  # as Captum's: greedy, 25 tokens
 

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_sig.attr.arguments import N_STEPS, Default, straight
+from captum_sig.attr.function import warn_of_dropout
+from captum_sig.attr.hooks import input_device
+from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines import BASELINES, NEEDS, family
 from captum_sig.forcing import DecoderForced, EncoderDecoderForced, Forced
 from captum_sig.generating import generated
 from captum_sig.generation_result import GenerationAttribution, TargetToken
-from captum_sig.integration import N_STEPS, Default, straight
-from captum_sig.layers import input_device, reads_ahead, warn_of_dropout, word_embedding
+from captum_sig.layers import reads_ahead, word_embedding
 from captum_sig.loading import pretrained, pretrained_tokenizer
-from captum_sig.problem import plain_tensors
 from captum_sig.result import scored_words
 from captum_sig.sweep import Asked, Swept, sweep
 from captum_sig.words.encoding import token_limit

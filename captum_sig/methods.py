@@ -17,17 +17,52 @@ from typing import Any
 import captum.attr
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from captum_sig.anchors import DiscretizedPath
-from captum_sig.function import frozen
-from captum_sig.hooks import AtEmbedding
-from captum_sig.integrals import by_steps
-from captum_sig.moves import Moves
-from captum_sig.problem import Problem
+from captum_sig.attr.dig import DiscretizedPath
+from captum_sig.attr.function import frozen
+from captum_sig.attr.hooks import swapped
+from captum_sig.attr.integrals import by_steps
+from captum_sig.attr.problem import Problem
+from captum_sig.attr.word_paths import Moves
 from captum_sig.words.grouping import word_sums
 
 SHAPLEY_AT_ONCE = 16  # permutations' rows in a pass of Captum's Shapley values
+
+
+class AtEmbedding(nn.Module):
+    """A classifier as a function of its word embeddings, (R, L, D) → logits (R, C).
+
+    Args:
+        model: the classifier; called with keywords.
+        layer: its word embedding.
+        names: the model's inputs after the embeddings, first "input_ids".
+        most: rows in a pass; more are asked in several.
+        dtype: the layer's; some of Captum's methods hand in wider rows.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: nn.Module,
+        names: Sequence[str],
+        most: int,
+        dtype: torch.dtype,
+    ) -> None:
+        """Share the model; nothing is copied."""
+        super().__init__()
+        self.model, self.layer = model, layer
+        self.names, self.most, self.dtype = names, most, dtype
+
+    def forward(self, embeddings: Tensor, *inputs: Tensor) -> Tensor:
+        """Logits of rows, with the model's own inputs of each row."""
+        found = []
+        for rows, *args in zip(
+            *(tensor.split(self.most) for tensor in (embeddings, *inputs)), strict=True
+        ):
+            with swapped([self.layer], (rows.to(self.dtype),), [1], None, False):
+                found.append(self.model(**dict(zip(self.names, args, strict=True))).logits)
+        return torch.cat(found)
 
 
 @dataclass(frozen=True)

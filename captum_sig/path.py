@@ -16,17 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, TargetType
-from captum_sig.anchors import DiscretizedPath
-from captum_sig.arguments import alike, input_tensors
-from captum_sig.chunks import Chunks
-from captum_sig.from_captum import layer_problem
-from captum_sig.function import Tensors
-from captum_sig.integrals import path_gradients
-from captum_sig.integration import N_STEPS, Default
-from captum_sig.layers import warn_of_dropout
-from captum_sig.moves import Moves
-from captum_sig.neighbors import nearest_tokens, vocabulary
-from captum_sig.problem import Problem, plain_tensors
+from captum_sig.attr.arguments import N_STEPS, Default, alike, input_tensors, layer_problem
+from captum_sig.attr.chunks import Chunks
+from captum_sig.attr.dig import DiscretizedPath
+from captum_sig.attr.function import Tensors, warn_of_dropout
+from captum_sig.attr.integrals import path_gradients
+from captum_sig.attr.neighbors import nearest_tokens, vocabulary
+from captum_sig.attr.problem import Problem, plain_tensors
+from captum_sig.attr.word_paths import Moves
 
 
 @dataclass(frozen=True, eq=False)

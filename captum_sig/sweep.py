@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_sig.chunks import default_chunk
+from captum_sig.attr.chunks import default_chunk
+from captum_sig.attr.function import RowFunction, Tensors
+from captum_sig.attr.integrals import Integrate
+from captum_sig.attr.problem import Problem, plain_tensors
+from captum_sig.attr.word_paths import Moves
 from captum_sig.forcing import Forced, TokenFunction
-from captum_sig.function import RowFunction, Tensors
-from captum_sig.integration import Integrate
-from captum_sig.moves import Moves
-from captum_sig.problem import Problem, plain_tensors
 
 Place = tuple[int, list[int]]  # which of the moving tensors, and positions in it
 Baseline = Callable[[int, Tensor, Tensor], Tensor]

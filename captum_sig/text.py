@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_sig._warnings import warn
 from captum_sig.asking import Average, Request, ask, averaged, generator_of
+from captum_sig.attr.arguments import N_STEPS
+from captum_sig.attr.function import HOOKED, warn_of_dropout
+from captum_sig.attr.hooks import input_device
+from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines import choose_token, family
 from captum_sig.contexts import Contexts
-from captum_sig.function import HOOKED
-from captum_sig.integration import N_STEPS
 from captum_sig.labels import Labels
-from captum_sig.layers import input_device, takes_single_rows_only, warn_of_dropout, word_embedding
+from captum_sig.layers import takes_single_rows_only, word_embedding
 from captum_sig.loading import pretrained, pretrained_tokenizer
-from captum_sig.moves import NotFiniteError
-from captum_sig.notices import warn
 from captum_sig.result import WordAttribution
 from captum_sig.text_trace import TextTrace, trace_text
 from captum_sig.words.encoding import (

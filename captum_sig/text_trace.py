@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_sig.asking import drawn_baseline, forward_of, generator_of
-from captum_sig.function import HOOKED
+from captum_sig.attr.function import HOOKED
 from captum_sig.layers import takes_single_rows_only
 from captum_sig.path import Trace, named, trace
 from captum_sig.words.encoding import Batch

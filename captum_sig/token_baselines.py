@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_sig.notices import warn
+from captum_sig._warnings import warn
 from captum_sig.words.grouping import special_ids
 
 # Which token each baseline asks for, and what stands in for it where the tokenizer has none.

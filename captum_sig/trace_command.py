@@ -52,7 +52,7 @@ def trace(
     """
     chosen = _format(format, output)
     with terminal.told():
-        from captum_sig.integration import N_STEPS
+        from captum_sig.attr.arguments import N_STEPS
         from captum_sig.path import named
 
         named(method)  # before a model is loaded

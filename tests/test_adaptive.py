@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from captum_sig.adaptive import (
+from captum_sig.attr.adaptive import (
     DEGREE,
     FEW,
     REFINED,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from captum_sig import anchors, neighbors
-from captum_sig.anchors import STRATEGIES, DiscretizedPath
+from captum_sig.attr import dig, neighbors
+from captum_sig.attr.dig import STRATEGIES, DiscretizedPath
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def nothing_kept(tmp_path, monkeypatch):
     """Nothing is kept from test to test, and nothing in the real home."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(neighbors, "_kept", {})
-    monkeypatch.setattr(anchors, "_searches", [])
+    monkeypatch.setattr(dig, "_searches", [])
 
 
 # The rules; vectors are lists of numbers, the baseline is None among the anchors
@@ -68,7 +68,7 @@ def reference(vectors, word, baseline, path):
                 if best is None or cost < best[0]:
                     best = (cost, j)
         last = None if best is None else best[1]
-        anchors.append(last)
+        dig.append(last)
         on_path.add(last)
 
     points = [vectors[word]]
@@ -164,7 +164,7 @@ def test_float32_stays_monotone_and_ends_exactly():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_batch_equals_its_positions_alone(strategy, monkeypatch):
-    monkeypatch.setitem(anchors.BLOCK, "cpu", 3 * 40 * 5)
+    monkeypatch.setitem(dig.BLOCK, "cpu", 3 * 40 * 5)
     layer = embedding(gaussian())
     ids = torch.randint(0, 40, (3, 9))
     baselines = layer(torch.randint(0, 3, (3, 9)))
@@ -172,7 +172,7 @@ def test_a_batch_equals_its_positions_alone(strategy, monkeypatch):
     batch = path(layer, ids, baselines)
     for b in range(3):
         for i in range(9):
-            anchors._searches.clear()
+            dig._searches.clear()
             alone = path(layer, ids[b : b + 1, i : i + 1], baselines[b : b + 1, i : i + 1])
             assert torch.equal(batch.points[batch.of[b, i]], alone.points[0])
 
@@ -246,7 +246,7 @@ def searched(monkeypatch):
 
     def counted(candidates, last, baseline, n_anchors):
         words.append(len(candidates))
-        return anchors.greedy(candidates, last, baseline, n_anchors)
+        return dig.greedy(candidates, last, baseline, n_anchors)
 
     monkeypatch.setitem(STRATEGIES, "greedy", counted)
     return words
@@ -283,7 +283,7 @@ def test_other_weights_baselines_and_settings_are_other_paths(searched):
     points = DiscretizedPath(n_anchors=4)(layer, ids, zeros).points[0]
     expected, _ = reference(layer.weight, 3, zeros[0, 0].double(), DiscretizedPath(n_anchors=4))
     torch.testing.assert_close(points, expected, rtol=0, atol=1e-14)
-    assert len(anchors._searches) == anchors.KEPT
+    assert len(dig._searches) == dig.KEPT
 
 
 def test_memory_is_bounded_and_keeps_the_latest(monkeypatch, searched):
@@ -291,13 +291,13 @@ def test_memory_is_bounded_and_keeps_the_latest(monkeypatch, searched):
     ids, zeros = torch.arange(20)[None], torch.zeros(1, 20, 5)
     path = DiscretizedPath(n_anchors=4)
     expected = path(layer, ids, zeros)
-    monkeypatch.setattr(anchors, "REMEMBERED", 4 * 10)
-    anchors._searches.clear()
+    monkeypatch.setattr(dig, "REMEMBERED", 4 * 10)
+    dig._searches.clear()
     assert torch.equal(path(layer, ids, zeros).points, expected.points)
-    assert {word for word, _ in anchors._searches[0].found} == set(range(10, 20))
+    assert {word for word, _ in dig._searches[0].found} == set(range(10, 20))
     path(layer, ids[:, 10:12], zeros[:, :2])
     path(layer, ids[:, :1], zeros[:, :1])
-    assert {word for word, _ in anchors._searches[0].found} == {0, 10, 11, *range(13, 20)}
+    assert {word for word, _ in dig._searches[0].found} == {0, 10, 11, *range(13, 20)}
 
 
 def test_threads_share_what_is_found(searched):
@@ -361,13 +361,13 @@ ID = torch.zeros(1, 1, dtype=torch.long)
     ],
 )
 def test_tensors_that_do_not_fit(layer, ids, baselines, message, monkeypatch):
-    monkeypatch.setattr(anchors, "nearest_neighbors", None)  # found before any work
+    monkeypatch.setattr(dig, "nearest_neighbors", None)  # found before any work
     with pytest.raises(ValueError, match=message):
         DiscretizedPath()(layer or embedding(gaussian()), ids, baselines)
 
 
 def test_a_path_that_is_not_monotone_is_refused(monkeypatch):
-    monkeypatch.setattr(anchors, "monotonized", lambda x, *others: x)
+    monkeypatch.setattr(dig, "monotonized", lambda x, *others: x)
     layer = embedding(gaussian())
     with pytest.raises(RuntimeError, match="not monotone"):
         DiscretizedPath()(layer, torch.arange(40)[None], torch.zeros(1, 40, 5))

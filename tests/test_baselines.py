@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 from captum_sig import baselines, blurred_baseline, embedding_baselines
-from captum_sig.function import HOOKED
+from captum_sig.attr.function import HOOKED
 from captum_sig.words import special_ids
 from tests.tiny_models import (
     MASK,

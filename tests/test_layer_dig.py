@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from captum_sig import LayerDiscretizedIntegratedGradients, LayerSequentialIntegratedGradients
-from captum_sig.dig import DiscretizedPath
+from captum_sig.attr.dig import DiscretizedPath
 from tests.tiny_models import mask_baseline, random_ids, tiny, wordpiece_tokenizer
 
 IDS = random_ids(2, 7, seed=3)
@@ -147,5 +147,5 @@ def test_captums_language_model_attribution_takes_it():
 @pytest.mark.parametrize("wrong", ["dig", DiscretizedPath])
 def test_a_path_must_be_made_first(bert, wrong):
     sig = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)
-    with pytest.raises(TypeError, match=r"path must be such as captum_sig.dig.DiscretizedPath\(\)"):
+    with pytest.raises(TypeError, match=r"path must be such as .*\.DiscretizedPath\(\)"):
         sig.attribute(IDS, mask_baseline(IDS), target=1, path=wrong)

@@ -19,7 +19,7 @@ from captum_sig import (
     LayerSequentialIntegratedGradients,
     TextGenerationExplainer,
 )
-from captum_sig.layers import input_device
+from captum_sig.attr.hooks import input_device
 from captum_sig.quadrature import rule
 from tests import oracle
 from tests.tiny_language_models import (

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from captum_sig import neighbors
-from captum_sig.neighbors import (
+from captum_sig.attr import neighbors
+from captum_sig.attr.neighbors import (
     as_embedding,
     is_vocabulary,
     nearest_neighbors,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig import LayerSequentialIntegratedGradients, TextClassificationExplainer
-from captum_sig.anchors import DiscretizedPath
-from captum_sig.neighbors import nearest_tokens
+from captum_sig.attr.dig import DiscretizedPath
+from captum_sig.attr.neighbors import nearest_tokens
 from captum_sig.path import METHODS, Trace, trace
 from tests.problems import D, linear, quadratic
 from tests.test_text import TEXTS, bert

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from captum_sig.arguments import masks_of
+from captum_sig.attr.arguments import masks_of
 from captum_sig.words import (
     encoding_groups,
     feature_mask,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_sig.notices import warn
+from captum_sig._warnings import warn
 from captum_sig.words.grouping import (
     Grouping,
     Span,

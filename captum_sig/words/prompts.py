@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from captum_sig.notices import warn
+from captum_sig._warnings import warn
 from captum_sig.words.encoding import checked_texts, grouping
 from captum_sig.words.grouping import Grouping, Span, spans
 

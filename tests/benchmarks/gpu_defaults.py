@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from captum_sig.chunks import CHUNK_BYTES
+from captum_sig.attr.chunks import CHUNK_BYTES
 from captum_sig.sweep import GROUPS, LEAST_TOKENS, LOGIT_BYTES
 from captum_sig.text import GPU_BATCH
 from tests.benchmarks.gpu_record import Row

@@ -20,7 +20,7 @@ from captum_sig import (
     TextClassificationExplainer,
     TextGenerationExplainer,
 )
-from captum_sig.chunks import default_chunk
+from captum_sig.attr.chunks import default_chunk
 from captum_sig.corpus import CorpusExplainer
 from tests.benchmarks.gpu_models import (
     FILLER,

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from captum_sig import adaptive
+from captum_sig.attr import adaptive
 from captum_sig.quadrature import clenshaw_curtis, gauss_legendre
 from tests.benchmarks import subjects
 

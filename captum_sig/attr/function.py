@@ -7,9 +7,11 @@ model; `RowFunction` turns them into values and gradients of the explained outpu
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +24,7 @@ from captum_sig._captum import (
     run_forward,
     select_targets,
 )
-from captum_sig.layers import rnns_can_go_backward
+from captum_sig._warnings import warn
 
 Tensors = tuple[Tensor, ...]
 Forward = Callable[[Tensors, Tensor], object]  # (rows, example of each row) → model output
@@ -146,3 +148,58 @@ def _target_of_rows(target: TargetType, example: Tensor, device: torch.device) -
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The dtype to add up in."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def modules_in(forward_func: Callable[..., Any]) -> tuple[nn.Module, ...]:
+    """The modules that a forward function is known to run.
+
+    Those it is, and those that its owner or its closure name or hold as an attribute.
+    """
+    if isinstance(forward_func, functools.partial):
+        return modules_in(forward_func.func)
+    named: Iterable[Any] = (forward_func, getattr(forward_func, "__self__", None))
+    if inspect.isfunction(forward_func):
+        try:
+            variables = inspect.getclosurevars(forward_func)
+        except ValueError:  # a variable of the closure that has no value yet
+            return ()
+        named = (*variables.nonlocals.values(), *variables.globals.values())
+    return tuple(module for one in named for root in _held(one) for module in root.modules())
+
+
+def _held(thing: Any) -> list[nn.Module]:
+    if isinstance(thing, nn.Module):
+        return [thing]
+    if inspect.ismodule(thing) or inspect.isclass(thing) or not hasattr(thing, "__dict__"):
+        return []
+    return [value for value in vars(thing).values() if isinstance(value, nn.Module)]
+
+
+def warn_of_dropout(modules: Iterable[nn.Module]) -> None:
+    """Warn if a module draws random numbers, so that F is another function at every call."""
+    if any(
+        module.training
+        and (
+            (isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0)
+            or (isinstance(module, nn.RNNBase) and module.dropout > 0)
+        )
+        for module in modules
+    ):
+        warn(
+            "the model is in train mode and its dropout is active: F is another function at "
+            "every pass; call model.eval() first"
+        )
+
+
+def rnns_can_go_backward(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
+    """CuDNN's RNNs refuse backward in eval mode: run them without cuDNN."""
+    if any(isinstance(module, nn.RNNBase) and not module.training for module in modules):
+        return torch.backends.cudnn.flags(enabled=False)
+    return nullcontext()
+
+
+def flat(nested: Any) -> Tensors:
+    """Tensors out of Captum's containers: a tensor, a tuple, a list of both."""
+    if isinstance(nested, (tuple, list)):
+        return tuple(tensor for part in nested for tensor in flat(part))
+    return (nested,)

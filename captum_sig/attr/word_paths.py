@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_sig.function import Tensors, at_least_float32
+from captum_sig.attr.function import Tensors, at_least_float32
 
 UNMOVED = -1  # in `Moves.path_of`: no path concerns this position
 NOTHING = -2  # as a row's path: the row of the unchanged scene

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel.scatter_gather import scatter
 
 from captum_sig._captum import format_additional_forward_args, forward_layer_eval, run_forward
-from captum_sig.function import HOOKED, Forward, Tensors, of_rows
+from captum_sig.attr.function import HOOKED, Forward, Tensors, of_rows
 
 
 def at_layer(
@@ -187,40 +188,16 @@ def swapped(
     _require_all_ran(layers, {layer for layer, _ in calls})
 
 
-class AtEmbedding(nn.Module):
-    """A classifier as a function of its word embeddings, (R, L, D) → logits (R, C).
-
-    Args:
-        model: the classifier; called with keywords.
-        layer: its word embedding.
-        names: the model's inputs after the embeddings, first "input_ids".
-        most: rows in a pass; more are asked in several.
-        dtype: the layer's; some of Captum's methods hand in wider rows.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        layer: nn.Module,
-        names: Sequence[str],
-        most: int,
-        dtype: torch.dtype,
-    ) -> None:
-        """Share the model; nothing is copied."""
-        super().__init__()
-        self.model, self.layer = model, layer
-        self.names, self.most, self.dtype = names, most, dtype
-
-    def forward(self, embeddings: Tensor, *inputs: Tensor) -> Tensor:
-        """Logits of rows, with the model's own inputs of each row."""
-        found = []
-        for rows, *args in zip(
-            *(tensor.split(self.most) for tensor in (embeddings, *inputs)), strict=True
-        ):
-            with swapped([self.layer], (rows.to(self.dtype),), [1], None, False):
-                found.append(self.model(**dict(zip(self.names, args, strict=True))).logits)
-        return torch.cat(found)
-
-
 def _names(layers: Iterable[nn.Module]) -> str:
     return "layer " + ", ".join(type(layer).__name__ for layer in layers)
+
+
+def input_device(model: nn.Module, layer: nn.Module) -> torch.device:
+    """Where the layer takes its ids: where its weights are, or where an offloading hook moves them.
+
+    A model that is spread over devices, or whose weights wait elsewhere, is asked as it is.
+    """
+    hooked = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
+    if hooked is not None:
+        return torch.device(hooked)
+    return next(itertools.chain(layer.parameters(), model.parameters())).device

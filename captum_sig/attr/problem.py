@@ -13,13 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_sig.arguments import flat
-from captum_sig.chunks import Chunks
-from captum_sig.function import RowFunction, Tensors
-from captum_sig.integrals import Steps, path_ends
-from captum_sig.integration import Integrate, Path
-from captum_sig.moves import Moves
-from captum_sig.notices import warn
+from captum_sig._warnings import warn
+from captum_sig.attr.chunks import Chunks
+from captum_sig.attr.function import RowFunction, Tensors, flat
+from captum_sig.attr.integrals import Integrate, Path, Steps, path_ends
+from captum_sig.attr.word_paths import Moves
 
 StandardError = Callable[[Tensor], Tensor]  # of the mean over backgrounds, (K, P) → (P,)
 
@@ -122,7 +120,9 @@ class Problem:
                 "the layer, and its output to move"
             )
         if not callable(path) or isinstance(path, type):
-            raise TypeError(f"path must be such as captum_sig.dig.DiscretizedPath(), got {path!r}")
+            raise TypeError(
+                f"path must be such as captum_sig.attr.dig.DiscretizedPath(), got {path!r}"
+            )
         return path(*self.looked_up, self.moves.baselines[0])
 
     @plain_tensors()

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_sig.function import HOOKED, at_least_float32
-from captum_sig.notices import warn
+from captum_sig._warnings import warn
+from captum_sig.attr.function import HOOKED, at_least_float32
 
 BLOCK = 2**23  # numbers in the largest tensors, which are then 64 MiB
 AT_ONCE = 1024  # rows to compare, which then stay in the cache

@@ -6,15 +6,16 @@ scenes and paths as in `moves`; R is the rows of a chunk, M the positions that t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from captum_sig.chunks import Chunks
-from captum_sig.function import RowFunction, Tensors
-from captum_sig.moves import NOTHING, Moves, Places, all_finite, like
+from captum_sig.attr.chunks import Chunks
+from captum_sig.attr.function import RowFunction, Tensors
+from captum_sig.attr.word_paths import NOTHING, Moves, Places, all_finite, like
 from captum_sig.quadrature import Rule
 
 
@@ -182,3 +183,12 @@ def by_steps(
         n_evaluations=torch.full_like(moves.scene, n_steps),
         converged=torch.ones_like(moves.scene, dtype=torch.bool),
     )
+
+
+Integrate = Callable[[RowFunction, Moves, Chunks, Tensor | None], Averages]
+
+
+Path = Callable[[nn.Module, Tensor, Tensor], Steps]
+"""A path of one's own, such as `dig.DiscretizedPath`: the word embedding, the token ids that it
+was given (B, L), and the baseline (B, L, D) → the steps from the baseline to the ids' embeddings.
+"""

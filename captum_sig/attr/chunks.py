@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from captum_sig.function import Tensors
+from captum_sig.attr.function import Tensors
 
 Result = TypeVar("Result")
 

@@ -1,0 +1,1 @@
+"""Sequential and Discretized Integrated Gradients in Captum's verbs, and their engine."""
