@@ -13,7 +13,7 @@ from captum_sig.attr.arguments import N_STEPS, Default, straight
 from captum_sig.attr.function import warn_of_dropout
 from captum_sig.attr.hooks import input_device
 from captum_sig.attr.problem import plain_tensors
-from captum_sig.baselines import BASELINES, NEEDS, family
+from captum_sig.baselines.family import BASELINES, NEEDS, family
 from captum_sig.forcing import DecoderForced, EncoderDecoderForced, Forced
 from captum_sig.generating import generated
 from captum_sig.generation_result import GenerationAttribution, TargetToken

@@ -68,7 +68,7 @@ def reference(vectors, word, baseline, path):
                 if best is None or cost < best[0]:
                     best = (cost, j)
         last = None if best is None else best[1]
-        dig.append(last)
+        anchors.append(last)
         on_path.add(last)
 
     points = [vectors[word]]

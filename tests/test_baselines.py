@@ -9,8 +9,10 @@ import torch
 import transformers
 from torch import nn
 
-from captum_sig import baselines, blurred_baseline, embedding_baselines
+from captum_sig import baselines
 from captum_sig.attr.function import HOOKED
+from captum_sig.baselines import embedding as embedding_baselines
+from captum_sig.baselines import masked_lm as masked_lm_baseline
 from captum_sig.words import special_ids
 from tests.tiny_models import (
     MASK,
@@ -350,7 +352,7 @@ def test_vectors_are_what_the_embedding_gives_not_its_weight():
 @pytest.mark.parametrize("make", [wordpiece_tokenizer, SlowTokenizer])
 @pytest.mark.parametrize("logits", [1, 2**25])
 def test_blurred_is_the_most_probable_other_word(make, logits, monkeypatch):
-    monkeypatch.setattr(blurred_baseline, "LOGITS", logits)
+    monkeypatch.setattr(masked_lm_baseline, "LOGITS", logits)
     tokenizer = make()
     lm = random_lm(len(tokenizer))
     ids, attended = texts_of(tokenizer)

@@ -8,7 +8,7 @@ Captum: (B, L) integers, equal numbers move together, special tokens and padding
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -261,3 +261,39 @@ def word_sums(per_position: Tensor, mask: Tensor) -> Tensor:
     """
     same = mask[:, :, None] == mask[:, None, :]
     return (same * per_position[:, None, :]).sum(-1)
+
+
+def word_positions(
+    tokenizer: Any, input_ids: Tensor, attention_mask: Tensor | None = None
+) -> Tensor:
+    """False at special tokens and padding, True elsewhere; shaped as `input_ids`."""
+    special = torch.tensor(
+        sorted(special_ids(tokenizer)), dtype=input_ids.dtype, device=input_ids.device
+    )
+    words = ~torch.isin(input_ids, special)
+    return words if attention_mask is None else words & (attention_mask != 0)
+
+
+def words_by_text(
+    tokenizer: Any,
+    input_ids: Tensor,  # (B, L)
+    attention_mask: Tensor | None,  # (B, L)
+) -> Iterator[tuple[int, Tensor]]:
+    """The number of each text and its words' positions, (W,); texts without any are left out."""
+    if input_ids.dim() != 2:
+        raise ValueError(
+            f"input_ids has shape {tuple(input_ids.shape)}; wanted (texts, positions): "
+            "add a dimension to a single text"
+        )
+    for number, words in enumerate(word_positions(tokenizer, input_ids, attention_mask)):
+        if words.any():
+            yield number, words.nonzero()[:, 0]
+
+
+def ordinary_tokens(tokenizer: Any, size: int) -> Tensor:
+    """Ids below `size` that are tokens but no special ones, ascending; (N,).
+
+    Rows that only round up a model's vocabulary have no token, so they are not among them.
+    """
+    tokens = set(tokenizer.get_vocab().values()) - special_ids(tokenizer)
+    return torch.tensor(sorted(token for token in tokens if token < size), dtype=torch.long)

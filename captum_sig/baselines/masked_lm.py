@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig.attr.function import HOOKED
-from captum_sig.token_baselines import ordinary_tokens, words_by_text
 from captum_sig.words.encoding import token_limit
+from captum_sig.words.grouping import ordinary_tokens, words_by_text
 
 LOGITS = 2**25  # of the masked language model in a pass, at most: 128 MiB in float32
 

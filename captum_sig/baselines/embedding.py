@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from captum_sig.attr.function import HOOKED
 from captum_sig.attr.neighbors import nearest_neighbors, vocabulary
-from captum_sig.token_baselines import ordinary_tokens, word_positions, words_by_text
-from captum_sig.words.grouping import special_ids
+from captum_sig.words.grouping import ordinary_tokens, special_ids, word_positions, words_by_text
 
 
 def zero(
