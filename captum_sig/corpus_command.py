@@ -143,7 +143,7 @@ def _go(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
 
 def _show(folder: Path, counts: dict[str, int], before: int) -> None:
     from captum_sig.corpus_query import bad_rows
-    from captum_sig.viz import on_one_line, shortened
+    from captum_sig.viz.text import on_one_line, shortened
 
     there = f" ({before:,} were there)" if before else ""
     cut = f", {counts['truncated']:,} cut at the model's limit" if counts["truncated"] else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captum_sig import heatmap, terminal, viz
+from captum_sig import terminal, viz
 from captum_sig.options import (
     ATTRIBUTE_TARGET,
     BASELINE,
@@ -29,6 +29,7 @@ from captum_sig.options import (
     TEXTS,
     TRUNCATE,
 )
+from captum_sig.viz import heatmap
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

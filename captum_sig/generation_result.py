@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_sig import heatmap
 from captum_sig.result import Word, told
+from captum_sig.viz import heatmap
 
 ABSENT = "∅"  # in place of a token where target or contrast has ended
 
@@ -115,6 +115,15 @@ class GenerationAttribution:
     def max_abs_word_delta(self) -> float:
         """The worst of `word_deltas`."""
         return float(self.word_deltas.abs().max())
+
+    @property
+    def summary(self) -> str:
+        """One line: what is explained, its value, and by which method."""
+        value = f"log p(target) = {float(self.log_probabilities.sum()):.2f}"
+        if self.contrast is not None:
+            other = float(self.contrast_log_probabilities.sum())
+            value += f", log p(contrast) = {other:.2f}"
+        return f"{value}  ({self.method}, baseline {self.baseline}, nats)"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for `json.dumps`; what is None is left out."""

@@ -115,7 +115,7 @@ def _table(
     from rich.text import Text
 
     from captum_sig.tables import to_terminal
-    from captum_sig.viz import on_one_line, shortened
+    from captum_sig.viz.text import on_one_line, shortened
 
     shown = [
         {name: shortened(on_one_line(row[name] or ""), 24) for name in names}

@@ -65,6 +65,15 @@ class WordAttribution:
         """Scores divided by their L2 norm, as in the paper."""
         return [word.normalized for word in self.words]
 
+    @property
+    def summary(self) -> str:
+        """One line: what was predicted, and what is explained by which method."""
+        predicted = "no prediction" if self.label is None else self.label
+        if self.probability is not None:
+            predicted += f" {self.probability:.1%}"
+        explained = "" if self.target in (None, self.label) else f"why {self.target}, "
+        return f"{predicted}  ({explained}{self.method}, baseline {self.baseline})"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for `json.dumps`.
 

@@ -21,8 +21,9 @@ from captum_sig.contexts import Contexts
 from captum_sig.labels import Labels
 from captum_sig.layers import takes_single_rows_only, word_embedding
 from captum_sig.loading import pretrained, pretrained_tokenizer
+from captum_sig.path import TextTrace
 from captum_sig.result import WordAttribution
-from captum_sig.text_trace import TextTrace, trace_text
+from captum_sig.text_trace import trace_text
 from captum_sig.words.encoding import (
     Batch,
     Encoder,

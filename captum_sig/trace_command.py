@@ -13,7 +13,7 @@ import typer
 
 from captum_sig import terminal
 from captum_sig.options import BASELINE, LEVEL, MASKED_LM, MODEL, SEED
-from captum_sig.text_trace import TextTrace
+from captum_sig.path import TextTrace
 
 PLAIN_WIDTH = 80  # of a table in a file
 
@@ -80,7 +80,7 @@ def _format(format: str | None, output: Path | None) -> str:
 def _print(result: TextTrace) -> None:
     from rich.console import Console
 
-    from captum_sig.trace_view import to_terminal
+    from captum_sig.viz.trace import to_terminal
 
     Console(highlight=False).print(to_terminal(result))
 
@@ -90,7 +90,7 @@ def _as_text(result: TextTrace) -> bytes:
 
     from rich.console import Console
 
-    from captum_sig.trace_view import to_terminal
+    from captum_sig.viz.trace import to_terminal
 
     stream = io.StringIO()
     Console(file=stream, width=PLAIN_WIDTH, highlight=False, color_system=None).print(
@@ -105,7 +105,7 @@ def _as_json(result: TextTrace) -> bytes:
 
 
 def _as_png(result: TextTrace) -> bytes:
-    from captum_sig.trace_view import to_png
+    from captum_sig.viz.trace import to_png
 
     return to_png(result)
 

@@ -9,12 +9,13 @@ from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
 
-from captum_sig import TextClassificationExplainer, trace_view
+from captum_sig import TextClassificationExplainer
 from captum_sig.cli import app
 from captum_sig.path import METHODS
 from captum_sig.trace_command import PLAIN_WIDTH
-from captum_sig.trace_view import to_figure, to_png
 from captum_sig.viz import on_one_line
+from captum_sig.viz import trace as trace_view
+from captum_sig.viz.trace import to_figure, to_png
 
 TEXT = "Old jokes, charming film."
 PNG = b"\x89PNG\r\n\x1a\n"

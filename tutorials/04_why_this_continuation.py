@@ -26,8 +26,8 @@ from captum_sig import (
     GenerationAttribution,
     LayerSequentialIntegratedGradients,
     TextGenerationExplainer,
-    heatmap,
 )
+from captum_sig.viz import heatmap
 
 FRUIT = {"banana": "yellow", "lemon": "yellow", "cherry": "red", "tomato": "red", "lime": "green",
          "pea": "green", "plum": "blue"}  # fmt: skip

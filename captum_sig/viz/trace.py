@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from captum_sig import viz
-from captum_sig.text_trace import TextTrace
+from captum_sig.path import TextTrace
+from captum_sig.viz.text import on_one_line, shortened
+from captum_sig.viz.text import to_png as figure_to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group, RenderableType
     from rich.table import Table
     from rich.text import Text
+
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the path, that a table shows
 MARK = "dim italic"  # style of words that are not the input's
@@ -32,10 +34,10 @@ def to_terminal(result: TextTrace) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(viz.on_one_line(_headline(result)), "bold"), ""]
+    parts: list[RenderableType] = [Text(on_one_line(_headline(result)), "bold"), ""]
     if result.words:
         parts += [_by_words(result) if result.one_by_one else _by_points(result), ""]
-    return Group(*parts, *(Text(viz.on_one_line(line)) for line in _summary(result)))
+    return Group(*parts, *(Text(on_one_line(line)) for line in _summary(result)))
 
 
 def _headline(result: TextTrace) -> str:
@@ -65,7 +67,7 @@ def _sentence(result: TextTrace, point: int) -> Text:
     for text, changed in result.sentence(0, point):
         bare = text.lstrip(" ")
         shown.append(" " * (len(text) - len(bare)))
-        shown.append(viz.on_one_line(bare), MARK if changed else "")
+        shown.append(on_one_line(bare), MARK if changed else "")
     return shown
 
 
@@ -81,7 +83,7 @@ def _by_words(result: TextTrace) -> Table:
     for point in between:
         table.add_column(f"α {found.alpha[point]:.2f}", overflow="fold")
     for number, word in enumerate(result.words):
-        cells = [Text(viz.on_one_line(word))]
+        cells = [Text(on_one_line(word))]
         own = result.nearest(number, len(found.alpha) - 1)
         for values in (
             found.outputs[number, 0],
@@ -90,7 +92,7 @@ def _by_words(result: TextTrace) -> Table:
         ):
             cells.append(Text(f"{values:+.3f}"))
         for near in (result.nearest(number, point) for point in between):
-            cells.append(Text(viz.on_one_line(near), "" if near == own else MARK))
+            cells.append(Text(on_one_line(near), "" if near == own else MARK))
         table.add_row(*cells)
     return table
 
@@ -124,7 +126,7 @@ def _table() -> Table:
 
 def to_png(result: TextTrace) -> bytes:
     """The picture of `to_figure`, 1200 pixels wide."""
-    return viz.to_png(to_figure(result))
+    return figure_to_png(to_figure(result))
 
 
 def to_figure(result: TextTrace) -> Figure:
@@ -136,7 +138,7 @@ def to_figure(result: TextTrace) -> Figure:
     method = f"{result.trace.method}, baseline {result.baseline}"
     axes.set_title(f"{_short(result.text, TITLE)}\n{method}", fontsize=11, parse_math=False)
     axes.set_xlabel("α, from baseline (0) to input (1)")
-    axes.set_ylabel(f"F: logit of {viz.on_one_line(result.target)}", parse_math=False)
+    axes.set_ylabel(f"F: logit of {on_one_line(result.target)}", parse_math=False)
     axes.set_xlim(-0.02, 1.02)
     axes.spines[["top", "right"]].set_visible(False)
     if not result.words:
@@ -155,7 +157,7 @@ def to_figure(result: TextTrace) -> Figure:
 
 
 def _short(text: str, limit: int) -> str:
-    return viz.shortened(viz.on_one_line(text), limit)
+    return shortened(on_one_line(text), limit)
 
 
 def _strongest(result: TextTrace) -> list[int]:

@@ -1,6 +1,6 @@
 """Words coloured by their score: HTML for notebooks and files, rich text for terminals.
 
-Works on anything with the fields of `WordAttribution`. Everything that comes from a text or a
+Works on anything with the fields of `Result`. Everything that comes from a text or a
 model is escaped.
 """
 
@@ -10,16 +10,40 @@ import html
 import io
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.text import Text
 
-    from captum_sig.generation_result import GenerationAttribution
-    from captum_sig.result import Word, WordAttribution
 
 FOR, AGAINST = (34, 160, 90), (222, 70, 60)  # full colour of the strongest word, as Captum's hues
+
+
+class Word(Protocol):
+    """A word in a text, and its score."""
+
+    @property
+    def word(self) -> str: ...
+    @property
+    def start(self) -> int | None: ...
+    @property
+    def end(self) -> int | None: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def normalized(self) -> float: ...
+
+
+class Result(Protocol):
+    """A text with its words, and one line that says what is explained."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def words(self) -> Sequence[Word]: ...
+    @property
+    def summary(self) -> str: ...
 
 
 Colour = tuple[int, int, int]
@@ -44,7 +68,7 @@ def colours(words: Iterable[Word]) -> list[Colour]:
 
 
 def pieces(
-    result: WordAttribution | GenerationAttribution,
+    result: Result,
 ) -> Iterator[tuple[str, Word | None, Colour]]:
     """The text cut into words with their colours, and what stands between them (no word)."""
     white = (255, 255, 255)
@@ -62,16 +86,7 @@ def pieces(
         yield result.text[end:], None, white
 
 
-def summary(result: WordAttribution) -> str:
-    """One line: what was predicted, and what is explained by which method."""
-    predicted = "no prediction" if result.label is None else result.label
-    if result.probability is not None:
-        predicted += f" {result.probability:.1%}"
-    explained = "" if result.target in (None, result.label) else f"why {result.target}, "
-    return f"{predicted}  ({explained}{result.method}, baseline {result.baseline})"
-
-
-def to_html(result: WordAttribution) -> str:
+def to_html(result: Result) -> str:
     """A fragment: the summary and the coloured text; hover a word for its score."""
     spans = []
     for text, word, colour in pieces(result):
@@ -82,7 +97,7 @@ def to_html(result: WordAttribution) -> str:
         spans.append(mark(text, f"rgb{colour}", title))
     return (
         '<div style="font-family:sans-serif;line-height:1.9;margin:0.8em 0">'
-        f'<div style="color:#666;font-size:85%">{html.escape(summary(result))}</div>'
+        f'<div style="color:#666;font-size:85%">{html.escape(result.summary)}</div>'
         f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{"".join(spans)}</div></div>'
     )
 
@@ -96,7 +111,7 @@ def mark(text: str, background: str, title: str, data: str = "") -> str:
     )
 
 
-def to_page(results: Iterable[WordAttribution]) -> str:
+def to_page(results: Iterable[Result]) -> str:
     """A self-contained HTML page with every result."""
     return page(
         map(to_html, results),
@@ -122,12 +137,12 @@ def page(
     )
 
 
-def to_terminal(result: WordAttribution) -> Text:
+def to_terminal(result: Result) -> Text:
     """The coloured text and the summary, for `rich`."""
-    return coloured(result).append(f"\n{visible(summary(result))}", "bold")
+    return coloured(result).append(f"\n{visible(result.summary)}", "bold")
 
 
-def coloured(result: WordAttribution | GenerationAttribution) -> Text:
+def coloured(result: Result) -> Text:
     """The text with its words on their colours, for `rich`."""
     from rich.text import Text
 
@@ -142,9 +157,9 @@ def style(colour: Colour) -> str:
     return f"black on rgb({','.join(map(str, colour))})"
 
 
-def to_plain(result: WordAttribution) -> str:
+def to_plain(result: Result) -> str:
     """The summary, then a line `word score` for each word."""
-    lines: list[Any] = [summary(result)]
+    lines: list[Any] = [result.summary]
     lines += [f"{' '.join(word.word.split())} {word.score:+.4f}" for word in result.words]
     return "\n".join(visible(line) for line in lines)
 

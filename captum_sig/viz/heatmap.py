@@ -1,6 +1,7 @@
 """Prompt words by target tokens: tables for terminals and files, HTML with hover, a picture.
 
-Works on `GenerationAttribution`. Everything that comes from a text or a model is escaped.
+Works on anything with the fields of `Result`. Everything that comes from a text or a model is
+escaped.
 """
 
 from __future__ import annotations
@@ -8,16 +9,30 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from captum_sig import viz
+from captum_sig.viz.text import (
+    AGAINST,
+    FOR,
+    coloured,
+    mark,
+    on_one_line,
+    page,
+    pieces,
+    shades,
+    shortened,
+    style,
+    visible,
+)
+from captum_sig.viz.text import Result as TextResult
+from captum_sig.viz.text import to_png as figure_to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group, RenderableType
     from rich.table import Table
+    from torch import Tensor
 
-    from captum_sig.generation_result import GenerationAttribution
 
 WORD = 16  # most characters of a terminal's first column
 TOKEN = 14  # most of a token's; longer ones are folded
@@ -26,6 +41,8 @@ UNIT = "nats"  # of natural-log probabilities
 INCH, LETTER = 0.3, 0.08  # of a picture: for a row or a column, for a letter of a label
 LARGEST = 40  # inches that a picture may be wide or high
 LONGEST = 30  # characters of a picture's label
+
+
 # Pictures of control characters as a picture shows them: its font lacks those of Unicode.
 DRAWN = {0x2400 + code: f"^{chr(64 + code)}" for code in range(32)}
 DRAWN |= str.maketrans({"␠": "␣", "␊": "⏎", "␉": "⇥"})
@@ -41,33 +58,43 @@ for (const w of words) {
   w.style.background = row ? `rgb(${c})` : w.dataset.all;
 }
 for (const o of this.querySelectorAll('[data-row]')) o.style.outline = o === t ? '2px solid' : '';
-""".replace("FOR", str(list(viz.FOR)), 1).replace("AGAINST", str(list(viz.AGAINST)), 1)
+""".replace("FOR", str(list(FOR)), 1).replace("AGAINST", str(list(AGAINST)), 1)
 
 
-def summary(result: GenerationAttribution) -> str:
-    """One line: what is explained, its value, and by which method."""
-    value = f"log p(target) = {float(result.log_probabilities.sum()):.2f}"
-    if result.contrast is not None:
-        other = float(result.contrast_log_probabilities.sum())
-        value += f", log p(contrast) = {other:.2f}"
-    return f"{value}  ({result.method}, baseline {result.baseline}, {UNIT})"
+class Result(TextResult, Protocol):
+    """A prompt with its words, and what each of them does to each token of the target."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def contrast(self) -> str | None: ...
+    @property
+    def rows(self) -> Sequence[str]: ...
+    @property
+    def columns(self) -> Sequence[str]: ...
+    @property
+    def matrix(self) -> Tensor: ...
+    @property
+    def sequence_scores(self) -> Tensor: ...
+    @property
+    def log_probabilities(self) -> Tensor: ...
 
 
 def label(token: str) -> str:
     """A token on one line; without the space before it, if there is more."""
-    return viz.on_one_line(token.strip(" ") or token).strip(" ") or "␠"
+    return on_one_line(token.strip(" ") or token).strip(" ") or "␠"
 
 
-def _answers(result: GenerationAttribution) -> Iterator[str]:
+def _answers(result: Result) -> Iterator[str]:
     yield f"target: {result.target}"
     if result.contrast is not None:
         yield f"contrast: {result.contrast}"
 
 
-def to_plain(result: GenerationAttribution) -> str:
+def to_plain(result: Result) -> str:
     """The summary, the target, and a table with tabs: words, their sums, and each token."""
     header = ["word", "sum", *map(label, result.rows)]
-    lines = [viz.on_one_line(line) for line in (summary(result), *_answers(result))]
+    lines = [on_one_line(line) for line in (result.summary, *_answers(result))]
     lines.append("\t".join(header))
     for name, total, column in zip(
         result.columns, result.sequence_scores.tolist(), result.matrix.T.tolist(), strict=True
@@ -76,20 +103,20 @@ def to_plain(result: GenerationAttribution) -> str:
     return "\n".join(lines)
 
 
-def to_terminal(result: GenerationAttribution, width: int) -> Group:
+def to_terminal(result: Result, width: int) -> Group:
     """The prompt coloured by effect on the whole target, and the heat map, for `rich`."""
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [viz.coloured(result)]
-    parts += [Text(viz.visible(line)) for line in _answers(result)]
-    parts.append(Text(viz.visible(summary(result)), "bold"))
+    parts: list[RenderableType] = [coloured(result)]
+    parts += [Text(visible(line)) for line in _answers(result)]
+    parts.append(Text(visible(result.summary), "bold"))
     for tokens in _panels(result, width):
         parts += ["", _table(result, tokens)]
     return Group(*parts)
 
 
-def _panels(result: GenerationAttribution, width: int) -> Iterator[range]:
+def _panels(result: Result, width: int) -> Iterator[range]:
     """The target's tokens in pieces that fit a terminal beside the words and their sums."""
     room = width - WORD - _width(result.sequence_scores.tolist()) - 2 * BETWEEN
     start, used = 0, 0
@@ -107,7 +134,7 @@ def _width(values: Sequence[float]) -> int:
     return max(len(f"{value:+.2f}") for value in values)
 
 
-def _table(result: GenerationAttribution, tokens: range) -> Table:
+def _table(result: Result, tokens: range) -> Table:
     """A line for each word: its sum, and some of the target's tokens."""
     from rich import box
     from rich.table import Table
@@ -118,58 +145,58 @@ def _table(result: GenerationAttribution, tokens: range) -> Table:
     for name in ("sum", *(label(result.rows[t]) for t in tokens)):
         table.add_column(Text(name), justify="right", overflow="fold", max_width=TOKEN)
     totals = result.sequence_scores.tolist()
-    of_totals = viz.shades(totals)
+    of_totals = shades(totals)
     strongest = _strongest(result)
     for number, name in enumerate(result.columns):
         values = [result.matrix[t, number].item() for t in tokens]
-        cells = [Text(f"{totals[number]:+.2f}", viz.style(of_totals[number]))]
-        for value, colour in zip(values, viz.shades(values, strongest), strict=True):
-            cells.append(Text(f"{value:+.2f}", viz.style(colour)))
+        cells = [Text(f"{totals[number]:+.2f}", style(of_totals[number]))]
+        for value, colour in zip(values, shades(values, strongest), strict=True):
+            cells.append(Text(f"{value:+.2f}", style(colour)))
         table.add_row(Text(label(name)), *cells)
     return table
 
 
-def _strongest(result: GenerationAttribution) -> float:
+def _strongest(result: Result) -> float:
     return float(result.matrix.abs().max()) or 1.0
 
 
-def to_html(result: GenerationAttribution) -> str:
+def to_html(result: Result) -> str:
     """A fragment: hover a token of the target to colour the prompt by it, a cell for its value."""
     style = "font-family:sans-serif;line-height:1.9;margin:0.8em 0"
     return (
         f'<div style="{style}" onmouseover="{html.escape(HOVER)}" '
         'onmouseleave="this.onmouseover(event)">'
-        f'<div style="color:#666;font-size:85%">{html.escape(summary(result))}</div>'
+        f'<div style="color:#666;font-size:85%">{html.escape(result.summary)}</div>'
         f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{_prompt(result)}</div>'
         f'<div style="white-space:pre-wrap;margin:0.4em 0">→ {_target(result)}</div>'
         f'<div style="overflow-x:auto;line-height:1.3">{_cells(result)}</div></div>'
     )
 
 
-def _prompt(result: GenerationAttribution) -> str:
+def _prompt(result: Result) -> str:
     shown, number = [], 0
-    for text, word, colour in viz.pieces(result):
+    for text, word, colour in pieces(result):
         if word is None:
-            shown.append(html.escape(viz.visible(text)))
+            shown.append(html.escape(visible(text)))
             continue
         data = f'data-word="{number}" data-all="rgb{colour}"'
-        shown.append(viz.mark(text, f"rgb{colour}", f"{word.score:+.4f} {UNIT}", data))
+        shown.append(mark(text, f"rgb{colour}", f"{word.score:+.4f} {UNIT}", data))
         number += 1
     return "".join(shown)
 
 
-def _target(result: GenerationAttribution) -> str:
+def _target(result: Result) -> str:
     shown = []
     n_words = len(result.words)
     for number, name in enumerate(result.rows):
         row = json.dumps([round(v, 4) for v in result.matrix[number, :n_words].tolist()])
         told = "" if result.contrast else f"log p = {result.log_probabilities[number]:.4f}; "
         title = f"{told}sum {sum(result.matrix[number].tolist()):+.4f}"
-        shown.append(viz.mark(name, "#eef", title, f'data-row="{row}"'))
+        shown.append(mark(name, "#eef", title, f'data-row="{row}"'))
     return (" " if result.contrast else "").join(shown)
 
 
-def _cells(result: GenerationAttribution) -> str:
+def _cells(result: Result) -> str:
     upright = "writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;font-weight:normal"
     head = "".join(
         f'<th style="{upright}">{html.escape(label(name))}</th>' for name in result.columns
@@ -181,7 +208,7 @@ def _cells(result: GenerationAttribution) -> str:
             f'<td title="{html.escape(label(column))} → {html.escape(label(name))}: {value:+.4f}" '
             f'style="background:rgb{colour};min-width:1.2em">&nbsp;</td>'
             for column, value, colour in zip(
-                result.columns, values, viz.shades(values, strongest), strict=True
+                result.columns, values, shades(values, strongest), strict=True
             )
         )
         lines.append(
@@ -194,9 +221,9 @@ def _cells(result: GenerationAttribution) -> str:
     )
 
 
-def to_page(results: Iterable[GenerationAttribution]) -> str:
+def to_page(results: Iterable[Result]) -> str:
     """A self-contained HTML page with every result."""
-    return viz.page(
+    return page(
         map(to_html, results),
         "what the model is made to give; the prompt is coloured by the effect on all of it. Hover "
         "a token behind the arrow for its own, a word or cell for its number, in natural-log "
@@ -204,17 +231,17 @@ def to_page(results: Iterable[GenerationAttribution]) -> str:
     )
 
 
-def to_png(result: GenerationAttribution) -> bytes:
+def to_png(result: Result) -> bytes:
     """The picture of `to_figure`."""
-    return viz.to_png(to_figure(result), bbox_inches="tight")  # labels may be long
+    return figure_to_png(to_figure(result), bbox_inches="tight")  # labels may be long
 
 
 def _drawn(token: str) -> str:
     """A label in characters that matplotlib's own font has, shortened."""
-    return viz.shortened(label(token).translate(DRAWN), LONGEST)
+    return shortened(label(token).translate(DRAWN), LONGEST)
 
 
-def to_figure(result: GenerationAttribution) -> Figure:
+def to_figure(result: Result) -> Figure:
     """The heat map: the target's tokens from top to bottom, the prompt's words from left on."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
@@ -224,7 +251,7 @@ def to_figure(result: GenerationAttribution) -> Figure:
     below = LETTER * max(map(len, columns))
     figure = Figure(figsize=(max(6, wide + 3), max(3, high + 1) + below), layout="constrained")
     axes = figure.add_subplot()
-    between = [tuple(part / 255 for part in c) for c in (viz.AGAINST, (255, 255, 255), viz.FOR)]
+    between = [tuple(part / 255 for part in c) for c in (AGAINST, (255, 255, 255), FOR)]
     most = _strongest(result)
     image = axes.imshow(
         result.matrix.numpy(), aspect="auto", vmin=-most, vmax=most,
@@ -234,6 +261,6 @@ def to_figure(result: GenerationAttribution) -> Figure:
     axes.set_yticks(range(len(rows)), rows, parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(viz.on_one_line(summary(result)), fontsize=10, loc="left", parse_math=False)
+    axes.set_title(on_one_line(result.summary), fontsize=10, loc="left", parse_math=False)
     figure.colorbar(image, label=f"effect on log p ({UNIT})", fraction=0.05, pad=0.01)
     return figure

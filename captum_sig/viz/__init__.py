@@ -1,0 +1,41 @@
+"""Results as HTML, for terminals, and as pictures."""
+
+from captum_sig.viz.text import (
+    AGAINST,
+    FOR,
+    coloured,
+    colours,
+    mark,
+    on_one_line,
+    page,
+    pieces,
+    shades,
+    shortened,
+    style,
+    to_html,
+    to_page,
+    to_plain,
+    to_png,
+    to_terminal,
+    visible,
+)
+
+__all__ = [
+    "AGAINST",
+    "FOR",
+    "coloured",
+    "colours",
+    "mark",
+    "on_one_line",
+    "page",
+    "pieces",
+    "shades",
+    "shortened",
+    "style",
+    "to_html",
+    "to_page",
+    "to_plain",
+    "to_png",
+    "to_terminal",
+    "visible",
+]
