@@ -4,10 +4,9 @@ from captum_sig import baselines, contexts, corpus, faithfulness, path, quadratu
 from captum_sig.attr.dig import LayerDiscretizedIntegratedGradients
 from captum_sig.attr.problem import SequentialIntegral
 from captum_sig.attr.sig import LayerSequentialIntegratedGradients, SequentialIntegratedGradients
-from captum_sig.generation_result import GenerationAttribution
-from captum_sig.llm import TextGenerationExplainer
-from captum_sig.result import WordAttribution
-from captum_sig.text import TextClassificationExplainer
+from captum_sig.explainers.classification import TextClassificationExplainer
+from captum_sig.explainers.generation import TextGenerationExplainer
+from captum_sig.explainers.results import GenerationAttribution, WordAttribution
 
 __version__ = "0.1.0"
 

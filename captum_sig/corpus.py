@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from captum_sig._warnings import warn
-from captum_sig.asking import Request
 from captum_sig.columns import checked_text
 from captum_sig.contexts import Contexts
-from captum_sig.loading import pretrained
+from captum_sig.explainers.classification import TextClassificationExplainer
+from captum_sig.explainers.models import pretrained
+from captum_sig.explainers.results import WordAttribution
+from captum_sig.explainers.scoring import Request
 from captum_sig.memory import Trimmer
-from captum_sig.result import WordAttribution
-from captum_sig.text import TextClassificationExplainer
 
 AT_ONCE = 4096  # texts that are sorted by length together, which fills batches of a GPU
 PROBE = "a"  # explained when the model is loaded, and whenever a text has failed

@@ -80,7 +80,7 @@ def corpus(
     with terminal.told():
         from captum_sig.corpus_input import corpus as read
         from captum_sig.corpus_run import CorpusRun
-        from captum_sig.loading import weights_digest
+        from captum_sig.explainers.models import weights_digest
 
         _check_apart(inputs, output)
         found = read(

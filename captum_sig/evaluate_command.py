@@ -81,8 +81,8 @@ def _compare(
     plan: Plan, model: str | None, records: Sequence[Record], output: Path, resume: bool
 ) -> None:
     """Check all names before a model is loaded, and the data before anything is written."""
-    from captum_sig.asking import Request
     from captum_sig.evaluation import Run
+    from captum_sig.explainers.scoring import Request
     from captum_sig.plan import accuracy, examples
 
     for method in plan.methods:

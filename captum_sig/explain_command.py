@@ -34,8 +34,7 @@ from captum_sig.viz import heatmap
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from captum_sig.generation_result import GenerationAttribution
-    from captum_sig.result import WordAttribution
+    from captum_sig.explainers.results import GenerationAttribution, WordAttribution
 
 CLASSIFICATION, GENERATION = "text-classification", "text-generation"
 

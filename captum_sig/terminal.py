@@ -12,8 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from captum_sig.corpus import CorpusExplainer
-    from captum_sig.llm import TextGenerationExplainer
-    from captum_sig.text import TextClassificationExplainer
+    from captum_sig.explainers.classification import TextClassificationExplainer
+    from captum_sig.explainers.generation import TextGenerationExplainer
 
 
 def fail(message: str) -> NoReturn:
@@ -63,8 +63,8 @@ def explainers(
     from transformers import AutoModelForMaskedLM
 
     from captum_sig.demo_model import PATH
-    from captum_sig.loading import pretrained
-    from captum_sig.text import TextClassificationExplainer
+    from captum_sig.explainers.classification import TextClassificationExplainer
+    from captum_sig.explainers.models import pretrained
 
     _quietly(model, masked_lm)
     if masked_lm is not None:
@@ -85,7 +85,7 @@ def explainers(
 
 def generator(model: str | None, **options: Any) -> TextGenerationExplainer:
     """Of the language model in a folder or of a hub name."""
-    from captum_sig.llm import TextGenerationExplainer
+    from captum_sig.explainers.generation import TextGenerationExplainer
 
     if model is None:
         fail("no language model is included: pass --model with a folder or hub name")

@@ -29,7 +29,7 @@ from captum_sig.attr.dig import STRATEGIES, DiscretizedPath
 from captum_sig.baselines import BASELINES
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
-from captum_sig.methods import METHODS
+from captum_sig.explainers.methods import METHODS
 from tests.tiny_language_models import causal, encoder_decoder
 from tests.tiny_models import (
     CLS,

@@ -16,15 +16,11 @@ import transformers
 from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
-from captum_sig import (
-    LayerDiscretizedIntegratedGradients,
-    TextClassificationExplainer,
-    evaluation,
-    methods,
-)
+from captum_sig import LayerDiscretizedIntegratedGradients, TextClassificationExplainer, evaluation
 from captum_sig.cli import app
 from captum_sig.demo_model import PATH
 from captum_sig.evaluation import COLUMNS, PAIRED_COLUMNS, Run
+from captum_sig.explainers import methods
 from captum_sig.intervals import bootstrap
 from captum_sig.plan import Plan, examples
 from captum_sig.records import Record

@@ -24,7 +24,7 @@ from captum_sig import (
     contexts,
 )
 from captum_sig.baselines import BASELINES
-from captum_sig.methods import METHODS
+from captum_sig.explainers.methods import METHODS
 from tests.tiny_models import spread, wordpiece_tokenizer
 
 TEXTS = ["a gorgeous mess!", "bad", "The movie is not unbelievable, not good.", "bad movies"]

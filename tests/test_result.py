@@ -8,7 +8,7 @@ import re
 import pytest
 
 from captum_sig import WordAttribution, viz
-from captum_sig.result import Word
+from captum_sig.explainers.results import Word
 
 NASTY = '<script>alert("x")</script> & good'
 RESULT = WordAttribution(

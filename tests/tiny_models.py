@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
-from captum_sig.layers import word_embedding
+from captum_sig.explainers.models import word_embedding
 
 VOCAB = 64
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

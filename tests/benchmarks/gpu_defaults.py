@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from captum_sig.attr.chunks import CHUNK_BYTES
-from captum_sig.sweep import GROUPS, LEAST_TOKENS, LOGIT_BYTES
-from captum_sig.text import GPU_BATCH
+from captum_sig.explainers.classification import GPU_BATCH
+from captum_sig.explainers.matrix import GROUPS, LEAST_TOKENS, LOGIT_BYTES
 from tests.benchmarks.gpu_record import Row
 
 Sweep = dict[int, float]  # seconds by rows in a pass

@@ -15,9 +15,16 @@ from captum_sig.attr.arguments import layer_problem
 from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.baselines.family import Family
 from captum_sig.contexts import Contexts
-from captum_sig.methods import IN_CONTEXTS, METHODS, AtEmbedding, Question, Scores, answer
+from captum_sig.explainers.methods import (
+    IN_CONTEXTS,
+    METHODS,
+    AtEmbedding,
+    Question,
+    Scores,
+    answer,
+)
+from captum_sig.explainers.results import Word, scored_words
 from captum_sig.quadrature import rule
-from captum_sig.result import Word, scored_words
 from captum_sig.words.encoding import Batch
 
 ROWS = 64  # in a pass of Captum's methods, so that their memory stays bounded

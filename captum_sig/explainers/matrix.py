@@ -18,9 +18,11 @@ from captum_sig.attr.function import RowFunction, Tensors
 from captum_sig.attr.integrals import Integrate
 from captum_sig.attr.problem import Problem, plain_tensors
 from captum_sig.attr.word_paths import Moves
-from captum_sig.forcing import Forced, TokenFunction
+from captum_sig.explainers.teacher_forcing import Forced, TokenFunction
 
 Place = tuple[int, list[int]]  # which of the moving tensors, and positions in it
+
+
 Baseline = Callable[[int, Tensor, Tensor], Tensor]
 """A tensor's number, the ids it is looked up for (1, L) and where words move (1, L) → baseline ids
 (1, L) or activations (1, L, D)."""

@@ -11,19 +11,29 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._warnings import warn
-from captum_sig.asking import Average, Request, ask, averaged, generator_of
 from captum_sig.attr.arguments import N_STEPS
 from captum_sig.attr.function import HOOKED, warn_of_dropout
 from captum_sig.attr.hooks import input_device
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.family import choose_token, family
 from captum_sig.contexts import Contexts
-from captum_sig.labels import Labels
-from captum_sig.layers import takes_single_rows_only, word_embedding
-from captum_sig.loading import pretrained, pretrained_tokenizer
-from captum_sig.path import TextTrace
-from captum_sig.result import WordAttribution
-from captum_sig.text_trace import trace_text
+from captum_sig.explainers.models import (
+    pretrained,
+    pretrained_tokenizer,
+    takes_single_rows_only,
+    word_embedding,
+)
+from captum_sig.explainers.results import WordAttribution
+from captum_sig.explainers.scoring import (
+    Average,
+    Request,
+    ask,
+    averaged,
+    drawn_baseline,
+    forward_of,
+    generator_of,
+)
+from captum_sig.path import TextTrace, named, trace
 from captum_sig.words.encoding import (
     Batch,
     Encoder,
@@ -32,6 +42,80 @@ from captum_sig.words.encoding import (
     padded_to,
     token_limit,
 )
+
+
+class Labels:
+    """The labels that a transformers config names, by index.
+
+    Args:
+        config: of a sequence classifier.
+    """
+
+    def __init__(self, config: Any) -> None:
+        """Read the names; equal ones must not be taken for one label."""
+        self.config = config
+        names = [str(config.id2label[index]) for index in sorted(config.id2label)]
+        if len(set(names)) < len(names):
+            names = [f"{name} ({index})" for index, name in enumerate(names)]
+        self.names: list[str] = names
+
+    def index(self, target: str | int) -> int:
+        """Index of a label given by name, in any case, or by index; an int is always an index.
+
+        Raises:
+            ValueError: if there is no such label; it lists those there are.
+        """
+        by_lower_case = [name.lower() for name in self.names]
+        if isinstance(target, str) and target in self.names:
+            return self.names.index(target)
+        if isinstance(target, str) and target.lower() in by_lower_case:
+            return by_lower_case.index(target.lower())
+        if str(target).isdecimal() and int(target) < len(self.names):
+            return int(target)
+        known = ", ".join(f"{name} ({index})" for index, name in enumerate(self.names))
+        raise ValueError(f"target {target!r} is no label of this model: use one of {known}")
+
+    def indices(
+        self, target: str | int | Sequence[str | int] | None, n_texts: int
+    ) -> list[int | None]:
+        """Of one label for all texts, or of one for each; None for a label that is not given.
+
+        Raises:
+            ValueError: for an unknown label, or another number of them.
+        """
+        if target is None:
+            return [None] * n_texts
+        if isinstance(target, (str, int)):
+            return [self.index(target)] * n_texts
+        if not isinstance(target, Sequence):
+            raise TypeError(f"target must be a label or a list of them, got {target!r}")
+        if len(target) != n_texts:
+            raise ValueError(f"target has {len(target)} entries; wanted one, or {n_texts}")
+        return [self.index(one) for one in target]
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Of each label, (…, C) → (…, C).
+
+        Raises:
+            ValueError: for a model that gives a quantity in place of probabilities.
+        """
+        kind = getattr(self.config, "problem_type", None)
+        if kind == "multi_label_classification":
+            return nn.functional.logsigmoid(logits)
+        if kind == "regression" or logits.shape[-1] == 1:
+            raise ValueError(
+                "the model gives a quantity, no probabilities of labels: wanted a classifier"
+            )
+        return logits.log_softmax(-1)
+
+    def probabilities(self, logits: Tensor) -> dict[str, float]:  # (C,)
+        """By name; empty for a model that does not give any."""
+        try:
+            values = self.log_probabilities(logits).exp().tolist()
+        except ValueError:
+            return {}
+        return dict(zip(self.names, values, strict=False))
+
 
 BATCH_SIZE = 32  # texts
 GPU_BATCH = 512, 2**14  # texts and tokens, where the rows of a pass are bounded by themselves
@@ -133,7 +217,8 @@ class TextClassificationExplainer:
             texts: a string, or a sequence of strings.
             target: the label to explain, by name or index, or a list with one for each text; None
                 takes each text's predicted one.
-            method: a name in `captum_sig.methods.METHODS`; "sig" gives exact word scores.
+            method: a name in `METHODS` of `captum_sig.explainers.methods`; "sig" gives exact
+                word scores.
             contexts: in which backgrounds a word moves, for "sig" and "sequential_dig": one of
                 `captum_sig.contexts`, or its name ("two_sided", "sampled4"), which may also follow
                 the method's after a colon; None is the input. A callable of yours is asked text
@@ -191,8 +276,36 @@ class TextClassificationExplainer:
         Raises:
             ValueError: as the call, or for a text without words.
         """
+        kind = named(method)
         (batch,) = self._batches(checked_texts([text]), 1, True)
-        return trace_text(self, batch, self._labels.indices(target, 1)[0], method, n_steps)
+        (chosen,) = self._labels.indices(target, 1)
+        (spans,), mask = batch.spans, batch.feature_mask[0]
+        if not spans:
+            raise ValueError(f"the text {text!r} has no word to move: trace another")
+        forward, others = forward_of(self.model, batch), tuple(batch.others.values())
+        if chosen is None:
+            with HOOKED, torch.no_grad():
+                chosen = int(forward(batch.ids, *others)[0].argmax())
+        found = trace(
+            forward, self.layer, batch.ids, target=chosen, additional_forward_args=others,
+            method=method, n_steps=n_steps, feature_mask=batch.feature_mask,
+            **drawn_baseline(self.family, batch, [generator_of(text, self.seed)]),
+            internal_batch_size=1 if takes_single_rows_only(self.model) else None,
+        )  # fmt: skip
+        word_of = {int(mask[span.position]): span.word for span in spans}
+        in_words = torch.isin(mask, mask.new_tensor(list(word_of)))
+        return TextTrace(
+            text=text,
+            target=self.labels[chosen],
+            baseline=self.family.name,
+            trace=found,
+            words=tuple(
+                word_of[int(mask[positions[0]])] if kind.one_by_one else text
+                for positions in found.words
+            ),
+            positions=tuple(in_words.nonzero()[:, 0].tolist()),
+            tokenizer=self.tokenizer,
+        )
 
     @property
     def labels(self) -> list[str]:

@@ -21,7 +21,7 @@ from captum_sig.attr.function import RowFunction, Tensors, at_least_float32
 from captum_sig.attr.hooks import Reading, look_up, read_layers, swapped
 
 if TYPE_CHECKING:
-    from captum_sig.prefix_cache import SharedPrefix
+    from captum_sig.explainers.prefix_cache import SharedPrefix
 
 
 # What models call the keys and values that they take and give: transformers from 5.24 on, before.
@@ -135,7 +135,7 @@ class DecoderForced(Forced):
 
     def _share(self, cache: Any) -> None:
         """Take the cache, if the unchanged input says the same through it."""
-        from captum_sig.prefix_cache import NoPrefixError, shared_prefix
+        from captum_sig.explainers.prefix_cache import NoPrefixError, shared_prefix
 
         try:
             self.prefix = shared_prefix(cache, self.ids[0].shape[1])

@@ -1,0 +1,1 @@
+"""Strings in, results out: one class for each task."""
