@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from captum_sig._warnings import warn
-from captum_sig.columns import checked_text
 from captum_sig.contexts import Contexts
+from captum_sig.data.columns import checked_text
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.models import pretrained
 from captum_sig.explainers.results import WordAttribution

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_sig._warnings import warn
-from captum_sig.columns import (
+from captum_sig.data.columns import (
     LABEL_COLUMNS,
     TEXT_COLUMNS,
     check_once,
@@ -22,7 +22,7 @@ from captum_sig.columns import (
     first,
     only,
 )
-from captum_sig.corpus_formats import FORMATS, Place, Source
+from captum_sig.data.formats import FORMATS, Place, Source
 
 ID_COLUMNS = ("id", "idx", "uid", "guid")  # in lower case, in the order in which they are sought
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from captum_sig.columns import package
-from captum_sig.tables import Row
+from captum_sig.data.columns import package
+from captum_sig.data.tables import Row
 
 # The strongest texts of a group, either way; ties go to the same text whatever is read first.
 STRONGEST = """

@@ -11,8 +11,8 @@ from typing import Any
 from captum_sig.corpus_query import OF_STRONGEST, STRONGEST, add_exact_sums, fetched, shards
 from captum_sig.corpus_run import manifest
 from captum_sig.corpus_terms import TERM_COLUMNS, effects, longest
+from captum_sig.data.tables import Row, write_csv
 from captum_sig.explainers.results import WordAttribution, scored_words
-from captum_sig.tables import Row, write_csv
 from captum_sig.words.grouping import Span
 
 N_EXTREMES = 3  # texts for, and texts against, of each class

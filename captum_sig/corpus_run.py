@@ -13,11 +13,11 @@ from typing import Any
 
 from captum_sig import __version__
 from captum_sig._warnings import warn
-from captum_sig.columns import package
 from captum_sig.corpus_input import Corpus, Shard
 from captum_sig.corpus_query import duplicate_ids
+from captum_sig.data.columns import package
+from captum_sig.data.files import replace_text
 from captum_sig.shards import TEMPORARY, Outcome, ShardWriter, shard_path
-from captum_sig.tables import replace_text
 
 MANIFEST = "manifest.json"
 

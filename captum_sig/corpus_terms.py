@@ -9,8 +9,8 @@ from statistics import NormalDist
 from typing import Any
 
 from captum_sig.corpus_query import OF_STRONGEST, STRONGEST, fetched
-from captum_sig.intervals import bootstrap
-from captum_sig.tables import Row
+from captum_sig.data.statistics import bootstrap
+from captum_sig.data.tables import Row
 
 BOOTSTRAPPED = 2_000  # texts; the mean over more is as good as normal
 

@@ -12,8 +12,8 @@ from captum_sig import terminal
 from captum_sig.options import DRAWS, LEVEL, MASKED_LM, MODEL, SEED
 
 if TYPE_CHECKING:
+    from captum_sig.data.records import Record
     from captum_sig.plan import Plan
-    from captum_sig.records import Record
 
 
 def evaluate(
@@ -59,8 +59,8 @@ def evaluate(
     table.csv, table.md, and paired.csv, the differences to the first method text by text.
     """
     with terminal.told():
+        from captum_sig.data.records import read_records
         from captum_sig.plan import Plan
-        from captum_sig.records import read_records
 
         records = read_records(
             data, text_column=text_column, label_column=label_column, limit=limit
@@ -106,8 +106,8 @@ def _show(
     """A line for each method and baseline, a column for each metric; the files have all digits."""
     from rich.console import Console
 
+    from captum_sig.data.tables import to_terminal
     from captum_sig.faithfulness import METRICS
-    from captum_sig.tables import to_terminal
 
     arrows = {"lower": "↓", "higher": "↑"}
     lines: dict[tuple[str, str], dict[str, Any]] = {}

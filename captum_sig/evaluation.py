@@ -21,13 +21,14 @@ from typing import Any
 import torch
 
 from captum_sig.attr.word_paths import NotFiniteError
+from captum_sig.data.files import replace_text
+from captum_sig.data.statistics import bootstrap, paired
+from captum_sig.data.tables import to_markdown, write_csv
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.models import weights_digest
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.faithfulness import METRICS
-from captum_sig.intervals import bootstrap, paired
 from captum_sig.plan import Example, Plan, not_finite
-from captum_sig.tables import replace_text, to_markdown, write_csv
 
 BLOCK = 32  # texts
 RESULTS = ("examples.jsonl", "table.csv", "table.md", "paired.csv")

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from captum_sig.columns import package
 from captum_sig.corpus_input import Shard
+from captum_sig.data.columns import package
 from captum_sig.shards import Outcome, ShardWriter
 
 

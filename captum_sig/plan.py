@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from captum_sig.data.records import Record
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.faithfulness import METRICS
-from captum_sig.records import Record
 from captum_sig.words.encoding import Sentence
 
 

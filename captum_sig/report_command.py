@@ -40,8 +40,8 @@ def report(
     """
     with terminal.told():
         from captum_sig.corpus_report import report as made
+        from captum_sig.data.files import replace_text
         from captum_sig.report_page import to_page
-        from captum_sig.tables import replace_text
 
         target = folder / "report" if output is None else output
         found = made(folder, target, terms=_terms(terms) if terms else (), top=top)
@@ -114,7 +114,7 @@ def _table(
 ) -> None:
     from rich.text import Text
 
-    from captum_sig.tables import to_terminal
+    from captum_sig.data.tables import to_terminal
     from captum_sig.viz.text import on_one_line, shortened
 
     shown = [

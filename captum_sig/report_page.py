@@ -10,8 +10,8 @@ from typing import Any
 
 from captum_sig import viz
 from captum_sig.corpus_report import Key, Report
+from captum_sig.data.tables import Row
 from captum_sig.explainers.results import WordAttribution
-from captum_sig.tables import Row
 
 SHOWN = 40  # words of an example; around its word in a longer text
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from captum_sig.columns import package
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.corpus_input import Row, Shard, rows
+from captum_sig.data.columns import package
 from captum_sig.explainers.models import weights_digest
 
 FOOTER = b"captum_sig"  # in it a shard's own numbers stand

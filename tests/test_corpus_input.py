@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from captum_sig import corpus_formats
 from captum_sig.corpus_input import Row, Shard, corpus, rows
+from captum_sig.data import formats
 
 pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
 
@@ -164,7 +164,7 @@ def test_a_quote_that_is_never_closed_ends_at_its_file(tmp_path):
 
 
 def test_lines_without_end_are_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus_formats, "LONGEST", 100)
+    monkeypatch.setattr(formats, "LONGEST", 100)
     for name, line in (("a.tsv", "x" * 250), ("b.jsonl", '{"text": "' + "x" * 250 + '"}'),
                        ("c.csv", "x" * 250)):  # fmt: skip
         head, good = ("", '{"text": "good"}') if "json" in name else ("text\n", "good")

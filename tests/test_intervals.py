@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from captum_sig import intervals
-from captum_sig.intervals import Interval, bootstrap, paired
+from captum_sig.data import statistics
+from captum_sig.data.statistics import Interval, bootstrap, paired
 
 
 def skewed(n: int, seed: int = 0) -> np.ndarray:
@@ -49,7 +49,7 @@ def test_equals_a_slow_loop_with_the_same_draws(values, level):
 @pytest.mark.parametrize("size", [1, 7, 64, 10**6])
 def test_blocks_change_nothing(monkeypatch, size):
     expected = bootstrap(skewed(20), n_resamples=101)
-    monkeypatch.setattr(intervals, "DRAWS_AT_ONCE", size)
+    monkeypatch.setattr(statistics, "DRAWS_AT_ONCE", size)
     assert bootstrap(skewed(20), n_resamples=101) == expected
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from captum_sig.columns import LABEL_COLUMNS, TEXT_COLUMNS
-from captum_sig.records import READERS, Record, read_records
+from captum_sig.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
+from captum_sig.data.records import READERS, Record, read_records
 
 PAIRS = [
     ("A quiet joy, told well.", "pos"),

@@ -21,7 +21,7 @@ from captum_sig import corpus_terms, report_page
 from captum_sig.cli import app
 from captum_sig.corpus_query import add_exact_sums
 from captum_sig.corpus_report import WORD_COLUMNS, report
-from captum_sig.intervals import bootstrap
+from captum_sig.data.statistics import bootstrap
 from captum_sig.report_page import to_page
 from tests.shards import content
 

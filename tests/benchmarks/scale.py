@@ -24,9 +24,9 @@ import torch
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.corpus_input import corpus
 from captum_sig.corpus_run import CorpusRun, locally
+from captum_sig.data.records import read_records
 from captum_sig.demo_model import PATH
 from captum_sig.on_ray import on_ray
-from captum_sig.records import read_records
 from captum_sig.shards import Outcome, ShardWriter, shard_path
 from tests.benchmarks.corpus import of_command
 from tests.benchmarks.measure import machine

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from captum_sig.columns import Wanted, checked_text, package, string_columns
+from captum_sig.data.columns import Wanted, checked_text, package, string_columns
 
 ROWS_AT_ONCE = 1024  # out of Parquet and `datasets`
 
@@ -43,8 +43,8 @@ def read_records(
 
     Args:
         path: a file, or a folder that `datasets` saved.
-        text_column: by default the first of `TEXT_COLUMNS` (in `captum_sig.columns`) in any case,
-            else the only column of strings beside the labels.
+        text_column: by default the first of `TEXT_COLUMNS` (see `captum_sig.data.columns`) in any
+            case, else the only column of strings beside the labels.
         label_column: by default the first of `LABEL_COLUMNS` in any case, else, or for "", none.
         limit: read so many records and nothing that follows them.
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from captum_sig.data.files import replace_text
+
 if TYPE_CHECKING:
     from rich.table import Table
+
 
 Row = Mapping[str, Any]
 
@@ -35,24 +37,6 @@ def write_csv(rows: Sequence[Row], columns: Sequence[str], path: str | Path) -> 
         [columns, *([_plain(value) for value in row] for row in _values(rows, columns))]
     )
     replace_text(Path(path), text.getvalue())
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file (UTF-8) whole or not at all: what stood there stays until all is written.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
-    path = Path(os.path.realpath(path))  # a link stays a link
-    if path.exists() and not path.is_file():  # a device or pipe
-        path.write_text(text, encoding="utf-8", newline="")
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8", newline="")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def to_markdown(

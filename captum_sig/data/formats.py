@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from captum_sig.columns import package, string_columns
+from captum_sig.data.columns import package, string_columns
 
 LOOKED_AT = 1000  # rows of JSON that tell which columns there are
 LONGEST = 2**26  # bytes of a line or characters of a field; what is longer is no text

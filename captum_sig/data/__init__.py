@@ -1,0 +1,1 @@
+"""Labelled texts in, tables out: what faithfulness and corpus share."""
