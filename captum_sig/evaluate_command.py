@@ -13,7 +13,7 @@ from captum_sig.options import DRAWS, LEVEL, MASKED_LM, MODEL, SEED
 
 if TYPE_CHECKING:
     from captum_sig.data.records import Record
-    from captum_sig.plan import Plan
+    from captum_sig.faithfulness.evaluation import Plan
 
 
 def evaluate(
@@ -60,7 +60,7 @@ def evaluate(
     """
     with terminal.told():
         from captum_sig.data.records import read_records
-        from captum_sig.plan import Plan
+        from captum_sig.faithfulness.evaluation import Plan
 
         records = read_records(
             data, text_column=text_column, label_column=label_column, limit=limit
@@ -81,9 +81,8 @@ def _compare(
     plan: Plan, model: str | None, records: Sequence[Record], output: Path, resume: bool
 ) -> None:
     """Check all names before a model is loaded, and the data before anything is written."""
-    from captum_sig.evaluation import Run
     from captum_sig.explainers.scoring import Request
-    from captum_sig.plan import accuracy, examples
+    from captum_sig.faithfulness.evaluation import Run, accuracy, examples
 
     for method in plan.methods:
         Request.of(method, None, plan.n_steps, None)
@@ -107,7 +106,7 @@ def _show(
     from rich.console import Console
 
     from captum_sig.data.tables import to_terminal
-    from captum_sig.faithfulness import METRICS
+    from captum_sig.faithfulness.metrics import METRICS
 
     arrows = {"lower": "↓", "higher": "↑"}
     lines: dict[tuple[str, str], dict[str, Any]] = {}

@@ -16,15 +16,15 @@ import transformers
 from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
-from captum_sig import LayerDiscretizedIntegratedGradients, TextClassificationExplainer, evaluation
+from captum_sig import LayerDiscretizedIntegratedGradients, TextClassificationExplainer
 from captum_sig.cli import app
 from captum_sig.data.records import Record
 from captum_sig.data.statistics import bootstrap
 from captum_sig.data.tables import to_markdown
 from captum_sig.demo_model import PATH
-from captum_sig.evaluation import COLUMNS, PAIRED_COLUMNS, Run
 from captum_sig.explainers import methods
-from captum_sig.plan import Plan, examples
+from captum_sig.faithfulness import evaluation
+from captum_sig.faithfulness.evaluation import COLUMNS, PAIRED_COLUMNS, Plan, Run, examples
 from tests.tiny_models import byte_level_tokenizer, tiny, wordpiece_tokenizer
 
 ROWS = [

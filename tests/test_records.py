@@ -454,7 +454,7 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path, missing, name, needed
 def test_nothing_heavy_is_loaded_for_a_text_file(write):
     path = write("x.tsv", content(".tsv"))
     program = (
-        "import sys; from captum_sig.records import read_records; "
+        "import sys; from captum_sig.data.records import read_records; "
         f"assert len(read_records({str(path)!r})) == 5; "
         "print({'pyarrow', 'datasets', 'pandas', 'transformers'} & set(sys.modules))"
     )

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 Predict = Callable[[Tensor], Tensor]  # (R, L) ids, no padding → (R, C) log-probabilities
-Sentences = Sequence["Sentence"]
+Sentences = Sequence[Sentence]
 Scores = Sequence[Sequence[float] | Tensor] | Tensor  # B times n numbers, in order of the units
 Ablate = Callable[[Tensor, Tensor, int, int], Tensor]  # ids, ranks, how many, replacement → row
 

@@ -1,0 +1,31 @@
+"""Faithfulness of word scores: metrics, and the evaluation of methods on texts of one's own."""
+
+from captum_sig.faithfulness.metrics import (
+    BINS,
+    METRICS,
+    Metric,
+    ablation_area,
+    ablation_curve,
+    aopc_comprehensiveness,
+    aopc_sufficiency,
+    comprehensiveness,
+    log_odds,
+    log_probabilities,
+    sufficiency,
+)
+from captum_sig.words.encoding import Sentence
+
+__all__ = [
+    "BINS",
+    "METRICS",
+    "Metric",
+    "Sentence",
+    "ablation_area",
+    "ablation_curve",
+    "aopc_comprehensiveness",
+    "aopc_sufficiency",
+    "comprehensiveness",
+    "log_odds",
+    "log_probabilities",
+    "sufficiency",
+]
