@@ -33,8 +33,8 @@ from captum_sig.options import (
 )
 
 if TYPE_CHECKING:
-    from captum_sig.corpus import CorpusExplainer
-    from captum_sig.corpus_run import CorpusRun, Engine
+    from captum_sig.corpus.explainer import CorpusExplainer
+    from captum_sig.corpus.folder import CorpusRun, Engine
 
 ENGINES = ("local", "ray")
 SHOWN = 3  # bad rows, as examples
@@ -78,8 +78,8 @@ def corpus(
         "truncation": truncate,
     }  # fmt: skip
     with terminal.told():
-        from captum_sig.corpus_input import corpus as read
-        from captum_sig.corpus_run import CorpusRun
+        from captum_sig.corpus.folder import CorpusRun
+        from captum_sig.corpus.shards import corpus as read
         from captum_sig.explainers.models import weights_digest
 
         _check_apart(inputs, output)
@@ -100,8 +100,7 @@ def _engine(
     name: str, address: str | None, num_workers: int | None, gpus_per_worker: float | None
 ) -> Engine:
     """The engine of this name with its options, which `local` has none of."""
-    from captum_sig.corpus_run import locally
-    from captum_sig.on_ray import on_ray
+    from captum_sig.corpus.engines import locally, on_ray
 
     options: dict[str, Any] = {
         "address": address, "num_workers": num_workers, "gpus_per_worker": gpus_per_worker,
@@ -122,8 +121,8 @@ def _check_apart(inputs: list[str], output: Path) -> None:
 
 
 def _go(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
+    from captum_sig.corpus.shards import ShardWriter
     from captum_sig.progress import Progress
-    from captum_sig.shards import ShardWriter
 
     with run.entered():
         before = run.counts["rows"]
@@ -142,7 +141,7 @@ def _go(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
 
 
 def _show(folder: Path, counts: dict[str, int], before: int) -> None:
-    from captum_sig.corpus_query import bad_rows
+    from captum_sig.corpus.query import bad_rows
     from captum_sig.viz.text import on_one_line, shortened
 
     there = f" ({before:,} were there)" if before else ""

@@ -13,7 +13,7 @@ from captum_sig import terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from captum_sig.corpus_report import Report
+    from captum_sig.corpus.report import Report
 
 CLASSES = 4  # that the terminal shows, those of most texts
 WORDS = 8  # of a class, either way
@@ -39,9 +39,9 @@ def report(
     extremes.csv and, with --terms, terms.csv.
     """
     with terminal.told():
-        from captum_sig.corpus_report import report as made
+        from captum_sig.corpus.report import report as made
+        from captum_sig.corpus.report_page import to_page
         from captum_sig.data.files import replace_text
-        from captum_sig.report_page import to_page
 
         target = folder / "report" if output is None else output
         found = made(folder, target, terms=_terms(terms) if terms else (), top=top)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from captum_sig.corpus import CorpusExplainer
+    from captum_sig.corpus.explainer import CorpusExplainer
     from captum_sig.explainers.classification import TextClassificationExplainer
     from captum_sig.explainers.generation import TextGenerationExplainer
 
@@ -96,7 +96,7 @@ def generator(model: str | None, **options: Any) -> TextGenerationExplainer:
 
 def corpus_explainer(model: str | None, **options: Any) -> CorpusExplainer:
     """Of the model in a folder or of a hub name, by default the demo model."""
-    from captum_sig.corpus import CorpusExplainer
+    from captum_sig.corpus.explainer import CorpusExplainer
     from captum_sig.demo_model import PATH
 
     _quietly(model, options["masked_lm"])

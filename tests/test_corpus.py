@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from captum_sig import TextClassificationExplainer, corpus
+from captum_sig import TextClassificationExplainer
 from captum_sig.corpus import CorpusExplainer
+from captum_sig.corpus import explainer as corpus
 from captum_sig.demo_model import PATH
 from tests.tiny_models import byte_level_tokenizer
 

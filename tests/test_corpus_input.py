@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captum_sig.corpus_input import Row, Shard, corpus, rows
+from captum_sig.corpus.shards import Row, Shard, corpus, rows
 from captum_sig.data import formats
 
 pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))

@@ -14,9 +14,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from captum_sig import corpus_run, shards
 from captum_sig.cli import app
-from captum_sig.corpus import CorpusExplainer
+from captum_sig.corpus import CorpusExplainer, shards
+from captum_sig.corpus import folder as corpus_folder
 from captum_sig.demo_model import PATH
 from captum_sig.progress import Progress
 from tests.shards import content
@@ -327,7 +327,7 @@ def test_a_file_system_without_locks_is_warned_of(data, tmp_path, monkeypatch):
 def test_versions_that_change_are_all_told(data, tmp_path, monkeypatch):
     arguments = (data, "--output", tmp_path / "out")
     run(*arguments)
-    monkeypatch.setattr(corpus_run, "__version__", "9.9")
+    monkeypatch.setattr(corpus_folder.metadata, "version", lambda name: "9.9")
     run(*arguments)
     run(*arguments)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from captum_sig import memory
-from captum_sig.memory import SPARE, Trimmer, resident
+from captum_sig.corpus import explainer as memory
+from captum_sig.corpus.explainer import SPARE, Trimmer, resident
 
 
 def test_it_trims_when_enough_has_piled_up(monkeypatch):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from captum_sig.on_ray import Workers
-from captum_sig.shards import ShardWriter
+from captum_sig.corpus.engines import Workers
+from captum_sig.corpus.shards import ShardWriter
 from tests.shards import content
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +93,7 @@ from ray.cluster_utils import Cluster
 from captum_sig.cli import app
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
-from captum_sig.on_ray import on_ray
+from captum_sig.corpus.engines import on_ray
 
 data, out = sys.argv[1:]
 
@@ -158,7 +158,7 @@ def test_the_callable_by_itself_and_a_node_that_goes(data, reference, tmp_path):
 
 def test_a_worker_that_cannot_be_made_tells_why(data, tmp_path):
     from captum_sig.corpus import CorpusExplainer
-    from captum_sig.corpus_input import corpus
+    from captum_sig.corpus.shards import corpus
     from captum_sig.demo_model import PATH
 
     shard = corpus([str(data)], limit=1).shards[0]

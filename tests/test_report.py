@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from captum_sig import corpus_terms, report_page
 from captum_sig.cli import app
-from captum_sig.corpus_query import add_exact_sums
-from captum_sig.corpus_report import WORD_COLUMNS, report
+from captum_sig.corpus import report as corpus_report
+from captum_sig.corpus import report_page
+from captum_sig.corpus.query import add_exact_sums
+from captum_sig.corpus.report import WORD_COLUMNS, report
+from captum_sig.corpus.report_page import to_page
 from captum_sig.data.statistics import bootstrap
-from captum_sig.report_page import to_page
 from tests.shards import content
 
 LONG = "It goes on. " * 12 + "Then it is superb, superb! " + "And on it goes. " * 12
@@ -238,7 +239,7 @@ def test_words_are_not_joined_where_the_term_has_a_space(tmp_path):
 
 
 def test_means_over_many_texts_have_normal_intervals(folder, tmp_path, made, monkeypatch):
-    monkeypatch.setattr(corpus_terms, "BOOTSTRAPPED", 2)
+    monkeypatch.setattr(corpus_report, "BOOTSTRAPPED", 2)
     found = report(folder, tmp_path / "out", terms=("old",))
     for row in found.terms:
         assert row["documents"] > 2

@@ -21,11 +21,10 @@ from pathlib import Path
 import torch
 
 from captum_sig.corpus import CorpusExplainer
-from captum_sig.corpus_input import Corpus, corpus, rows
-from captum_sig.corpus_run import CorpusRun, Engine, locally
+from captum_sig.corpus.engines import locally, on_ray
+from captum_sig.corpus.folder import CorpusRun, Engine
+from captum_sig.corpus.shards import Corpus, ShardWriter, corpus, rows
 from captum_sig.demo_model import PATH
-from captum_sig.on_ray import on_ray
-from captum_sig.shards import ShardWriter
 from tests.benchmarks.measure import machine
 
 Marks = list[tuple[float, int]]  # when so many texts were done

@@ -22,12 +22,11 @@ from pathlib import Path
 import torch
 
 from captum_sig.corpus import CorpusExplainer
-from captum_sig.corpus_input import corpus
-from captum_sig.corpus_run import CorpusRun, locally
+from captum_sig.corpus.engines import locally, on_ray
+from captum_sig.corpus.folder import CorpusRun
+from captum_sig.corpus.shards import Outcome, ShardWriter, corpus, shard_path
 from captum_sig.data.records import read_records
 from captum_sig.demo_model import PATH
-from captum_sig.on_ray import on_ray
-from captum_sig.shards import Outcome, ShardWriter, shard_path
 from tests.benchmarks.corpus import of_command
 from tests.benchmarks.measure import machine
 

@@ -1,4 +1,4 @@
-"""Shards on Ray Data: a pool of workers, replaced when they die, here or on a cluster."""
+"""How shards are explained: one after the other in this process, or by workers on Ray Data."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from captum_sig.corpus_input import Shard
+from captum_sig.corpus.shards import Outcome, Shard, ShardWriter
 from captum_sig.data.columns import package
-from captum_sig.shards import Outcome, ShardWriter
 
 
 @dataclass(frozen=True)
@@ -149,3 +148,11 @@ def _quiet(data: Any) -> Iterator[None]:
     finally:
         context.enable_progress_bars, context.print_on_execution_start = before[:2]
         logger.setLevel(before[2])
+
+
+def locally(
+    writer: ShardWriter, shards: list[Shard], progress: Callable[[int], object]
+) -> Iterator[Outcome]:
+    """Shards one after the other in this process."""
+    for shard in shards:
+        yield writer.write(shard, progress)

@@ -11,15 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from captum_sig import __version__
 from captum_sig._warnings import warn
-from captum_sig.corpus_input import Corpus, Shard
-from captum_sig.corpus_query import duplicate_ids
+from captum_sig.corpus.query import MANIFEST, duplicate_ids, manifest
+from captum_sig.corpus.shards import TEMPORARY, Corpus, Outcome, Shard, ShardWriter, shard_path
 from captum_sig.data.columns import package
 from captum_sig.data.files import replace_text
-from captum_sig.shards import TEMPORARY, Outcome, ShardWriter, shard_path
-
-MANIFEST = "manifest.json"
 
 # How shards are explained: the writer of this process, the shards, and what is told of progress.
 Engine = Callable[[ShardWriter, list[Shard], Callable[[int], object]], Iterator[Outcome]]
@@ -153,33 +149,16 @@ class CorpusRun:
         return counts
 
 
-def manifest(folder: Path) -> dict[str, Any]:
-    """What a run in this folder was made with.
-
-    Raises:
-        ValueError: if there was none, or the file is damaged.
-    """
-    path = folder / MANIFEST
-    if not path.exists():
-        raise ValueError(f"there is no {path}: name a folder that `corpus` has written")
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise ValueError(f"{path} is damaged: use another folder") from None
-
-
-def locally(
-    writer: ShardWriter, shards: list[Shard], progress: Callable[[int], object]
-) -> Iterator[Outcome]:
-    """Shards one after the other in this process."""
-    for shard in shards:
-        yield writer.write(shard, progress)
-
-
 def _versions() -> dict[str, str]:
-    names = ("captum", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
-    found = {name: metadata.version(name) for name in names}
-    return {"captum_sig": __version__, **found, "python": platform.python_version()}
+    names = ("captum_sig", "captum", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
+    return {**{name: _version(name) for name in names}, "python": platform.python_version()}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # a checkout that was not installed
+        return "unknown"
 
 
 def _listed(files: Any) -> str:

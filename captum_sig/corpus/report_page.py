@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from captum_sig import viz
-from captum_sig.corpus_report import Key, Report
+from captum_sig.corpus.report import Key, Report
 from captum_sig.data.tables import Row
 from captum_sig.explainers.results import WordAttribution
 

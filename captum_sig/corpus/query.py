@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -92,3 +93,21 @@ def bad_rows(folder: Path, limit: int) -> list[tuple[str, int, str]]:
     query = "SELECT file, row, error FROM texts WHERE error IS NOT NULL ORDER BY ALL LIMIT ?"
     with shards(folder) as connection:
         return list(connection.execute(query, [limit]).fetchall())
+
+
+MANIFEST = "manifest.json"
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """What a run in this folder was made with.
+
+    Raises:
+        ValueError: if there was none, or the file is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        raise ValueError(f"there is no {path}: name a folder that `corpus` has written")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is damaged: use another folder") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +19,46 @@ from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.models import pretrained
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.explainers.scoring import Request
-from captum_sig.memory import Trimmer
+
+SPARE = 2**27  # bytes that may pile up; to touch pages anew that were given back takes time
+
+
+class Trimmer:
+    """Called now and then, gives freed memory back once `SPARE` more is resident than after that.
+
+    On Linux with glibc; elsewhere it does nothing.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has been given back yet."""
+        self.least = 0
+
+    def __call__(self) -> None:
+        """Trim if it is time."""
+        if sys.platform == "linux" and resident() > self.least + SPARE:
+            give_back()
+            self.least = resident()
+
+
+def give_back() -> None:
+    """Return freed memory to the system, if the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def resident() -> int:
+    """Bytes of this process in memory, on Linux."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
 
 AT_ONCE = 4096  # texts that are sorted by length together, which fills batches of a GPU
 PROBE = "a"  # explained when the model is loaded, and whenever a text has failed
 ERROR_LENGTH = 500  # characters
 
 Row = dict[str, Any]
+
 
 _forked: list[int] = []  # not empty in a fork, as of `datasets`' num_proc: OpenMP's threads stayed
 if hasattr(os, "register_at_fork"):  # behind, and to wait for them would take for ever
