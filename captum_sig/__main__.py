@@ -1,5 +1,5 @@
 """`python -m captum_sig` is the command `captum-sig`."""
 
-from captum_sig.cli import app
+from captum_sig.cli.main import app
 
 app(prog_name="captum-sig")

@@ -78,7 +78,7 @@ def in_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> Callable[..., str]:
     """Runs the command with a terminal to write to, and returns what the terminal was sent."""
-    from captum_sig.cli import app
+    from captum_sig.cli.main import app
 
     def run(*arguments: str, **variables: str) -> str:
         for name in ("NO_COLOR", "FORCE_COLOR"):

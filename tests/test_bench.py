@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from captum_sig.cli import app
+from captum_sig.cli.main import app
 from tests.benchmarks import growth, measure, methods, reference, schemes, subjects
 
 SMALL = ["--shape", "tiny", "--sentences", "2", "--few", "1", "--lengths", "12", "24",
@@ -50,7 +50,7 @@ def test_help_tells_how_to_get_the_peers():
 
 def test_outside_a_checkout_it_says_where_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("captum_sig.cli.__file__", str(tmp_path / "captum_sig" / "cli.py"))
+    monkeypatch.setattr("captum_sig.cli.main.__file__", str(tmp_path / "captum_sig" / "cli.py"))
     result = CliRunner().invoke(app, ["bench"])
     assert result.exit_code == 2
     assert "run this in a checkout" in result.output

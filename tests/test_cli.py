@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from captum_sig import WordAttribution
-from captum_sig.cli import app
+from captum_sig.cli.main import app
 
 TEXT = "The jokes are old, yet the film is charming."
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from captum_sig.cli import app
+from captum_sig.cli.corpus import Progress
+from captum_sig.cli.main import app
 from captum_sig.corpus import CorpusExplainer, shards
 from captum_sig.corpus import folder as corpus_folder
 from captum_sig.demo_model import PATH
-from captum_sig.progress import Progress
 from tests.shards import content
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -293,7 +293,7 @@ def test_a_full_disk_is_told_and_what_was_written_stays(data, tmp_path):
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
-    monkeypatch.setattr("captum_sig.progress.SECONDS", 0.0)
+    monkeypatch.setattr("captum_sig.cli.corpus.SECONDS", 0.0)
     with Progress(1000, 400) as progress:
         progress(100)
         assert progress.line(50.0) == "500 of 1,000 texts, 2.0/s, 04:10 left"

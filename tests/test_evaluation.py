@@ -17,7 +17,7 @@ from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
 from captum_sig import LayerDiscretizedIntegratedGradients, TextClassificationExplainer
-from captum_sig.cli import app
+from captum_sig.cli.main import app
 from captum_sig.data.records import Record
 from captum_sig.data.statistics import bootstrap
 from captum_sig.data.tables import to_markdown

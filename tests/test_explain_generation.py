@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from captum_sig import GenerationAttribution, TextGenerationExplainer
-from captum_sig.cli import app
+from captum_sig.cli.main import app
 from tests.tiny_language_models import causal, chat_tokenizer
 
 PROMPT = "the good movie is"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from captum_sig.cli import app
+from captum_sig.cli.main import app
 from captum_sig.corpus import report as corpus_report
 from captum_sig.corpus import report_page
 from captum_sig.corpus.query import add_exact_sums

@@ -10,9 +10,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from captum_sig import TextClassificationExplainer
-from captum_sig.cli import app
+from captum_sig.cli.main import app
+from captum_sig.cli.trace import PLAIN_WIDTH
 from captum_sig.path import METHODS
-from captum_sig.trace_command import PLAIN_WIDTH
 from captum_sig.viz import on_one_line
 from captum_sig.viz import trace as trace_view
 from captum_sig.viz.trace import to_figure, to_png

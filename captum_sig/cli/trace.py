@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from captum_sig import terminal
-from captum_sig.options import BASELINE, LEVEL, MASKED_LM, MODEL, SEED
+from captum_sig.cli import terminal
+from captum_sig.cli.options import BASELINE, LEVEL, MASKED_LM, MODEL, SEED
 from captum_sig.path import TextTrace
 
 PLAIN_WIDTH = 80  # of a table in a file

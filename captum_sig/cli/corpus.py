@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captum_sig import terminal
-from captum_sig.options import (
+from captum_sig.cli import terminal
+from captum_sig.cli.options import (
     ADDRESS,
     BASELINE,
     BATCH_SIZE,
@@ -35,6 +37,55 @@ from captum_sig.options import (
 if TYPE_CHECKING:
     from captum_sig.corpus.explainer import CorpusExplainer
     from captum_sig.corpus.folder import CorpusRun, Engine
+
+
+SECONDS = 30.0  # between two lines
+
+
+class Progress:
+    """Tells rate and time left on stderr; called with how many texts were done since.
+
+    Args:
+        total: of texts.
+        done: were done before this run; they do not count as its speed.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        """Start the clock."""
+        from tqdm import tqdm
+
+        self.total, self.done, self.initial = total, done, done
+        self.on_terminal = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=done, unit="text", disable=not self.on_terminal, dynamic_ncols=True
+        )
+        self.start = self.last = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        """Show the bar."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End the bar."""
+        self.bar.close()
+
+    def __call__(self, n_texts: int) -> None:
+        """So many more are done."""
+        self.done += n_texts
+        self.bar.update(n_texts)
+        now = time.monotonic()
+        if not self.on_terminal and now - self.last >= SECONDS:
+            self.last = now
+            print(self.line(now - self.start), file=sys.stderr, flush=True)
+
+    def line(self, seconds: float) -> str:
+        """What a log is told so many seconds after the start."""
+        from tqdm import tqdm
+
+        rate = (self.done - self.initial) / seconds
+        left = tqdm.format_interval((self.total - self.done) / rate) if rate else "?"
+        return f"{self.done:,} of {self.total:,} texts, {rate:,.1f}/s, {left} left"
+
 
 ENGINES = ("local", "ray")
 SHOWN = 3  # bad rows, as examples
@@ -122,7 +173,8 @@ def _check_apart(inputs: list[str], output: Path) -> None:
 
 def _go(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
     from captum_sig.corpus.shards import ShardWriter
-    from captum_sig.progress import Progress
+
+    pass
 
     with run.entered():
         before = run.counts["rows"]

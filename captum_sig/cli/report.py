@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captum_sig import terminal
+from captum_sig.cli import terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from captum_sig.corpus.report import Report
+
 
 CLASSES = 4  # that the terminal shows, those of most texts
 WORDS = 8  # of a class, either way

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from captum_sig import __version__, terminal
-from captum_sig.corpus_command import corpus
-from captum_sig.evaluate_command import evaluate
-from captum_sig.explain_command import explain
-from captum_sig.report_command import report
-from captum_sig.trace_command import trace
+from captum_sig import __version__
+from captum_sig.cli import terminal
+from captum_sig.cli.corpus import corpus
+from captum_sig.cli.evaluate import evaluate
+from captum_sig.cli.explain import explain
+from captum_sig.cli.report import report
+from captum_sig.cli.trace import trace
 
 app = typer.Typer(
     name="captum-sig",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captum_sig import terminal
-from captum_sig.options import DRAWS, LEVEL, MASKED_LM, MODEL, SEED
+from captum_sig.cli import terminal
+from captum_sig.cli.options import DRAWS, LEVEL, MASKED_LM, MODEL, SEED
 
 if TYPE_CHECKING:
     from captum_sig.data.records import Record

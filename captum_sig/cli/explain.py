@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captum_sig import terminal, viz
-from captum_sig.options import (
+from captum_sig import viz
+from captum_sig.cli import terminal
+from captum_sig.cli.options import (
     ATTRIBUTE_TARGET,
     BASELINE,
     CHAT,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from captum_sig.explainers.results import GenerationAttribution, WordAttribution
+
 
 CLASSIFICATION, GENERATION = "text-classification", "text-generation"
 
