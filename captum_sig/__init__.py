@@ -1,14 +1,21 @@
 """Sequential Integrated Gradients (SIG) as a Captum plugin."""
 
-from captum_sig import baselines, contexts, corpus, faithfulness, path, quadrature, viz, words
-from captum_sig.attr.dig import LayerDiscretizedIntegratedGradients
-from captum_sig.attr.problem import SequentialIntegral
-from captum_sig.attr.sig import LayerSequentialIntegratedGradients, SequentialIntegratedGradients
-from captum_sig.explainers.classification import TextClassificationExplainer
-from captum_sig.explainers.generation import TextGenerationExplainer
-from captum_sig.explainers.results import GenerationAttribution, WordAttribution
+from __future__ import annotations
 
-__version__ = "0.1.0"
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captum_sig import baselines, contexts, corpus, faithfulness, path, quadrature, viz, words
+    from captum_sig.attr.dig import LayerDiscretizedIntegratedGradients
+    from captum_sig.attr.problem import SequentialIntegral
+    from captum_sig.attr.sig import (
+        LayerSequentialIntegratedGradients,
+        SequentialIntegratedGradients,
+    )
+    from captum_sig.explainers.classification import TextClassificationExplainer
+    from captum_sig.explainers.generation import TextGenerationExplainer
+    from captum_sig.explainers.results import GenerationAttribution, WordAttribution
 
 __all__ = [
     "GenerationAttribution",
@@ -28,3 +35,33 @@ __all__ = [
     "viz",
     "words",
 ]
+
+# Where each class is defined; all other public names are modules.
+_MODULE_OF = {
+    "GenerationAttribution": "explainers.results",
+    "LayerDiscretizedIntegratedGradients": "attr.dig",
+    "LayerSequentialIntegratedGradients": "attr.sig",
+    "SequentialIntegral": "attr.problem",
+    "SequentialIntegratedGradients": "attr.sig",
+    "TextClassificationExplainer": "explainers.classification",
+    "TextGenerationExplainer": "explainers.generation",
+    "WordAttribution": "explainers.results",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at first use: the command line starts without PyTorch (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("captum_sig")
+    if name not in __all__:
+        raise AttributeError(f"module 'captum_sig' has no attribute {name!r}")
+    module = importlib.import_module(f"captum_sig.{_MODULE_OF.get(name, name)}")
+    value = getattr(module, name) if name in _MODULE_OF else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

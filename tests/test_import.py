@@ -1,6 +1,7 @@
 """Importing stays light, and the guard that says so bites."""
 
 import functools
+import importlib.metadata as metadata
 import subprocess
 import sys
 
@@ -40,3 +41,15 @@ def test_the_guard_bites():
 @pytest.mark.parametrize("name", captum_sig.__all__)
 def test_public_names_are_there_and_documented(name):
     assert getattr(captum_sig, name).__doc__
+
+
+def test_a_notebook_completes_public_names_only():
+    assert dir(captum_sig) == sorted(captum_sig.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'sgi'"):
+        captum_sig.sgi  # noqa: B018
+
+
+def test_the_submodules_load_when_used():
+    assert "torch" not in loaded("import captum_sig")
+    assert "torch" in loaded("import captum_sig; captum_sig.words")
+    assert captum_sig.__version__ == metadata.version("captum_sig")

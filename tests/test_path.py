@@ -13,13 +13,14 @@ from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.attr.neighbors import nearest_tokens
 from captum_sig.path import METHODS, Trace, trace
 from tests.problems import D, linear, quadratic
-from tests.test_text import TEXTS, bert
 from tests.tiny_models import (
     CLS,
     MASK,
     SEP,
+    TEXTS,
     LSTMClassifier,
     SlowTokenizer,
+    bert,
     byte_level_tokenizer,
     mask_baseline,
     random_ids,

@@ -149,6 +149,18 @@ def spread(model: nn.Module, std: float = 0.2) -> nn.Module:
     return model.eval().double()
 
 
+TEXTS = ["a gorgeous mess!", "bad", "The movie is not unbelievable, not good.", "bad movies"]
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "intermediate_size": 48, "vocab_size": 300, "max_position_embeddings": 40}  # fmt: skip
+
+
+def bert(**changes: object) -> nn.Module:
+    """A BERT classifier of three labels."""
+    names = {0: "NEGATIVE", 1: "POSITIVE", 2: "neutral"}
+    config = transformers.BertConfig(**SHAPE, id2label=names, **changes)
+    return spread(transformers.BertForSequenceClassification(config))
+
+
 def random_ids(batch: int, length: int, seed: int = 0) -> Tensor:
     """(batch, length) ids between a CLS and a SEP, no special ones inside."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,7 +1,7 @@
 """What replaces a word: families of baselines, by name."""
 
 from captum_sig.baselines.embedding import max_distance, mean, uniform, zero
-from captum_sig.baselines.family import (
+from captum_sig.baselines.families import (
     BASELINES,
     TOKENS,
     Family,

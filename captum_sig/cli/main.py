@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from captum_sig import __version__
 from captum_sig.cli import terminal
 from captum_sig.cli.corpus import corpus
 from captum_sig.cli.evaluate import evaluate
@@ -27,7 +27,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        typer.echo(metadata.version("captum_sig"))
         raise typer.Exit
 
 

@@ -15,7 +15,7 @@ from captum_sig.attr.arguments import N_STEPS
 from captum_sig.attr.function import HOOKED, warn_of_dropout
 from captum_sig.attr.hooks import input_device
 from captum_sig.attr.word_paths import NotFiniteError
-from captum_sig.baselines.family import choose_token, family
+from captum_sig.baselines.families import choose_token, family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.models import (
     pretrained,

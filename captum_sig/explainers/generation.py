@@ -13,7 +13,7 @@ from captum_sig.attr.arguments import N_STEPS, Default, straight
 from captum_sig.attr.function import HOOKED, warn_of_dropout
 from captum_sig.attr.hooks import input_device
 from captum_sig.attr.problem import plain_tensors
-from captum_sig.baselines.family import BASELINES, NEEDS, family
+from captum_sig.baselines.families import BASELINES, NEEDS, family
 from captum_sig.explainers.matrix import Asked, Swept, sweep
 from captum_sig.explainers.models import (
     pretrained,

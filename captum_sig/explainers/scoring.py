@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_sig import contexts as contexts_module
 from captum_sig.attr.arguments import layer_problem
 from captum_sig.attr.dig import DiscretizedPath
-from captum_sig.baselines.family import Family
+from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.methods import (
     IN_CONTEXTS,

@@ -12,6 +12,7 @@ from torch import nn
 from captum_sig import baselines
 from captum_sig.attr.function import HOOKED
 from captum_sig.baselines import embedding as embedding_baselines
+from captum_sig.baselines import families
 from captum_sig.baselines import masked_lm as masked_lm_baseline
 from captum_sig.words import special_ids
 from tests.tiny_models import (
@@ -482,7 +483,7 @@ def test_a_family_refuses_what_it_cannot_use():
         baselines.family("grey", tokenizer, embedding=layer)
     with pytest.raises(ValueError, match="has no eos token: use baseline mask or pad or unk"):
         baselines.family("eos", tokenizer, embedding=layer)
-    for name, needs in baselines.NEEDS.items():
+    for name, needs in families.NEEDS.items():
         if "embedding" in needs and name != "blurred":
             with pytest.raises(ValueError, match="embedding is Linear; wanted .*nn.Embedding"):
                 baselines.family(name, tokenizer, embedding=layer)
@@ -529,7 +530,7 @@ def test_families_can_be_copied():
 
 
 def test_every_family_is_listed_once():
-    assert list(baselines.BASELINES) == list(baselines.NEEDS)
+    assert list(baselines.BASELINES) == list(families.NEEDS)
     assert list(baselines.BASELINES) == [
         "mask", "pad", "unk", "eos", "zero", "mean", "constant", "max_distance", "uniform",
         "blurred",

@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from captum_sig import TextGenerationExplainer, baselines
 from captum_sig.words.prompts import Prompter
 from tests import oracle
-from tests.test_llm import assert_equal, plain_loop
+from tests.plain_loop import assert_equal, plain_loop, word_positions
 from tests.tiny_language_models import causal, chat_tokenizer
 from tests.tiny_models import (
     SlowTokenizer,
@@ -90,11 +90,13 @@ def test_a_chats_words_are_those_of_its_messages(level):
     assert all(result.prompt[w.start : w.end] == w.word for w in result.words)
     user = next(w for w in result.words if w.word[0] == "u")
     assert result.prompt[: user.start].endswith("<|im_start|>user\n")
-    read = explain._prompter.prompt(CHAT, ())
-    ids = tokenizer(result.prompt, add_special_tokens=False)["input_ids"]
-    assert read.ids == ids
-    words = read.positions()
-    assert_equal(result.matrix, plain_loop(explain, result, words), 1e-5)
+    within = []
+    for message in CHAT:
+        start = result.prompt.index(f"{message['role']}\n{message['content']}")
+        start += len(message["role"]) + 1
+        within.append((start, start + len(message["content"])))
+    words = word_positions(tokenizer, result.prompt, level, within)
+    assert_equal(result.matrix, plain_loop(explain, result, words, plain=True), 1e-5)
 
 
 def test_a_chat_beside_a_text_and_one_that_is_to_go_on():
@@ -178,7 +180,7 @@ def test_a_slow_tokenizer_has_words_but_no_chats():
     explain = TextGenerationExplainer(causal("gpt2"), tokenizer)
     result = explain("the movie is", " bad")
     assert [w.word for w in result.words] == ["the", "movie", "is"]
-    assert_equal(result.matrix, plain_loop(explain, result, baseline=4), 1e-10)
+    assert_equal(result.matrix, plain_loop(explain, result, [[1], [2], [3]], baseline=4), 1e-10)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(ValueError, match="use a fast tokenizer"):
         explain([{"role": "user", "content": "the movie"}], "bad")
@@ -228,7 +230,7 @@ def test_baselines_from_the_embedding(name):
         return logits[range(len(target)), target].detach()
 
     x = embedding(ids).detach()
-    for number, word in enumerate(explain._prompter.prompt("a good movie", ()).positions()):
+    for number, word in enumerate(word_positions(tokenizer, "a good movie")):
         expected = log_probabilities(x) - log_probabilities(oracle.at_baseline(x, b, word))
         assert_equal(result.matrix[:, number], expected, 1e-10)
     assert result.baseline == name

@@ -15,13 +15,13 @@ from captum.attr import (
 from torch import nn
 
 from captum_sig import (
-    GenerationAttribution,
     LayerSequentialIntegratedGradients,
     TextGenerationExplainer,
 )
 from captum_sig.attr.hooks import input_device
 from captum_sig.quadrature import rule
 from tests import oracle
+from tests.plain_loop import assert_equal, plain_loop, prompt_ids, word_positions
 from tests.tiny_language_models import (
     END,
     VOCAB,
@@ -44,19 +44,6 @@ BERT = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_att
 def explainer(model: nn.Module, **options) -> TextGenerationExplainer:
     tokenizer = options.pop("tokenizer", None) or byte_level_tokenizer()
     return TextGenerationExplainer(model, tokenizer, **{"baseline": "eos", **options})
-
-
-def plain_loop(explain, result: GenerationAttribution, words=None, baseline=END):
-    """The oracle's matrix for the prompt and target of a result."""
-    prompt = torch.tensor([explain._prompter.prompt(result.prompt, ()).ids])
-    target = torch.tensor([token.id for token in result.target_tokens])
-    if words is None:
-        words = explain._prompter.prompt(result.prompt, ()).positions()
-    return oracle.target_differences(logits_of(explain.model), prompt, target, words, baseline)
-
-
-def assert_equal(found, expected, atol):
-    torch.testing.assert_close(found, expected.double(), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("level", ["word", "token"])
@@ -100,9 +87,6 @@ def test_special_tokens_are_no_words_and_none_stands_before_the_target():
     tokenizer = wordpiece_tokenizer()  # [CLS] … [SEP]
     explain = explainer(causal("llama"), tokenizer=tokenizer, baseline="mask")
     result = explain("the movie is un[MASK]believable", " a mess")
-    ids = explain._prompter.prompt(result.prompt, ()).ids
-    assert ids[0] == tokenizer.cls_token_id
-    assert ids[-1] != tokenizer.sep_token_id
     assert [word.word for word in result.words] == ["the", "movie", "is", "un", "believable"]
     assert [token.token for token in result.target_tokens] == ["a", "mess"]
     assert_equal(result.matrix, plain_loop(explain, result, baseline=4), 1e-5)
@@ -178,9 +162,8 @@ def test_attributions_are_sig_of_the_sequence(use_cache):
     explain = explainer(causal("gpt2"))
     result = explain(PROMPT, TARGET, attributions=True, n_steps=4, use_cache=use_cache,
                      internal_batch_size=5)  # fmt: skip
-    prompt = explain._prompter.prompt(PROMPT, ())
     target = torch.tensor([token.id for token in result.target_tokens])
-    ids = torch.tensor([prompt.ids])
+    ids = torch.tensor([prompt_ids(explain.tokenizer, PROMPT)])
     embedding = explain.model.get_input_embeddings()
     behind = embedding(target[None, :-1]).detach()
 
@@ -190,7 +173,7 @@ def test_attributions_are_sig_of_the_sequence(use_cache):
         return last[torch.arange(len(target)), target].sum()
 
     x, b = embedding(ids).detach(), embedding(torch.full_like(ids, END)).detach()
-    words = prompt.positions()
+    words = word_positions(explain.tokenizer, PROMPT)
     exact = oracle.sequential_integrated_gradients(f, x, b, words, rule("gausslegendre", 4))
     expected = torch.stack([exact[0, word].sum(0) for word in words])
     assert_equal(result.attributions, expected, 1e-10)

@@ -29,22 +29,15 @@ from captum_sig.demo_model import PATH
 from captum_sig.words.encoding import PADDED, Encoder
 from tests.tiny_models import (
     MASK,
+    SHAPE,
+    TEXTS,
     SlowTokenizer,
+    bert,
     byte_level_tokenizer,
     spread,
     unsplit_tokenizer,
     wordpiece_tokenizer,
 )
-
-TEXTS = ["a gorgeous mess!", "bad", "The movie is not unbelievable, not good.", "bad movies"]
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "intermediate_size": 48, "vocab_size": 300, "max_position_embeddings": 40}  # fmt: skip
-
-
-def bert(**changes: object) -> nn.Module:
-    names = {0: "NEGATIVE", 1: "POSITIVE", 2: "neutral"}
-    config = BertConfig(**SHAPE, id2label=names, **changes)
-    return spread(BertForSequenceClassification(config))
 
 
 @pytest.fixture(scope="module")

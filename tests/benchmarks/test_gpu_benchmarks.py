@@ -18,7 +18,7 @@ from tests.benchmarks.gpu_record import OutOfTimeError, Record, limit
 from tests.benchmarks.gpu_sections import Bench, Cell
 from tests.benchmarks.measure import flops
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def lines(folder: Path) -> list[dict]:

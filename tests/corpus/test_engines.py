@@ -14,7 +14,7 @@ from captum_sig.corpus.engines import Workers
 from captum_sig.corpus.shards import ShardWriter
 from tests.shards import content
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXTS = [f"The {thing} is {how}, number {i}." for i in range(20)
          for thing, how in (("film", "superb"), ("old joke", "dull"))]  # fmt: skip
 
@@ -90,7 +90,7 @@ from pathlib import Path
 import ray.data
 from ray.cluster_utils import Cluster
 
-from captum_sig.cli import app
+from captum_sig.cli.main import app
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
 from captum_sig.corpus.engines import on_ray
