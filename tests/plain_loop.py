@@ -44,7 +44,7 @@ def word_positions(
     for position, (token, (start, end)) in enumerate(
         zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
     ):
-        start += len(text[start:end]) - len(text[start:end].lstrip())
+        start += len(text[start:end]) - len(text[start:end].lstrip(" "))
         owner = next((n for n, (first, last) in enumerate(words) if first <= start < last), None)
         if owner is not None and token not in tokenizer.all_special_ids:
             tokens[owner].append(position)

@@ -71,9 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "compare": lambda: compare.compare(
             subject, methods(subject, options.peers), options.few, options.repeats, options.cache
         ),
-        "memory": lambda: growth.memory(
-            subject, options.lengths[-1], options.words, options.peers
-        ),
+        "memory": lambda: growth.memory(subject, options.lengths[-1], options.words, options.peers),
         "length": lambda: growth.with_length(subject, options.lengths, options.words),
         "batch": lambda: growth.with_batch(subject, options.batches),
     }

@@ -49,9 +49,7 @@ def with_length(subject: Subject, lengths: Sequence[int], most_words: int) -> di
         "lengths": list(lengths),
         "seconds": times,
         "exponents": {name: exponent(lengths, took) for name, took in times.items()},
-        "last_exponents": {
-            name: exponent(lengths[-2:], took[-2:]) for name, took in times.items()
-        },
+        "last_exponents": {name: exponent(lengths[-2:], took[-2:]) for name, took in times.items()},
     }
 
 

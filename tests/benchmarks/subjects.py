@@ -72,9 +72,7 @@ def from_folder(
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count]
     texts = [rows[i]["sentence"] for i in order]
     ids = [tokenizer(text, return_tensors="pt")["input_ids"].to(device) for text in texts]
-    return Subject(
-        _ready(model, device, compiled), ids, lambda ids: baselines.mask(tokenizer, ids)
-    )
+    return Subject(_ready(model, device, compiled), ids, lambda ids: baselines.mask(tokenizer, ids))
 
 
 def of_shape(

@@ -183,7 +183,7 @@ def test_a_slow_tokenizer_has_words_but_no_chats():
     explain = TextGenerationExplainer(causal("gpt2"), tokenizer)
     result = explain("the movie is", " bad")
     assert [w.word for w in result.words] == ["the", "movie", "is"]
-    assert_equal(result.matrix, plain_loop(explain, result, [[0], [1], [2]], baseline=4), 1e-10)
+    assert_equal(result.matrix, plain_loop(explain, result, [[1], [2, 3], [4]], baseline=4), 1e-10)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(ValueError, match="use a fast tokenizer"):
         explain([{"role": "user", "content": "the movie"}], "bad")
