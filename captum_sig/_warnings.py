@@ -9,7 +9,11 @@ from pathlib import Path
 INSIDE = {Path(__file__).parent.name, "captum", "contextlib", "functools"}
 
 
-def warn(message: str) -> None:
+class TruncationWarning(UserWarning):
+    """Texts exceed what the model reads, and their ends are dropped."""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the nearest frame outside this package and what it calls through.
 
     So Python's default filter shows a warning once for each place in the caller's code.
@@ -19,4 +23,4 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] in INSIDE:
         level += 1
         frame = frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

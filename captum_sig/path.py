@@ -23,7 +23,7 @@ from captum_sig.attr.function import Tensors, warn_of_dropout
 from captum_sig.attr.integrals import path_gradients
 from captum_sig.attr.neighbors import nearest_tokens, vocabulary
 from captum_sig.attr.problem import Problem, plain_tensors
-from captum_sig.attr.word_paths import Moves
+from captum_sig.attr.word_paths import WordPaths
 
 if TYPE_CHECKING:
     pass
@@ -125,8 +125,8 @@ def anchored(problem: Problem, n_steps: int, path: DiscretizedPath | None) -> Li
     """The points of Discretized Integrated Gradients."""
     if not isinstance(n_steps, Default):
         raise ValueError("DIG has its own points: leave n_steps out, and choose them by path")
-    assert problem.looked_up is not None  # as `trace` has seen
-    knots = (path or DiscretizedPath())(*problem.looked_up, problem.moves.baselines[0])
+    assert problem.embedded_ids is not None  # as `trace` has seen
+    knots = (path or DiscretizedPath())(*problem.embedded_ids, problem.moves.baselines[0])
 
     def at(position: Tensor, point: Tensor, start: Tensor, end: Tensor) -> Tensor:
         return knots.points[knots.of[0, position], point].to(start)
@@ -134,7 +134,7 @@ def anchored(problem: Problem, n_steps: int, path: DiscretizedPath | None) -> Li
     return Line(len(knots), at)
 
 
-METHODS: dict[str, Kind] = {
+PATHS: dict[str, Kind] = {
     "ig": Kind(False, straight),
     "dig": Kind(False, anchored),
     "sig": Kind(True, straight),
@@ -144,9 +144,9 @@ METHODS: dict[str, Kind] = {
 
 def named(method: str) -> Kind:
     """A method by name; ValueError for another name."""
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} has no path: use one of {', '.join(METHODS)}")
-    return METHODS[method]
+    if method not in PATHS:
+        raise ValueError(f"method {method!r} has no path: use one of {', '.join(PATHS)}")
+    return PATHS[method]
 
 
 @plain_tensors()
@@ -198,12 +198,12 @@ def trace(
         additional_forward_args, False, None, feature_mask, None, internal_batch_size, False
     )  # fmt: skip
     warn_of_dropout(problem.function.modules)
-    if problem.looked_up is None:
+    if problem.embedded_ids is None:
         raise ValueError(
             "the layer gets no token id for each position; wanted the model's word embedding, "
             "model.get_input_embeddings()"
         )
-    own = [fed := problem.looked_up[1]]
+    own = [fed := problem.embedded_ids[1]]
     problem = problem if kind.one_by_one else problem.together()
     line = kind.line(problem, n_steps, path)
     if layer_baselines is None and torch.equal(ids[0].to(fed), fed):
@@ -226,7 +226,7 @@ def trace(
 class _Walk:
     """All points of all paths of an example, each a row: number of the path · (S + 1) + point."""
 
-    def __init__(self, moves: Moves, line: Line) -> None:
+    def __init__(self, moves: WordPaths, line: Line) -> None:
         self.moves, self.line = moves, line
         self.n_points = line.n_steps + 1
         self.shape = (len(moves), self.n_points)

@@ -85,7 +85,7 @@ def riemann_trapezoid(n: int) -> Rule:
     return Rule(np.linspace(0, 1, n), weights)
 
 
-METHODS: dict[str, Callable[[int], Rule]] = {
+RULES: dict[str, Callable[[int], Rule]] = {
     "gausslegendre": gauss_legendre,
     "riemann_left": riemann_left,
     "riemann_right": riemann_right,
@@ -99,10 +99,10 @@ def rule(method: str, n_steps: int) -> Rule:
     """The rule that Captum's arguments `method` and `n_steps` name.
 
     Raises:
-        ValueError: for a method that is not in `METHODS`, or too few steps for it.
+        ValueError: for a method that is not in `RULES`, or too few steps for it.
     """
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
+    if method not in RULES:
+        raise ValueError(f"method {method!r} is unknown: use one of {', '.join(RULES)}")
     if not hasattr(n_steps, "__index__") or n_steps < 1:
         raise ValueError(f"n_steps must be a positive integer, got {n_steps!r}")
     return _made(method, int(n_steps))
@@ -110,7 +110,7 @@ def rule(method: str, n_steps: int) -> Rule:
 
 @lru_cache(maxsize=64)
 def _made(method: str, n_steps: int) -> Rule:
-    return METHODS[method](n_steps)
+    return RULES[method](n_steps)
 
 
 def _at_least_two(n: int, method: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captum_sig import LayerSequentialIntegratedGradients, TextClassificationExplainer
 from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.attr.neighbors import nearest_tokens
-from captum_sig.path import METHODS, Trace, trace
+from captum_sig.path import PATHS, Trace, trace
 from tests.problems import D, linear, quadratic
 from tests.tiny_models import (
     CLS,
@@ -92,7 +92,7 @@ def test_values_tokens_and_distances_are_those_of_a_loop(method, words):
 
 
 @pytest.mark.parametrize("f", [linear, quadratic])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PATHS)
 def test_the_trapezoid_rule_is_exact_for_a_gradient_linear_on_every_step(f, method):
     found = of_embedding(f, torch.tensor([[3, 4, 5, 6]]), torch.tensor([[7, 8, 9, 6]]),
                          method=method)  # fmt: skip
@@ -120,7 +120,7 @@ def test_sig_adds_up_to_the_exact_word_scores_with_an_error_of_second_order():
         assert (coarse / fine).tolist() == pytest.approx([4] * len(coarse), rel=0.1)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PATHS)
 def test_the_ends_are_baseline_and_input(method):
     found = of_bert(method)
     model = tiny("bert")
@@ -134,7 +134,7 @@ def test_the_ends_are_baseline_and_input(method):
     plain = model.logits(IDS)[0, 1].expand(len(found.words))
     torch.testing.assert_close(found.outputs[:, -1], plain, atol=1e-12, rtol=0)
     assert (found.alpha[0], found.alpha[-1]) == (0, 1)
-    expected = [(*MOVING,)] if METHODS[method].one_by_one is False else [(p,) for p in MOVING]
+    expected = [(*MOVING,)] if PATHS[method].one_by_one is False else [(p,) for p in MOVING]
     assert list(found.words) == expected
 
 
@@ -198,7 +198,7 @@ def test_activations_as_baseline():
     torch.testing.assert_close(found.distances[0, 0], nearest.expand(7), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PATHS)
 def test_rows_in_a_pass_change_nothing(method):
     whole, small = of_bert(method), of_bert(method, internal_batch_size=3)
     torch.testing.assert_close(whole.outputs, small.outputs, atol=1e-12, rtol=0)
@@ -225,7 +225,7 @@ def test_models_are_left_as_found(mode):
 
 def test_nothing_to_move():
     model = tiny("bert")
-    for method in METHODS:
+    for method in PATHS:
         with pytest.warns(UserWarning, match="nothing differs"):
             found = trace(model.logits, model.embedding, IDS, IDS, 1, method=method)
         assert (found.words, found.wae, found.wae_moving) == ((), 0.0, 0.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from captum.attr._utils.approximation_methods import approximation_parameters
 
-from captum_sig.quadrature import METHODS, Rule, rule
+from captum_sig.quadrature import RULES, Rule, rule
 
 ORDERS = {
     "riemann_left": 1,
@@ -22,7 +22,7 @@ def error(method: str, n: int) -> float:
     return abs(float(chosen.weights @ np.exp(chosen.nodes)) - (math.e - 1))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RULES)
 @pytest.mark.parametrize("n", [2, 3, 8, 17, 50, 129])
 def test_a_constant_is_integrated_exactly_by_nodes_within_the_interval(method, n):
     chosen = rule(method, n)

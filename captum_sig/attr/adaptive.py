@@ -30,7 +30,7 @@ from captum_sig._warnings import warn
 from captum_sig.attr.chunks import Chunks
 from captum_sig.attr.function import RowFunction, at_least_float32
 from captum_sig.attr.integrals import Averages, path_gradients
-from captum_sig.attr.word_paths import NOTHING, Moves, Places, all_finite, like
+from captum_sig.attr.word_paths import NOTHING, Places, WordPaths, all_finite, like
 from captum_sig.quadrature import clenshaw_curtis, gauss_legendre
 
 Floats = NDArray[np.float64]
@@ -136,7 +136,7 @@ BLOCK = 2**23  # numbers of stored gradients that are weighed at a time
 
 def to_tolerance(
     function: RowFunction,
-    moves: Moves,
+    moves: WordPaths,
     chunks: Chunks,
     whole: Tensor | None,
     tolerance: float,
@@ -147,7 +147,7 @@ def to_tolerance(
     A word is done when the estimate of its error (see `adaptive`) is, or at `most` nodes. F comes
     with its gradient, so that `whole` has no use here.
     """
-    paths = Paths(moves, most)
+    paths = PathRefinement(moves, most)
     if len(moves):
         paths.add_scenes(function, chunks)
     first = first_nodes()
@@ -174,7 +174,7 @@ def to_tolerance(
 class Samples:
     """Gradients of one tensor at its slots."""
 
-    def __init__(self, moves: Moves, number: int, most: int) -> None:
+    def __init__(self, moves: WordPaths, number: int, most: int) -> None:
         """Number the slots; no gradient is known yet."""
         path_of = moves.path_of[number]
         self.where = (path_of >= 0).nonzero(as_tuple=True)  # scene and position of each slot
@@ -198,10 +198,10 @@ class Samples:
         self.stored = torch.cat([self.stored, *(part for part, _, _ in parts)])
 
 
-class Paths:
+class PathRefinement:
     """What is known of every path: at its nodes F, its slope, and the slots' gradients."""
 
-    def __init__(self, moves: Moves, most: int) -> None:
+    def __init__(self, moves: WordPaths, most: int) -> None:
         """Nothing is known yet."""
         n_paths = len(moves)
         self.moves, self.most = moves, most

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from captum_sig._captum import BaselineType, ModuleOrModuleList, TargetType, format_outputs
 from captum_sig.attr.adaptive import STARTS, to_tolerance
 from captum_sig.attr.function import RowFunction, Tensors, at_inputs, flat, modules_in
-from captum_sig.attr.hooks import at_layer, look_up, read_layers
-from captum_sig.attr.integrals import Integrate, Steps, Straight, by_steps
+from captum_sig.attr.hooks import at_layer, capture, embed_without_pass
+from captum_sig.attr.integrals import Integrate, Steps, StraightLine, by_steps
 from captum_sig.attr.problem import Problem, StandardError, plain_tensors
-from captum_sig.attr.word_paths import Moves
+from captum_sig.attr.word_paths import WordPaths
 from captum_sig.contexts import Contexts, backgrounds
 from captum_sig.quadrature import rule
 
@@ -43,7 +43,7 @@ def straight(method: str, n_steps: int, tolerance: float | None) -> Integrate:
         ValueError: if the arguments do not fit together.
     """
     if tolerance is None:
-        return functools.partial(by_steps, steps=Straight(rule(method, n_steps)))
+        return functools.partial(by_steps, steps=StraightLine(rule(method, n_steps)))
     if not isinstance(tolerance, numbers.Real) or not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be a positive number, got {tolerance!r}")
     if method != "gausslegendre":
@@ -181,8 +181,8 @@ def _in_contexts(
     points: Tensors,
     baselines: Tensors,
     feature_mask: Any,
-) -> Moves:
-    moves = Moves.between(points, baselines, masks_of(feature_mask, points))
+) -> WordPaths:
+    moves = WordPaths.between(points, baselines, masks_of(feature_mask, points))
     if contexts is None:
         return moves
     of_each = [contexts] * moves.n_examples if callable(contexts) else contexts
@@ -259,7 +259,7 @@ def layer_problem(
         device_ids = getattr(forward_func, "device_ids", None)
 
     read = functools.partial(
-        read_layers, forward_func, layers, additional=additional_forward_args,
+        capture, forward_func, layers, additional=additional_forward_args,
         device_ids=device_ids, attribute_to_layer_input=attribute_to_layer_input,
     )  # fmt: skip
     reading = read(ids)
@@ -268,8 +268,10 @@ def layer_problem(
     at_baseline: Any
     if layer_baselines is None:
         base = alike(baselines, ids, "baselines")
-        looked_up = None if attribute_to_layer_input else look_up(layer, reading, ids, base)
-        at_baseline = flat(read(base).activations) if looked_up is None else looked_up
+        embedded_ids = (
+            None if attribute_to_layer_input else embed_without_pass(layer, reading, ids, base)
+        )
+        at_baseline = flat(read(base).activations) if embedded_ids is None else embedded_ids
     elif baselines is None:
         at_baseline = layer_baselines
     else:
@@ -286,7 +288,7 @@ def layer_problem(
     return Problem(
         function=function,
         whole=function.explained(reading.output, torch.arange(n_examples)),
-        looked_up=_looked_up(layer, reading.received, points, attribute_to_layer_input),
+        embedded_ids=_embedded_ids(layer, reading.received, points, attribute_to_layer_input),
         moves=_in_contexts(contexts, points, alike(at_baseline, points, "layer_baselines"),
                            feature_mask),
         standard_error=_standard_error(contexts),
@@ -302,7 +304,7 @@ def _by_layer(several: bool, n_tensors: Sequence[int], tensors: Tensors) -> Any:
     return format_outputs(several, [tuple(itertools.islice(remaining, n)) for n in n_tensors])
 
 
-def _looked_up(
+def _embedded_ids(
     layer: Any, received: Mapping[nn.Module, Any], points: Tensors, at_input: bool
 ) -> tuple[nn.Module, Tensor] | None:
     """An embedding and the ids that it was called with."""

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, TargetType
 from captum_sig.attr.arguments import layer_problem
-from captum_sig.attr.function import HOOKED, at_least_float32, warn_of_dropout
+from captum_sig.attr.function import at_least_float32, model_lock, warn_of_dropout
 from captum_sig.attr.integrals import by_steps
 from captum_sig.attr.neighbors import as_embedding, is_vocabulary, nearest_neighbors, vocabulary
 from captum_sig.attr.problem import Problem, SequentialIntegral
@@ -37,13 +37,13 @@ from captum_sig.attr.problem import Problem, SequentialIntegral
 BLOCK = {"cpu": 2**19}  # numbers in a block of candidates: what caches hold
 LARGE_BLOCK = 2**26  # where there are no such caches
 KEPT = 2  # searches whose anchors are remembered
-REMEMBERED = 2**20  # ids of anchors that each remembers
+CACHE_SIZE = 2**20  # ids of anchors that each remembers
 
 Pair = tuple[int, bytes]  # token id, digest of the baseline vector
 
 
 @dataclass(frozen=True)
-class Knots:
+class PathPoints:
     """Points of the paths that a batch needs; words that occur often have one."""
 
     points: Tensor  # (P, K, D): from the baseline, 0, to the input, K − 1; float32 at least
@@ -142,7 +142,7 @@ class DiscretizedPath:
         layer: nn.Module,
         ids: Tensor,  # (B, L)
         baselines: Tensor,  # (B, L, D)
-    ) -> Knots:
+    ) -> PathPoints:
         """The paths, with K = 2**factor · (n_anchors + 1) + 1 points.
 
         Where a token's vector is its baseline, the path stays there. Anchors that were found are
@@ -160,8 +160,8 @@ class DiscretizedPath:
         with torch.inference_mode(False), torch.no_grad():
             return self._knots(layer, ids, baselines)
 
-    def _knots(self, layer: nn.Module, ids: Tensor, baselines: Tensor) -> Knots:
-        with HOOKED:
+    def _knots(self, layer: nn.Module, ids: Tensor, baselines: Tensor) -> PathPoints:
+        with model_lock:
             search = _search(self, layer)
         vectors = search.vectors
         starts = baselines.detach().to(vectors).flatten(0, 1)  # (B · L, D)
@@ -174,18 +174,18 @@ class DiscretizedPath:
         words = as_ids([token for token, _ in numbers])  # (P,)
         positions = as_ids(of)
         starts = starts.new_empty(len(words), starts.shape[1]).index_copy_(0, positions, starts)
-        with HOOKED:
+        with model_lock:
             anchors = search.anchors(list(numbers), words, starts)
         points = _points(search, words, anchors, starts)
         for _ in range(self.factor):
             points = _with_midpoints(points)
         if outside(points[:, 1:], points[:, -1:], points[:, :-1]).any():
             raise RuntimeError("a path of DIG is not monotone, which is an error of captum_sig")
-        return Knots(points, positions.reshape(ids.shape))
+        return PathPoints(points, positions.reshape(ids.shape))
 
 
 @dataclass(frozen=True, eq=False)
-class _Search:
+class _AnchorSearch:
     """The search for anchors in one vocabulary, and what it has found so far."""
 
     path: DiscretizedPath
@@ -212,7 +212,7 @@ class _Search:
         for pair in pairs:
             if pair in self.found:
                 self.found[pair] = self.found.pop(pair)
-        while len(self.found) > REMEMBERED // self.path.n_anchors:
+        while len(self.found) > CACHE_SIZE // self.path.n_anchors:
             del self.found[next(iter(self.found))]
         shape = len(pairs), self.path.n_anchors
         return torch.tensor(result, dtype=torch.long, device=words.device).reshape(shape)
@@ -244,10 +244,10 @@ class _Search:
         return torch.cat(anchors, 1).tolist()
 
 
-_searches: list[_Search] = []  # latest last; for one thread at a time, which has HOOKED
+_searches: list[_AnchorSearch] = []  # latest last; for one thread at a time, which has model_lock
 
 
-def _search(path: DiscretizedPath, layer: nn.Module) -> _Search:
+def _search(path: DiscretizedPath, layer: nn.Module) -> _AnchorSearch:
     """The search that serves, kept or new."""
     bare = replace(path, factor=0, cache_dir=None)
     for search in _searches:
@@ -258,14 +258,14 @@ def _search(path: DiscretizedPath, layer: nn.Module) -> _Search:
         vectors = vocabulary(layer)
         vectors = vectors.to(at_least_float32(vectors.dtype))
         neighbors = nearest_neighbors(vectors, path.n_neighbors, path.cache_dir)
-        search = _Search(bare, vectors, neighbors)
+        search = _AnchorSearch(bare, vectors, neighbors)
     _searches.append(search)
     del _searches[:-KEPT]
     return search
 
 
 def _points(
-    search: _Search,
+    search: _AnchorSearch,
     words: Tensor,  # (P,)
     anchors: Tensor,  # (P, n_anchors)
     starts: Tensor,  # (P, D)

@@ -29,13 +29,15 @@ from captum_sig._warnings import warn
 Tensors = tuple[Tensor, ...]
 Forward = Callable[[Tensors, Tensor], object]  # (rows, example of each row) → model output
 
-HOOKED = threading.RLock()  # held while a model is not as it was found: threads must not meet it
+model_lock = (
+    threading.RLock()
+)  # held while a model is not as it was found: threads must not meet it
 
 
 @contextmanager
 def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
     """While open, the modules' weights need no gradient, so that nothing is kept to compute it."""
-    with HOOKED:
+    with model_lock:
         weights = [
             weight
             for module in modules

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel.scatter_gather import scatter
 
 from captum_sig._captum import format_additional_forward_args, forward_layer_eval, run_forward
-from captum_sig.attr.function import HOOKED, Forward, Tensors, of_rows
+from captum_sig.attr.function import Forward, Tensors, model_lock, of_rows
 
 
 def at_layer(
@@ -35,7 +35,7 @@ def at_layer(
     n_examples = inputs[0].shape[0]
 
     def forward(rows: Tensors, example: Tensor) -> object:
-        with swapped(layers, rows, n_tensors, device_ids, attribute_to_layer_input):
+        with patched(layers, rows, n_tensors, device_ids, attribute_to_layer_input):
             return run_forward(
                 forward_func,
                 of_rows(inputs, example, n_examples),
@@ -47,7 +47,7 @@ def at_layer(
 
 
 @dataclass
-class Reading:
+class LayerOutputs:
     """What a pass of the untouched model shows of its layers."""
 
     activations: list[Tensors]  # what each layer gives (or receives), detached
@@ -55,14 +55,14 @@ class Reading:
     output: object  # the model's
 
 
-def read_layers(
+def capture(
     forward_func: Callable[..., Any],
     layers: list[nn.Module],
     inputs: Tensors,
     additional: object,
     device_ids: list[int] | None,
     attribute_to_layer_input: bool,
-) -> Reading:
+) -> LayerOutputs:
     """One pass for the inputs.
 
     Raises:
@@ -86,7 +86,7 @@ def read_layers(
             kinds = ", ".join(type(tensor).__name__ for tensor in tensors) or "nothing"
             raise ValueError(f"{_names([module])} gives {kinds}; {wanted}: pass another layer")
 
-    with HOOKED, _hooks(layers, [look] * len(layers), attribute_to_layer_input):
+    with model_lock, _hooks(layers, [look] * len(layers), attribute_to_layer_input):
         try:
             activations = forward_layer_eval(
                 remembering,
@@ -107,10 +107,12 @@ def read_layers(
                 "positions in dim 1: pass a layer such as the word embedding"
             )
     detached = [tuple(tensor.detach() for tensor in of_layer) for of_layer in activations]
-    return Reading(detached, ran, output)
+    return LayerOutputs(detached, ran, output)
 
 
-def look_up(layer: Any, reading: Reading, inputs: Tensors, others: Tensors) -> Tensor | None:
+def embed_without_pass(
+    layer: Any, reading: LayerOutputs, inputs: Tensors, others: Tensors
+) -> Tensor | None:
     """What a layer gives for other inputs, where that takes no pass of the whole model.
 
     That is, where it is an embedding that was called with the inputs as they are; else None.
@@ -120,7 +122,7 @@ def look_up(layer: Any, reading: Reading, inputs: Tensors, others: Tensors) -> T
     (fed,) = reading.received[layer]
     if fed.device != inputs[0].device or not torch.equal(fed, inputs[0]):
         return None
-    with HOOKED, torch.no_grad():  # another thread's hook may stand in the layer
+    with model_lock, torch.no_grad():  # another thread's hook may stand in the layer
         return layer(others[0])
 
 
@@ -150,7 +152,7 @@ def _hooks(
 
 
 @contextmanager
-def swapped(
+def patched(
     layers: Sequence[nn.Module],
     rows: Tensors,
     n_tensors: Sequence[int],
@@ -183,7 +185,7 @@ def swapped(
         return own if is_tuple else own[0]
 
     numbered = [functools.partial(hook, number) for number in range(len(layers))]
-    with HOOKED, _hooks(layers, numbered, at_input):
+    with model_lock, _hooks(layers, numbered, at_input):
         yield
     _require_all_ran(layers, {layer for layer, _ in calls})
 

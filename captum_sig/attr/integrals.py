@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_sig.attr.chunks import Chunks
 from captum_sig.attr.function import RowFunction, Tensors
-from captum_sig.attr.word_paths import NOTHING, Moves, Places, all_finite, like
+from captum_sig.attr.word_paths import NOTHING, Places, WordPaths, all_finite, like
 from captum_sig.quadrature import Rule
 
 
@@ -41,7 +41,7 @@ class Steps(Protocol):
 
 
 @dataclass(frozen=True)
-class Straight:
+class StraightLine:
     """The straight line, at the nodes of a quadrature rule."""
 
     rule: Rule
@@ -79,7 +79,7 @@ class Averages:
 
 def path_ends(
     function: RowFunction,
-    moves: Moves,
+    moves: WordPaths,
     chunks: Chunks,
     whole: Tensor | None,  # (B, …): F(x) where it is known
 ) -> tuple[Tensor, Tensor]:
@@ -122,7 +122,7 @@ def path_ends(
     return torch.where(kept, held, changed), torch.where(kept, changed, held)
 
 
-def _known(moves: Moves, scenes: Tensor, whole: Tensor | None) -> Tensor:
+def _known(moves: WordPaths, scenes: Tensor, whole: Tensor | None) -> Tensor:
     """Whether F of each scene is known: those that show the input as it is, if that is."""
     if whole is None:
         return torch.zeros_like(scenes, dtype=torch.bool)
@@ -132,7 +132,7 @@ def _known(moves: Moves, scenes: Tensor, whole: Tensor | None) -> Tensor:
 
 def path_gradients(
     function: RowFunction,
-    moves: Moves,
+    moves: WordPaths,
     path: Tensor,  # (R,)
     moved: list[Places],  # as from `moves.moved`
     values: list[Tensor],  # (M, …) per tensor: what stands there
@@ -150,7 +150,7 @@ def path_gradients(
 
 
 def by_steps(
-    function: RowFunction, moves: Moves, chunks: Chunks, whole: Tensor | None, steps: Steps
+    function: RowFunction, moves: WordPaths, chunks: Chunks, whole: Tensor | None, steps: Steps
 ) -> Averages:
     """The average of ∇_w F along every path, taken at the same steps."""
     at_end, at_start = path_ends(function, moves, chunks, whole)
@@ -185,7 +185,7 @@ def by_steps(
     )
 
 
-Integrate = Callable[[RowFunction, Moves, Chunks, Tensor | None], Averages]
+Integrate = Callable[[RowFunction, WordPaths, Chunks, Tensor | None], Averages]
 
 
 Path = Callable[[nn.Module, Tensor, Tensor], Steps]

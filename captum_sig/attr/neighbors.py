@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._warnings import warn
-from captum_sig.attr.function import HOOKED, at_least_float32
+from captum_sig.attr.function import at_least_float32, model_lock
 
 BLOCK = 2**23  # numbers in the largest tensors, which are then 64 MiB
 AT_ONCE = 1024  # rows to compare, which then stay in the cache
-KEPT = 4  # matrices whose neighbours stay in memory
+CACHE_SIZE = 4  # matrices whose neighbours stay in memory
 
 _kept: dict[str, Tensor] = {}  # by file name, latest last; int32, so that callers get a copy
 _keeping = threading.Lock()
@@ -75,7 +75,7 @@ def is_vocabulary(vectors: Tensor, layer: nn.Module) -> bool:
 def _looking_up(layer: nn.Module) -> Iterator[tuple[nn.Embedding, Tensor]]:
     """The layer as it may be called, and all token ids, (V,)."""
     embedding = as_embedding(layer)
-    with HOOKED, torch.inference_mode(False), torch.no_grad():
+    with model_lock, torch.inference_mode(False), torch.no_grad():
         if embedding.max_norm is not None:  # a call would shorten its vectors in place
             embedding = copy.deepcopy(embedding)
         yield embedding, torch.arange(embedding.num_embeddings, device=embedding.weight.device)
@@ -120,7 +120,7 @@ def nearest_neighbors(
             found = _compute(vectors, n)
             _save(file, weights, found)
         _kept[file.name] = found
-        if len(_kept) > KEPT:
+        if len(_kept) > CACHE_SIZE:
             del _kept[next(iter(_kept))]
     return found.to(vectors.device, torch.long)
 

@@ -17,7 +17,7 @@ from captum_sig._warnings import warn
 from captum_sig.attr.chunks import Chunks
 from captum_sig.attr.function import RowFunction, Tensors, flat
 from captum_sig.attr.integrals import Integrate, Path, Steps, path_ends
-from captum_sig.attr.word_paths import Moves
+from captum_sig.attr.word_paths import WordPaths
 
 StandardError = Callable[[Tensor], Tensor]  # of the mean over backgrounds, (K, P) → (P,)
 
@@ -67,13 +67,13 @@ class Problem:
     """F, the words that move, and how the caller wants tensors contained."""
 
     function: RowFunction
-    moves: Moves
+    moves: WordPaths
     standard_error: StandardError | None
     contain: Callable[[Tensors], Any]
     chunk: int | None
     progress: bool
     whole: Tensor | None = None  # (B,): F(x), where reading the layer has shown it
-    looked_up: tuple[nn.Module, Tensor] | None = None  # the embedding that moves, and its ids
+    embedded_ids: tuple[nn.Module, Tensor] | None = None  # the embedding that moves, and its ids
 
     def __post_init__(self) -> None:
         """Check the chunk and say what the caller would not expect."""
@@ -106,7 +106,7 @@ class Problem:
         """All words of an example as one move: its integral is the sentence's."""
         x, b = self.moves.points, self.moves.baselines
         one = tuple(torch.zeros_like(of[: self.moves.n_examples]) for of in self.moves.path_of)
-        return replace(self, moves=Moves.between(x, b, one))
+        return replace(self, moves=WordPaths.between(x, b, one))
 
     def path_steps(self, path: Path) -> Steps:
         """The steps of a path that starts from token ids.
@@ -114,7 +114,7 @@ class Problem:
         Raises:
             ValueError: if what moves is no word embedding.
         """
-        if self.looked_up is None:
+        if self.embedded_ids is None:
             raise ValueError(
                 "a path through words needs the word embedding, model.get_input_embeddings(), as "
                 "the layer, and its output to move"
@@ -123,7 +123,7 @@ class Problem:
             raise TypeError(
                 f"path must be such as captum_sig.attr.dig.DiscretizedPath(), got {path!r}"
             )
-        return path(*self.looked_up, self.moves.baselines[0])
+        return path(*self.embedded_ids, self.moves.baselines[0])
 
     @plain_tensors()
     def integral(

@@ -72,7 +72,7 @@ class SequentialIntegratedGradients(IntegratedGradients):
             additional_forward_args: tensors with B entries follow their example, all else passes
                 through untouched.
             n_steps: gradients per word; with a tolerance the most of them, by default 129.
-            method: a name in `captum_sig.quadrature.METHODS`; a tolerance chooses its own nodes.
+            method: a name in `captum_sig.quadrature.RULES`; a tolerance chooses its own nodes.
             internal_batch_size: most rows (one word of one example at one node) in a pass; None
                 bounds their memory.
             return_convergence_delta: also return Σ_w [Σ_j SIG_wj − (F(x) − F(x̄ʷ))], (B,).

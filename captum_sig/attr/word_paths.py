@@ -17,7 +17,7 @@ from torch import Tensor
 
 from captum_sig.attr.function import Tensors, at_least_float32
 
-UNMOVED = -1  # in `Moves.path_of`: no path concerns this position
+UNMOVED = -1  # in `WordPaths.path_of`: no path concerns this position
 NOTHING = -2  # as a row's path: the row of the unchanged scene
 
 Places = tuple[Tensor, Tensor]  # for each position that a row's path concerns: row, position
@@ -36,7 +36,7 @@ class NotFiniteError(FloatingPointError):
 
 
 @dataclass(frozen=True)
-class Moves:
+class WordPaths:
     """The input x, the baseline b, and which positions go together from b to x."""
 
     points: Tensors  # x, each (B, Lₜ, …)
@@ -48,7 +48,7 @@ class Moves:
     n_backgrounds: int = 1  # K
 
     @classmethod
-    def between(cls, points: Tensors, baselines: Tensors, masks: Tensors) -> Moves:
+    def between(cls, points: Tensors, baselines: Tensors, masks: Tensors) -> WordPaths:
         """Find the words that differ; `masks` holds word numbers, (B, Lₜ) each.
 
         There is one background, the input itself.
@@ -76,7 +76,7 @@ class Moves:
             kept=torch.ones_like(word, dtype=torch.bool),
         )
 
-    def within(self, kept: Tensor) -> Moves:
+    def within(self, kept: Tensor) -> WordPaths:
         """The moves in other backgrounds, (K, P): whether each keeps each word at its input."""
         n_backgrounds = len(kept)
         number = torch.arange(n_backgrounds, device=kept.device)

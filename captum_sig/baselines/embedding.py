@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from captum_sig.attr.function import HOOKED
+from captum_sig.attr.function import model_lock
 from captum_sig.attr.neighbors import nearest_neighbors, vocabulary
 from captum_sig.words.grouping import ordinary_tokens, special_ids, word_positions, words_by_text
 
@@ -158,7 +158,7 @@ def check_embedding(tokenizer: Any, *, embedding: nn.Module) -> None:
 
 def _embedded(embedding: Any, input_ids: Tensor) -> Tensor:
     """(B, L) → (B, L, D) on the ids' device; no gradient flows through it."""
-    with HOOKED, torch.inference_mode(False), torch.no_grad():
+    with model_lock, torch.inference_mode(False), torch.no_grad():
         return embedding(input_ids.to(embedding.weight.device)).to(input_ids.device)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_sig.attr.function import HOOKED
+from captum_sig.attr.function import model_lock
 from captum_sig.words.encoding import token_limit
 from captum_sig.words.grouping import ordinary_tokens, words_by_text
 
@@ -53,7 +53,7 @@ def blurred(
         attention_mask = torch.ones_like(input_ids) if padding is None else input_ids != padding
     attended = attention_mask.expand_as(input_ids) != 0
     found = input_ids.clone()
-    with HOOKED, torch.no_grad(), _eval_mode(masked_lm):
+    with model_lock, torch.no_grad(), _eval_mode(masked_lm):
         for number, positions in words_by_text(tokenizer, input_ids, attention_mask):
             seen = attended[number]
             text = input_ids[number, seen]  # without padding: no guess depends on it

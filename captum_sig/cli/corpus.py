@@ -128,7 +128,7 @@ def corpus(
         "masked_lm": masked_lm, "n_draws": draws, "seed": seed, "level": level, "n_steps": n_steps,
         "truncation": truncate,
     }  # fmt: skip
-    with terminal.told():
+    with terminal.reporting_errors():
         from captum_sig.corpus.folder import CorpusRun
         from captum_sig.corpus.shards import corpus as read
         from captum_sig.explainers.models import weights_digest

@@ -13,7 +13,7 @@ from captum_sig.cli.options import DRAWS, LEVEL, MASKED_LM, MODEL, SEED
 
 if TYPE_CHECKING:
     from captum_sig.data.records import Record
-    from captum_sig.faithfulness.evaluation import Plan
+    from captum_sig.faithfulness.evaluation import EvaluationConfig
 
 
 def evaluate(
@@ -36,7 +36,9 @@ def evaluate(
             "aopc_sufficiency, curve; with commas."
         ),
     ] = "log_odds,comprehensiveness,sufficiency",
-    topk: Annotated[float, typer.Option(help="Share of the words that metrics ablate.")] = 0.2,
+    top_fraction: Annotated[
+        float, typer.Option(help="Share of the words that metrics ablate.")
+    ] = 0.2,
     limit: Annotated[int | None, typer.Option(help="Take the first N texts.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Default: guessed.")] = None,
     label_column: Annotated[
@@ -58,18 +60,27 @@ def evaluate(
     explained label is watched. Writes examples.jsonl (a line for each text, method and baseline),
     table.csv, table.md, and paired.csv, the differences to the first method text by text.
     """
-    with terminal.told():
+    with terminal.reporting_errors():
         from captum_sig.data.records import read_records
-        from captum_sig.faithfulness.evaluation import Plan
+        from captum_sig.faithfulness.evaluation import EvaluationConfig
 
         records = read_records(
             data, text_column=text_column, label_column=label_column, limit=limit
         )
-        plan = Plan(
-            data=str(data), model=model or "demo", masked_lm=masked_lm, methods=_names(methods),
-            baselines=_names(baselines), metrics=_names(metrics), topk=topk, level=level,
-            target=target, n_steps=n_steps, n_draws=draws, seed=seed,
-        )  # fmt: skip
+        plan = EvaluationConfig(
+            data=str(data),
+            model=model or "demo",
+            masked_lm=masked_lm,
+            methods=_names(methods),
+            baselines=_names(baselines),
+            metrics=_names(metrics),
+            top_fraction=top_fraction,
+            level=level,
+            target=target,
+            n_steps=n_steps,
+            n_draws=draws,
+            seed=seed,
+        )
         _compare(plan, model, records, output, resume)
 
 
@@ -78,23 +89,23 @@ def _names(given: str) -> tuple[str, ...]:
 
 
 def _compare(
-    plan: Plan, model: str | None, records: Sequence[Record], output: Path, resume: bool
+    plan: EvaluationConfig, model: str | None, records: Sequence[Record], output: Path, resume: bool
 ) -> None:
     """Check all names before a model is loaded, and the data before anything is written."""
-    from captum_sig.explainers.scoring import Request
-    from captum_sig.faithfulness.evaluation import Run, accuracy, examples
+    from captum_sig.explainers.scoring import ScoringOptions
+    from captum_sig.faithfulness.evaluation import Evaluation, accuracy, prepare_examples
 
     for method in plan.methods:
-        Request.of(method, None, plan.n_steps, None)
+        ScoringOptions.of(method, None, plan.n_steps, None)
     explainers = terminal.explainers(
         model, plan.baselines, plan.masked_lm, level=plan.level, n_draws=plan.n_draws,
         seed=plan.seed,
     )  # fmt: skip
-    found = examples(explainers[0], records, plan.target)
+    found = prepare_examples(explainers[0], records, plan.target)
     if not found:
         terminal.fail(f"no text of {plan.data} has a word to explain")
     by_name = dict(zip(plan.baselines, explainers, strict=True))
-    run = Run(plan, by_name, found, output, resume=resume)
+    run = Evaluation(plan, by_name, found, output, resume=resume)
     run(progress=True)
     _show(run.write_tables(), len(records) - len(found), accuracy(found), output)
 

@@ -75,7 +75,7 @@ def explain(
     _check_task(context, task)
     view = VIEWS[task]
     chosen = view.format(format, output)
-    with terminal.told():
+    with terminal.reporting_errors():
         lines = [line for text in texts for line in (_stdin_lines() if text == "-" else [text])]
         if task == CLASSIFICATION:
             (classifier,) = terminal.explainers(

@@ -39,10 +39,10 @@ def report(
     Writes report.html (to search and sort, with example texts), words.csv (all words), flips.csv,
     extremes.csv and, with --terms, terms.csv.
     """
-    with terminal.told():
+    with terminal.reporting_errors():
+        from captum_sig._files import replace_text
         from captum_sig.corpus.report import report as made
         from captum_sig.corpus.report_page import to_page
-        from captum_sig.data.files import replace_text
 
         target = folder / "report" if output is None else output
         found = made(folder, target, terms=_terms(terms) if terms else (), top=top)
@@ -100,7 +100,7 @@ def _show_class(console: Console, found: Report, of_class: Any) -> None:
     ordered = sorted(words, key=lambda row: -row["sum"])
     strongest = [row for row in ordered[:WORDS] if row["sum"] > 0]
     strongest += [row for row in ordered[-WORDS:] if row["sum"] < 0]
-    formats = {"sum": "+,.2f", "mean": "+.3f", "count": ",", "documents": ",", "spread": ".3f",
+    formats = {"sum": "+,.2f", "mean": "+.3f", "count": ",", "documents": ",", "std": ".3f",
                "share_for": ".0%"}  # fmt: skip
     title = f"{of_class['class']}: {of_class['texts']:,} texts"
     _table(console, title, strongest, formats, ("word",))

@@ -32,7 +32,7 @@ def checked_format(chosen: str, formats: Iterable[str], output: Path | None) -> 
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def reporting_errors() -> Iterator[None]:
     """While open, warnings are lines on stderr, each once; a mistake of the caller's ends all."""
     shown: set[str] = set()
 

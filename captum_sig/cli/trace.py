@@ -51,7 +51,7 @@ def trace(
     stands at each position; words that are not the text's are dim on a terminal.
     """
     chosen = _format(format, output)
-    with terminal.told():
+    with terminal.reporting_errors():
         from captum_sig.attr.arguments import N_STEPS
         from captum_sig.path import named
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captum_sig.corpus.shards import Outcome, Shard, ShardWriter
-from captum_sig.data.columns import package
+from captum_sig.data.optional import optional_import
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def on_ray(
     """
     if not shards:
         return
-    ray, data = (package(name, "--engine ray", "ray") for name in ("ray", "ray.data"))
+    ray, data = (optional_import(name, "--engine ray", "ray") for name in ("ray", "ray.data"))
     with _cluster(ray, address), _quiet(data):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers = Workers.fitting(nodes, num_workers, gpus_per_worker)

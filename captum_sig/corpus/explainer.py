@@ -18,12 +18,12 @@ from captum_sig.data.columns import checked_text
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.models import pretrained
 from captum_sig.explainers.results import WordAttribution
-from captum_sig.explainers.scoring import Request
+from captum_sig.explainers.scoring import ScoringOptions
 
 SPARE = 2**27  # bytes that may pile up; to touch pages anew that were given back takes time
 
 
-class Trimmer:
+class MemoryTrimmer:
     """Called now and then, gives freed memory back once `SPARE` more is resident than after that.
 
     On Linux with glibc; elsewhere it does nothing.
@@ -54,7 +54,7 @@ def resident() -> int:
 
 
 AT_ONCE = 4096  # texts that are sorted by length together, which fills batches of a GPU
-PROBE = "a"  # explained when the model is loaded, and whenever a text has failed
+CANARY_TEXT = "a"  # explained when the model is loaded, and whenever a text has failed
 ERROR_LENGTH = 500  # characters
 
 Row = dict[str, Any]
@@ -79,7 +79,7 @@ class CorpusExplainer:
     - `words`, `offsets` (characters [start, end)), `scores` (logits of `target`): lists
     - `max_abs_word_delta`: the worst word's measured error, in logits
     - `dropped_tokens`: how many at the end of a text the model could not read
-    - `spread` of random baselines; `standard_error` and `residual` of contexts other than the input
+    - `std` of random baselines; `standard_error` and `residual` of contexts other than the input
     - `error`: "" (null in the command's shards), or why there is no explanation: a text that is
       null, no string, or fails in the model stops nothing
 
@@ -139,13 +139,15 @@ class CorpusExplainer:
         self._source = model
         self._options = options
         self._told: set[str] = set()
-        self._trim = Trimmer()
-        self._in_contexts = Request.of(method, contexts, n_steps, internal_batch_size).contexts
+        self._trim = MemoryTrimmer()
+        self._in_contexts = ScoringOptions.of(
+            method, contexts, n_steps, internal_batch_size
+        ).contexts
         self._loaded: TextClassificationExplainer | None = self._load()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model, unless it was given."""
-        return {**self.__dict__, "_loaded": None, "_told": set(), "_trim": Trimmer()}
+        return {**self.__dict__, "_loaded": None, "_told": set(), "_trim": MemoryTrimmer()}
 
     @property
     def explainer(self) -> TextClassificationExplainer:
@@ -161,7 +163,7 @@ class CorpusExplainer:
         loaded = self._source
         if not isinstance(loaded, TextClassificationExplainer):
             loaded = self._made(loaded)
-        loaded(PROBE, **self.how)
+        loaded(CANARY_TEXT, **self.how)
         return loaded
 
     def _made(self, source: str | Path) -> TextClassificationExplainer:
@@ -179,7 +181,7 @@ class CorpusExplainer:
     @property
     def names(self) -> list[str]:
         """The columns that are added."""
-        random = ["spread"] if self.explainer.n_draws > 1 else []
+        random = ["std"] if self.explainer.n_draws > 1 else []
         moved = ["standard_error", "residual"] if self._in_contexts is not None else []
         return [
             "label", "probability", "target", "words", "offsets", "scores", "max_abs_word_delta",
@@ -288,7 +290,7 @@ class CorpusExplainer:
     def _check_alive(self, failure: Exception) -> None:
         """Blame a text only while the model still explains others (a GPU's error may stay)."""
         try:
-            self.explainer(PROBE, **self.how)
+            self.explainer(CANARY_TEXT, **self.how)
         except Exception:
             raise RuntimeError(f"the model explains nothing any more since: {failure}") from failure
 
@@ -305,7 +307,7 @@ class CorpusExplainer:
             "scores": [word.score for word in words],
             "max_abs_word_delta": result.max_abs_word_delta,
             "dropped_tokens": dropped,
-            "spread": _all_told([word.spread for word in words]),
+            "std": _all_told([word.std for word in words]),
             "standard_error": _all_told([word.standard_error for word in words]),
             "residual": result.residual,
             "error": "",

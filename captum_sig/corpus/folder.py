@@ -11,11 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from captum_sig._files import replace_text
 from captum_sig._warnings import warn
 from captum_sig.corpus.query import MANIFEST, duplicate_ids, manifest
 from captum_sig.corpus.shards import TEMPORARY, Corpus, Outcome, Shard, ShardWriter, shard_path
-from captum_sig.data.columns import package
-from captum_sig.data.files import replace_text
+from captum_sig.data.optional import optional_import
 
 # How shards are explained: the writer of this process, the shards, and what is told of progress.
 Engine = Callable[[ShardWriter, list[Shard], Callable[[int], object]], Iterator[Outcome]]
@@ -38,7 +38,7 @@ class CorpusRun:
     def __init__(self, folder: Path, corpus: Corpus, settings: Mapping[str, Any]) -> None:
         """Look at nothing yet."""
         for name in ("pyarrow.parquet", "duckdb"):
-            package(name, "writing shards")
+            optional_import(name, "writing shards")
         self.folder, self.corpus = folder, corpus
         asked = {**settings, "input": [asdict(file) for file in corpus.files]}
         self.settings: dict[str, Any] = json.loads(json.dumps(asked))

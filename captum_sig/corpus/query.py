@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from captum_sig.data.columns import package
+from captum_sig.data.optional import optional_import
 from captum_sig.data.tables import Row
 
 # The strongest texts of a group, either way; ties go to the same text whatever is read first.
@@ -31,7 +31,7 @@ def shards(folder: Path) -> Iterator[Any]:
     Raises:
         ValueError: if the folder holds none, or DuckDB is not installed.
     """
-    duckdb = package("duckdb", "reading shards")
+    duckdb = optional_import("duckdb", "reading shards")
     paths = sorted(map(str, folder.glob("part-*.parquet")))
     if not paths:
         raise ValueError(f"{folder} holds no shards: name a folder that `corpus` has written")

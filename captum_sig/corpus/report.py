@@ -27,7 +27,7 @@ from captum_sig.words.grouping import Span
 BOOTSTRAPPED = 2_000  # texts; the mean over more is as good as normal
 
 TERM_COLUMNS = (
-    "term", "class", "mean", "low", "high", "count", "documents", "spread", "share_for",
+    "term", "class", "mean", "low", "high", "count", "documents", "std", "share_for",
     "file_for", "row_for", "file_against", "row_against",
 )  # fmt: skip
 
@@ -46,11 +46,11 @@ TERMS = """
 """
 
 OF_TERMS = f"""
-    SELECT term, class, mean, occurrences.count AS count, documents, spread, share_for,
+    SELECT term, class, mean, occurrences.count AS count, documents, std, share_for,
         {OF_STRONGEST}
     FROM (
         SELECT term, class, exact_mean(score) AS mean, count(*) AS documents,
-            exact_std(score) AS spread
+            exact_std(score) AS std
         FROM (SELECT term, class, exact_mean(score) AS score FROM occurrences
               GROUP BY term, class, file, row)
         GROUP BY term, class
@@ -105,7 +105,7 @@ def _interval(db: Any, row: Row) -> dict[str, float | None]:
     if row["documents"] == 1:
         return {"low": None, "high": None}
     if row["documents"] > BOOTSTRAPPED:
-        half = NormalDist().inv_cdf(0.975) * row["spread"] / math.sqrt(row["documents"])
+        half = NormalDist().inv_cdf(0.975) * row["std"] / math.sqrt(row["documents"])
         return {"low": row["mean"] - half, "high": row["mean"] + half}
     query = (
         "SELECT exact_mean(score) AS score FROM occurrences WHERE term = ? AND class = ? "
@@ -122,7 +122,7 @@ OFTEN = 2  # times at least that a word must speak for and against to be told am
 
 Key = tuple[str, int]  # file and row
 
-WORD_COLUMNS = ("class", "word", "sum", "mean", "count", "documents", "spread", "share_for")
+WORD_COLUMNS = ("class", "word", "sum", "mean", "count", "documents", "std", "share_for")
 FLIP_COLUMNS = (
     "class", "word", "sum_for", "sum_against", "n_for", "n_against",
     "file_for", "row_for", "file_against", "row_against",
@@ -140,7 +140,7 @@ WORDS = f"""
     ),
     scored AS (
         SELECT class, word, exact_sum(score) AS sum, exact_mean(score) AS mean, count(*) AS count,
-            exact_std(score) AS spread,
+            exact_std(score) AS std,
             count(*) FILTER (score > 0) AS n_for, count(*) FILTER (score < 0) AS n_against,
             exact_sum(greatest(score, 0)) AS sum_for, exact_sum(least(score, 0)) AS sum_against,
             {STRONGEST}

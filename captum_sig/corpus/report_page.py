@@ -131,13 +131,13 @@ def _words(report: Report) -> str:
         (colour,) = viz.shades([row["mean"]], strongest[row["class"]])
         return viz.mark(row["word"], f"rgb{colour}", f"mean {row['mean']:+.4f} logits")
 
-    formats = {"sum": "+,.2f", "mean": "+.4f", "spread": ".4f", "share_for": ".0%",
+    formats = {"sum": "+,.2f", "mean": "+.4f", "std": ".4f", "share_for": ".0%",
                "count": ",", "documents": ","}  # fmt: skip
     columns = list(formats)
     return (
         "<h2>Words that move it most</h2>"
         '<p class="note">Effect of a word on the logit of the class that was explained: its sum, '
-        "mean and spread (standard deviation) over all occurrences, in how many texts it occurs, "
+        "mean and std (standard deviation) over all occurrences, in how many texts it occurs, "
         "and the share of occurrences that speak for the class. Of each class the words of the "
         "largest sums, either way; words.csv has all.</p><div class=scroll>"
         + _table(report.words, ["class", "word", *columns], formats, {"word": shaded}, True)
@@ -146,7 +146,7 @@ def _words(report: Report) -> str:
 
 
 def _terms(report: Report) -> str:
-    formats = {"mean": "+.4f", "low": "+.4f", "high": "+.4f", "spread": ".4f", "share_for": ".0%",
+    formats = {"mean": "+.4f", "low": "+.4f", "high": "+.4f", "std": ".4f", "share_for": ".0%",
                "count": ",", "documents": ","}  # fmt: skip
     examples = "".join(
         _example(report, row, row["term"], side)

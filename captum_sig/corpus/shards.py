@@ -24,10 +24,10 @@ from captum_sig.data.columns import (
     check_present,
     checked_text,
     first,
-    only,
-    package,
+    single_string_column,
 )
 from captum_sig.data.formats import FORMATS, Place, Source
+from captum_sig.data.optional import optional_import
 from captum_sig.explainers.models import weights_digest
 
 ID_COLUMNS = ("id", "idx", "uid", "guid")  # in lower case, in the order in which they are sought
@@ -208,7 +208,7 @@ def _chosen(
     check_present(path, present, text=text, id=id)
     id = id or first(ID_COLUMNS, present, text)
     label = first(LABEL_COLUMNS, present, id)
-    text = text or first(TEXT_COLUMNS, present, id) or only(strings, id, label)
+    text = text or first(TEXT_COLUMNS, present, id) or single_string_column(strings, id, label)
     if text is None:
         raise ValueError(
             f"which column of {path} holds the texts is unclear: give --text-column, one of "
@@ -278,7 +278,7 @@ class Outcome:
         Raises:
             ValueError: if it is damaged.
         """
-        parquet = package("pyarrow.parquet", "writing Parquet")
+        parquet = optional_import("pyarrow.parquet", "writing Parquet")
         try:
             return cls(**json.loads(parquet.read_schema(path).metadata[FOOTER]))
         except (ValueError, OSError, KeyError, TypeError) as error:
@@ -362,12 +362,12 @@ class ShardWriter:
             truncated=sum(dropped > 0 for dropped in columns["dropped_tokens"]),
         )
         _save(_table(shard, given, columns), outcome, path)
-        package("pyarrow", "writing Parquet").default_memory_pool().release_unused()
+        optional_import("pyarrow", "writing Parquet").default_memory_pool().release_unused()
         return outcome
 
 
 def _table(shard: Shard, given: Sequence[Row], columns: Mapping[str, list[Any]]) -> Any:
-    arrow = package("pyarrow", "writing Parquet")
+    arrow = optional_import("pyarrow", "writing Parquet")
     texts = {
         "file": [shard.file] * len(given),
         "row": [row.row for row in given],
@@ -381,7 +381,7 @@ def _table(shard: Shard, given: Sequence[Row], columns: Mapping[str, list[Any]])
         "words": arrow.list_(string),
         "offsets": arrow.list_(arrow.list_(arrow.int32())),
         "scores": scores,
-        "spread": scores,
+        "std": scores,
         "standard_error": scores,
         "max_abs_word_delta": arrow.float64(),
         "residual": arrow.float64(),
@@ -394,7 +394,7 @@ def _table(shard: Shard, given: Sequence[Row], columns: Mapping[str, list[Any]])
 
 def _save(table: Any, outcome: Outcome, path: Path) -> None:
     """Under another name first: what has a shard's name is whole, also after a power failure."""
-    parquet = package("pyarrow.parquet", "writing Parquet")
+    parquet = optional_import("pyarrow.parquet", "writing Parquet")
     beside = path.with_name(f".{path.stem}.{socket.gethostname()}.{os.getpid()}{TEMPORARY}")
     table = table.replace_schema_metadata({FOOTER: json.dumps(asdict(outcome))})
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ SEPARATORS = frozenset(",;|\t")  # in a column's name they say that the columns 
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ColumnChoice:
     """What a reader is asked for: which columns of which file, and how many rows."""
 
     path: Path
@@ -34,7 +33,11 @@ class Wanted:
         check_present(self.path, present, text=self.text_column, label=self.label_column)
         guessed = first(LABEL_COLUMNS, present, self.text_column)
         label = guessed if self.label_column is None else self.label_column
-        text = self.text_column or first(TEXT_COLUMNS, present, label) or only(strings, label)
+        text = (
+            self.text_column
+            or first(TEXT_COLUMNS, present, label)
+            or single_string_column(strings, label)
+        )
         if text is None:
             raise ValueError(
                 f"which column of {self.path} holds the texts is unclear: give --text-column (and "
@@ -61,7 +64,7 @@ def check_once(path: Path, present: Sequence[str], chosen: Iterable[str]) -> Non
         raise ValueError(f"{path} has two columns {twice[0]!r}: rename one of them")
 
 
-def only(strings: Iterable[str], *taken: str | None) -> str | None:
+def single_string_column(strings: Iterable[str], *taken: str | None) -> str | None:
     """The one column of strings beside those taken, if its name shows that columns were split."""
     others = [name for name in strings if name not in taken]
     return others[0] if len(others) == 1 and not SEPARATORS & set(others[0]) else None
@@ -91,16 +94,3 @@ def checked_text(value: Any) -> str:
     if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):  # in JSON there are
         raise ValueError("the text holds half a surrogate pair: correct the row or leave it out")
     return value
-
-
-def package(name: str, what: str, extra: str = "data") -> Any:
-    """A module of a package that not everybody has.
-
-    Raises:
-        ValueError: if it is not installed; `what` needs it, and `extra` brings it.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        message = f"{what} needs {name}: pip install 'captum-sig[{extra}]'"
-        raise ValueError(message) from error

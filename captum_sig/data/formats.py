@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from captum_sig.data.columns import package, string_columns
+from captum_sig.data.columns import string_columns
+from captum_sig.data.optional import optional_import
 
 LOOKED_AT = 1000  # rows of JSON that tell which columns there are
 LONGEST = 2**26  # bytes of a line or characters of a field; what is longer is no text
@@ -186,7 +187,7 @@ class ParquetFile:
     def __init__(self, path: Path) -> None:
         """Open it once, to see that it is Parquet."""
         self.path = path
-        self.parquet = package("pyarrow.parquet", "reading Parquet")
+        self.parquet = optional_import("pyarrow.parquet", "reading Parquet")
         try:
             self.metadata = self.parquet.read_metadata(path)
         except (ValueError, OSError) as error:  # Arrow's own are ValueErrors

@@ -11,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from captum_sig.data.columns import Wanted, checked_text, package, string_columns
+from captum_sig.data.columns import ColumnChoice, checked_text, string_columns
+from captum_sig.data.optional import optional_import
 
 ROWS_AT_ONCE = 1024  # out of Parquet and `datasets`
 
@@ -69,7 +70,7 @@ def read_records(
     if ending not in READERS:
         known = f"{', '.join(READERS)} (a folder that datasets saved)"
         raise ValueError(f"{path} ends in none of {known}: convert or rename it")
-    rows = READERS[ending](Wanted(path, text_column, label_column, limit))
+    rows = READERS[ending](ColumnChoice(path, text_column, label_column, limit))
     records = []
     for where, (text, *label) in islice(rows, limit):
         try:
@@ -124,7 +125,9 @@ def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"{path}, line {number}: {error}; {wanted}") from None
 
 
-def _delimited(wanted: Wanted, split: Callable[[Path], Iterator[tuple[int, list[str]]]]) -> Rows:
+def _delimited(
+    wanted: ColumnChoice, split: Callable[[Path], Iterator[tuple[int, list[str]]]]
+) -> Rows:
     rows = ((n, fields) for n, fields in split(wanted.path) if any(map(str.strip, fields)))
     _, header = next(rows, (0, []))
     if not header:
@@ -139,14 +142,14 @@ def _delimited(wanted: Wanted, split: Callable[[Path], Iterator[tuple[int, list[
         yield f"line {number}", [fields[place] for place in places]
 
 
-def _json_lines(wanted: Wanted) -> Rows:
+def _json_lines(wanted: ColumnChoice) -> Rows:
     form = "an object on each line (a list of objects is .json)"
     lines = ((f"line {n}", line) for n, line in enumerate(_lines(wanted.path), 1) if line.strip())
     parsed = ((where, _parsed(wanted, where, line, form)) for where, line in lines)
     return _objects(wanted, parsed, form)
 
 
-def _json_list(wanted: Wanted) -> Rows:
+def _json_list(wanted: ColumnChoice) -> Rows:
     form = "a list of objects (an object on each line is .jsonl)"
     values = _parsed(wanted, "as a whole", "".join(_lines(wanted.path)).rstrip() or "[]", form)
     if not isinstance(values, list):
@@ -154,14 +157,14 @@ def _json_list(wanted: Wanted) -> Rows:
     return _objects(wanted, ((f"row {n}", value) for n, value in enumerate(values, 1)), form)
 
 
-def _parsed(wanted: Wanted, where: str, text: str, form: str) -> Any:
+def _parsed(wanted: ColumnChoice, where: str, text: str, form: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _unreadable(f"{wanted.path}, {where},", form, error) from None
 
 
-def _objects(wanted: Wanted, found: Iterable[tuple[str, Any]], form: str) -> Rows:
+def _objects(wanted: ColumnChoice, found: Iterable[tuple[str, Any]], form: str) -> Rows:
     rows = list(islice(found, wanted.limit))  # any of them may be the first to have a label
     for where, row in rows:
         if not isinstance(row, dict):
@@ -173,8 +176,10 @@ def _objects(wanted: Wanted, found: Iterable[tuple[str, Any]], form: str) -> Row
         yield from ((where, list(map(row.get, columns))) for where, row in rows)
 
 
-def _parquet(wanted: Wanted) -> Rows:
-    arrow, parquet = (package(name, "reading Parquet") for name in ("pyarrow", "pyarrow.parquet"))
+def _parquet(wanted: ColumnChoice) -> Rows:
+    arrow, parquet = (
+        optional_import(name, "reading Parquet") for name in ("pyarrow", "pyarrow.parquet")
+    )
     try:
         with parquet.ParquetFile(wanted.path) as file:
             schema = file.schema_arrow
@@ -188,10 +193,10 @@ def _parquet(wanted: Wanted) -> Rows:
         raise _unreadable(wanted.path, "Parquet", error) from error
 
 
-def _saved(wanted: Wanted) -> Rows:
+def _saved(wanted: ColumnChoice) -> Rows:
     if not any((wanted.path / name).is_file() for name in ("state.json", "dataset_dict.json")):
         raise ValueError(f"{wanted.path} is a folder but none saved by datasets: name a file in it")
-    datasets = package("datasets", "reading this folder")
+    datasets = optional_import("datasets", "reading this folder")
     try:
         found = datasets.load_from_disk(str(wanted.path))
     except Exception as error:  # whatever it stumbles over: KeyError, TypeError, …
@@ -223,7 +228,7 @@ def _unreadable(what: object, form: str, error: BaseException) -> ValueError:
     return ValueError(f"{what} cannot be read as {form}: {' '.join(str(error).split())}")
 
 
-READERS: dict[str, Callable[[Wanted], Rows]] = {
+READERS: dict[str, Callable[[ColumnChoice], Rows]] = {
     ".tsv": functools.partial(_delimited, split=_tsv_fields),
     ".csv": functools.partial(_delimited, split=_csv_fields),
     ".jsonl": _json_lines,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from captum_sig.data.files import replace_text
+from captum_sig._files import replace_text
 
 if TYPE_CHECKING:
     from rich.table import Table

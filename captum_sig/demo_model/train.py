@@ -2,7 +2,7 @@
 
 A phrase is a list of word numbers; a masked word is the complement `~number`. Both models spell the
 same list, each with its own pieces and one [MASK] for each piece of a masked word. The teacher
-judges many altered copies of the training phrases (joined, words swapped, words masked) once; the
+judges many altered copies of the training phrases (joined, words patched, words masked) once; the
 student then learns these logits by least squares. The development set is only reported on.
 
     python train.py --data sst2 --teacher minilm-sst2 --output .
@@ -126,7 +126,7 @@ def mask(phrase: Phrase, share: float, rng: Random) -> Phrase:
 
 
 def alter(phrase: Phrase, other: Phrase, similar: list[list[int]], rng: Random) -> Phrase:
-    """A copy for the teacher to judge: perhaps joined, with words swapped, with words masked."""
+    """A copy for the teacher to judge: perhaps joined, with words patched, with words masked."""
     if rng.random() < 0.15:
         phrase = phrase + other
     if rng.random() < 0.5:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_sig._warnings import warn
 from captum_sig.attr.arguments import N_STEPS
-from captum_sig.attr.function import HOOKED, warn_of_dropout
+from captum_sig.attr.function import model_lock, warn_of_dropout
 from captum_sig.attr.hooks import input_device
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import choose_token, family
@@ -26,12 +26,12 @@ from captum_sig.explainers.models import (
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.explainers.scoring import (
     Average,
-    Request,
-    ask,
+    ScoringOptions,
     averaged,
     drawn_baseline,
     forward_of,
     generator_of,
+    score_batch,
 )
 from captum_sig.path import TextTrace, named, trace
 from captum_sig.words.encoding import (
@@ -253,7 +253,7 @@ class TextClassificationExplainer:
     ) -> Iterator[tuple[Batch, list[WordAttribution]]]:  # fmt: skip
         """As the call, batch by batch as they are done, texts of few tokens first."""
         several = checked_texts(texts)
-        wanted = Request.of(method, contexts, n_steps, internal_batch_size)
+        wanted = ScoringOptions.of(method, contexts, n_steps, internal_batch_size)
         chosen = self._labels.indices(target, len(several))
         for batch in self._batches(several, batch_size, truncation, wanted.method):
             if takes_single_rows_only(self.model):  # it refuses several rows
@@ -284,7 +284,7 @@ class TextClassificationExplainer:
             raise ValueError(f"the text {text!r} has no word to move: trace another")
         forward, others = forward_of(self.model, batch), tuple(batch.others.values())
         if chosen is None:
-            with HOOKED, torch.no_grad():
+            with model_lock, torch.no_grad():
                 chosen = int(forward(batch.ids, *others)[0].argmax())
         found = trace(
             forward, self.layer, batch.ids, target=chosen, additional_forward_args=others,
@@ -326,7 +326,7 @@ class TextClassificationExplainer:
         Raises:
             ValueError: for a model that gives a quantity in place of probabilities.
         """
-        with HOOKED, torch.no_grad():
+        with model_lock, torch.no_grad():
             if takes_single_rows_only(self.model):
                 logits = torch.cat([self.model(input_ids=row).logits for row in ids.split(1)])
             else:
@@ -371,7 +371,7 @@ class TextClassificationExplainer:
         return self.encoder.batches(texts, batch_size, truncation, device, max_tokens=max_tokens)
 
     def _explain(
-        self, batch: Batch, chosen: list[int | None], wanted: Request
+        self, batch: Batch, chosen: list[int | None], wanted: ScoringOptions
     ) -> list[WordAttribution]:
         if batch.ids.shape[1] == 0:  # not even a special token: nothing to ask the model
             labels = [None if target is None else self.labels[target] for target in chosen]
@@ -380,7 +380,7 @@ class TextClassificationExplainer:
                 WordAttribution(text, None, None, label, wanted.name, name, 0.0, ())
                 for text, label in zip(batch.texts, labels, strict=True)
             ]
-        with HOOKED, torch.no_grad():
+        with model_lock, torch.no_grad():
             logits = self.model(input_ids=batch.ids, **batch.others).logits.detach()
         targets = [
             predicted if target is None else target
@@ -390,7 +390,9 @@ class TextClassificationExplainer:
         generators = [generator_of(text, self.seed) for text in batch.texts]
         average = averaged(
             [
-                ask(self.model, self.layer, self.family, batch, of_batch, generators, wanted)
+                score_batch(
+                    self.model, self.layer, self.family, batch, of_batch, generators, wanted
+                )
                 for _ in range(self.n_draws)
             ]
         )

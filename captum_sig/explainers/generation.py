@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig.attr.arguments import N_STEPS, Default, straight
-from captum_sig.attr.function import HOOKED, warn_of_dropout
+from captum_sig.attr.function import model_lock, warn_of_dropout
 from captum_sig.attr.hooks import input_device
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import BASELINES, NEEDS, family
-from captum_sig.explainers.matrix import Asked, Swept, sweep
+from captum_sig.explainers.matrix import MatrixOptions, TargetMatrix, target_matrix
 from captum_sig.explainers.models import (
     pretrained,
     pretrained_tokenizer,
@@ -29,7 +29,7 @@ from captum_sig.words.prompts import Prompt, Prompter, for_each, is_one
 DEFAULTS = {"do_sample": False, "max_new_tokens": 25}  # as Captum's: greedy, 25 tokens
 
 
-def generated(
+def generate_target(
     model: Any,
     tokenizer: Any,
     prompt: Tensor,  # (1, P)
@@ -59,7 +59,7 @@ def generated(
     if limit is not None and "max_new_tokens" in chosen:  # no more than it can read again
         room = limit - prompt.shape[1] + 1  # the last is not read
         chosen["max_new_tokens"] = min(chosen["max_new_tokens"], room)
-    with HOOKED, torch.no_grad():
+    with model_lock, torch.no_grad():
         found = model.generate(prompt, attention_mask=torch.ones_like(prompt), **chosen)
     sequences = found if isinstance(found, Tensor) else found.sequences
     if len(sequences) > 1:
@@ -221,7 +221,7 @@ class TextGenerationExplainer:
                 "the matrix is exact without n_steps or tolerance: they are for attributions=True"
             )
         integrate = straight("gausslegendre", n_steps, tolerance)
-        asked = Asked(
+        asked = MatrixOptions(
             attribute_target=attribute_target,
             integrate=integrate if attributions else None,
             use_cache=use_cache,
@@ -271,7 +271,7 @@ class TextGenerationExplainer:
         ]
 
     def _explain(
-        self, prompt: Prompt, ids: list[int], other_ids: list[int] | None, asked: Asked
+        self, prompt: Prompt, ids: list[int], other_ids: list[int] | None, asked: MatrixOptions
     ) -> GenerationAttribution:
         found = self._sweep(prompt, ids, asked)
         tokens = self._tokens(ids, found.log_probabilities)
@@ -302,14 +302,14 @@ class TextGenerationExplainer:
         shown = self._prompter.shown(ids)
         return tuple(map(TargetToken, shown, ids, log_probabilities.tolist()))
 
-    def _sweep(self, prompt: Prompt, target: list[int], asked: Asked) -> Swept:
+    def _sweep(self, prompt: Prompt, target: list[int], asked: MatrixOptions) -> TargetMatrix:
         forced = self._forced(prompt, target, asked.use_cache)
 
         def baseline(number: int, ids: Tensor, moving: Tensor) -> Tensor:
             of_layer = family(self.baseline, self.tokenizer, embedding=forced.layers[number])
             return of_layer(ids, moving, [])
 
-        return sweep(forced, prompt.positions(), baseline, asked)
+        return target_matrix(forced, prompt.positions(), baseline, asked)
 
     @plain_tensors()
     def _forced(self, prompt: Prompt, target: list[int], use_cache: bool) -> Forced:
@@ -340,4 +340,4 @@ class TextGenerationExplainer:
         self._check_lengths({"the prompt": len(prompt.ids)})
         ids = torch.tensor([prompt.ids], device=input_device(self.model, self.layer))
         limit = None if self.has_encoder else self._limit()
-        return generated(self.model, self.tokenizer, ids, limit, options)
+        return generate_target(self.model, self.tokenizer, ids, limit, options)

@@ -17,7 +17,7 @@ from captum_sig.attr.chunks import default_chunk
 from captum_sig.attr.function import RowFunction, Tensors
 from captum_sig.attr.integrals import Integrate
 from captum_sig.attr.problem import Problem, plain_tensors
-from captum_sig.attr.word_paths import Moves
+from captum_sig.attr.word_paths import WordPaths
 from captum_sig.explainers.teacher_forcing import Forced, TokenFunction
 
 Place = tuple[int, list[int]]  # which of the moving tensors, and positions in it
@@ -34,7 +34,7 @@ LEAST_TOKENS = {"cpu": 256, "cuda": 4096}  # in a pass: fewer would leave a devi
 
 
 @dataclass(frozen=True)
-class Asked:
+class MatrixOptions:
     """What a sweep is asked for."""
 
     attribute_target: bool
@@ -45,7 +45,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Swept:
+class TargetMatrix:
     """What a sweep found; float64 on the CPU, see `GenerationAttribution`."""
 
     matrix: Tensor  # (T, W)
@@ -55,7 +55,7 @@ class Swept:
     attributions: Tensor | None = None  # (W, D)
     converged: Tensor | None = None  # (W,)
 
-    def minus(self, other: Swept) -> Swept:
+    def minus(self, other: TargetMatrix) -> TargetMatrix:
         """The difference of two targets after the same prompt; their tokens are taken in order."""
         length = max(len(self.matrix), len(other.matrix))
         mine, others = (
@@ -67,7 +67,7 @@ class Swept:
             found = self.attributions - other.attributions
         if self.converged is not None and other.converged is not None:
             converged = self.converged & other.converged
-        return Swept(
+        return TargetMatrix(
             matrix=mine - others,
             word_deltas=self.word_deltas - other.word_deltas,
             log_probabilities=self.log_probabilities,
@@ -78,7 +78,9 @@ class Swept:
 
 
 @plain_tensors()
-def sweep(forced: Forced, words: Sequence[list[int]], baseline: Baseline, asked: Asked) -> Swept:
+def target_matrix(
+    forced: Forced, words: Sequence[list[int]], baseline: Baseline, asked: MatrixOptions
+) -> TargetMatrix:
     """Move every word of the prompt, and where asked for every target token that others follow.
 
     Args:
@@ -100,7 +102,7 @@ def sweep(forced: Forced, words: Sequence[list[int]], baseline: Baseline, asked:
 
     scores: Tensors = problem(TokenFunction(forced, None), forced.hooked).word_scores()
     matrix = _wide(torch.stack([scores[n][0, positions[0]] for n, positions in places], dim=1))
-    found = Swept(
+    found = TargetMatrix(
         matrix=matrix,
         word_deltas=_wide(forced.hooked - forced.whole).sum().expand(len(places)).clone(),
         log_probabilities=_wide(forced.whole[0]),
@@ -127,7 +129,7 @@ def sweep(forced: Forced, words: Sequence[list[int]], baseline: Baseline, asked:
     )
 
 
-def _moves(forced: Forced, places: Sequence[Place], baseline: Baseline) -> Moves:
+def _moves(forced: Forced, places: Sequence[Place], baseline: Baseline) -> WordPaths:
     """Each place's positions from the baseline to the input; nothing else moves."""
     baselines, masks = [], []
     for n, (ids, x) in enumerate(zip(forced.ids, forced.points, strict=True)):
@@ -145,7 +147,7 @@ def _moves(forced: Forced, places: Sequence[Place], baseline: Baseline) -> Moves
         b = given if given.dim() > 2 else forced.activations(n, given)
         baselines.append(torch.where(moving.view(*moving.shape, *[1] * (x.dim() - 2)), b.to(x), x))
         masks.append(mask)
-    return Moves.between(forced.points, tuple(baselines), tuple(masks))
+    return WordPaths.between(forced.points, tuple(baselines), tuple(masks))
 
 
 def rows_in_pass(forced: Forced, n_rows: int) -> int:

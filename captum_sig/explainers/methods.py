@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.attr.function import frozen
-from captum_sig.attr.hooks import swapped
+from captum_sig.attr.hooks import patched
 from captum_sig.attr.integrals import by_steps
 from captum_sig.attr.problem import Problem
-from captum_sig.attr.word_paths import Moves
+from captum_sig.attr.word_paths import WordPaths
 from captum_sig.words.grouping import word_sums
 
 SHAPLEY_AT_ONCE = 16  # permutations' rows in a pass of Captum's Shapley values
@@ -60,13 +60,13 @@ class AtEmbedding(nn.Module):
         for rows, *args in zip(
             *(tensor.split(self.most) for tensor in (embeddings, *inputs)), strict=True
         ):
-            with swapped([self.layer], (rows.to(self.dtype),), [1], None, False):
+            with patched([self.layer], (rows.to(self.dtype),), [1], None, False):
                 found.append(self.model(**dict(zip(self.names, args, strict=True))).logits)
         return torch.cat(found)
 
 
 @dataclass(frozen=True)
-class Question:
+class MethodInput:
     """What a method needs to know of a batch."""
 
     problem: Problem  # F, the input and the baseline at the embedding, and the words that move
@@ -88,12 +88,12 @@ class Question:
         """What all of Captum's methods are called with."""
         return {"target": self.targets, "additional_forward_args": self.inputs}
 
-    def one_by_one(self) -> Iterator[Question]:
+    def one_by_one(self) -> Iterator[MethodInput]:
         """Each text alone, so that what is drawn does not depend on the batch."""
         x, b = self.ends
         for number, generator in enumerate(self.generators):
             one = slice(number, number + 1)
-            moves = Moves.between((x[one],), (b[one],), (self.feature_mask[one],))
+            moves = WordPaths.between((x[one],), (b[one],), (self.feature_mask[one],))
             yield replace(
                 self,
                 problem=replace(self.problem, moves=moves),
@@ -120,10 +120,10 @@ class Scores:
         return replace(self, values=self.values.cpu(), standard_error=error, residual=residual)
 
 
-Method = Callable[[Question], Scores]
+Method = Callable[[MethodInput], Scores]
 
 
-def sig(question: Question) -> Scores:
+def sig(question: MethodInput) -> Scores:
     """Exact word scores; the delta is |F(x) through the hook − F(x) of the untouched model|."""
     problem = question.problem
     effects = problem.word_effects()
@@ -138,7 +138,7 @@ def sig(question: Question) -> Scores:
     )
 
 
-def sequential_dig(question: Question) -> Scores:
+def sequential_dig(question: MethodInput) -> Scores:
     """SIG along each word's path of Discretized Integrated Gradients.
 
     Whatever the path, a word's exact score is F(x) − F(x̄ʷ); this one has the path's error.
@@ -155,7 +155,7 @@ def sequential_dig(question: Question) -> Scores:
     )
 
 
-def dig(question: Question) -> Scores:
+def dig(question: MethodInput) -> Scores:
     """Discretized Integrated Gradients: all words move at once, each along its own path."""
     problem = question.problem.together()
     steps = problem.path_steps(question.path)
@@ -163,7 +163,7 @@ def dig(question: Question) -> Scores:
     return _summed(question, found.attributions)
 
 
-def ig(question: Question) -> Scores:
+def ig(question: MethodInput) -> Scores:
     """Captum's IntegratedGradients, Gauss-Legendre."""
     x, b = question.ends
     found = captum.attr.IntegratedGradients(question.at_embedding).attribute(
@@ -173,29 +173,29 @@ def ig(question: Question) -> Scores:
     return _summed(question, found)
 
 
-def input_x_gradient(question: Question) -> Scores:
+def input_x_gradient(question: MethodInput) -> Scores:
     """Captum's InputXGradient."""
     found = captum.attr.InputXGradient(question.at_embedding)
     return _summed(question, found.attribute(_leaf(question), **question.arguments))
 
 
-def saliency(question: Question) -> Scores:
+def saliency(question: MethodInput) -> Scores:
     """Captum's Saliency: absolute gradients, without a sign."""
     found = captum.attr.Saliency(question.at_embedding)
     return _summed(question, found.attribute(_leaf(question), **question.arguments))
 
 
-def gradient_shap(question: Question) -> Scores:
+def gradient_shap(question: MethodInput) -> Scores:
     """Captum's GradientShap, its defaults."""
 
-    def of_one(one: Question) -> Tensor:
+    def of_one(one: MethodInput) -> Tensor:
         x, b = one.ends
         return captum.attr.GradientShap(one.at_embedding).attribute(x, b, **one.arguments)
 
     return _summed(question, _drawn_one_by_one(question, of_one))
 
 
-def deep_lift(question: Question) -> Scores:
+def deep_lift(question: MethodInput) -> Scores:
     """Captum's DeepLift; non-linearities that are no modules of torch count by their gradient.
 
     Raises:
@@ -216,7 +216,7 @@ def deep_lift(question: Question) -> Scores:
     return _summed(question, found)
 
 
-def occlusion(question: Question) -> Scores:
+def occlusion(question: MethodInput) -> Scores:
     """Captum's Occlusion, a window of one token."""
     x, b = question.ends
     found = captum.attr.Occlusion(question.at_embedding).attribute(
@@ -225,10 +225,10 @@ def occlusion(question: Question) -> Scores:
     return _summed(question, _once(found)[..., None])
 
 
-def shapley(question: Question) -> Scores:
+def shapley(question: MethodInput) -> Scores:
     """Captum's ShapleyValueSampling over words, its defaults."""
 
-    def of_one(one: Question) -> Tensor:
+    def of_one(one: MethodInput) -> Tensor:
         x, b = one.ends
         # numbers without a gap; positions that never move join a word that does, at no cost
         numbers = (one.problem.moves.path_of[0]).clamp(min=0)[..., None]
@@ -241,7 +241,7 @@ def shapley(question: Question) -> Scores:
     return Scores(values, [None] * len(values))
 
 
-def random(question: Question) -> Scores:
+def random(question: MethodInput) -> Scores:
     """A control: scores drawn uniformly from [0, 1)."""
     rows = []
     for mask, generator in zip(question.feature_mask, question.generators, strict=True):
@@ -267,13 +267,13 @@ METHODS: dict[str, Method] = {
 IN_CONTEXTS = ("sig", "sequential_dig")  # methods that move one word at a time
 
 
-def answer(method: Method, question: Question) -> Scores:
+def answer(method: Method, question: MethodInput) -> Scores:
     """Ask a method; the model's weights are not differentiated, and random numbers are kept."""
     with frozen(question.at_embedding.modules()):
         return method(question)
 
 
-def _summed(question: Question, attributions: Tensor) -> Scores:  # (B, L, D)
+def _summed(question: MethodInput, attributions: Tensor) -> Scores:  # (B, L, D)
     sums = word_sums(attributions.detach().flatten(2).sum(-1), question.feature_mask)
     return Scores(sums, [None] * len(sums))
 
@@ -283,11 +283,11 @@ def _once(found: Tensor) -> Tensor:
     return found.flatten(2)[..., 0]
 
 
-def _leaf(question: Question) -> Tensor:
+def _leaf(question: MethodInput) -> Tensor:
     return question.ends[0].clone().requires_grad_()
 
 
-def _drawn_one_by_one(question: Question, of_one: Callable[[Question], Tensor]) -> Tensor:
+def _drawn_one_by_one(question: MethodInput, of_one: Callable[[MethodInput], Tensor]) -> Tensor:
     found = []
     for one in question.one_by_one():
         with _global_draws(one.generators[0]):

@@ -22,7 +22,7 @@ class Word:
 
     `start` and `end` are character offsets in the text, None where the tokenizer keeps none;
     `score` is in logits of the explained label; `normalized` is the score divided by the L2 norm
-    of all the text's scores. `spread` is the score's standard deviation over the draws of a random
+    of all the text's scores. `std` is the score's standard deviation over the draws of a random
     baseline, `standard_error` its standard error where contexts were sampled, both in logits.
     """
 
@@ -31,7 +31,7 @@ class Word:
     end: int | None
     score: float
     normalized: float
-    spread: float | None = None
+    std: float | None = None
     standard_error: float | None = None
 
 
@@ -81,11 +81,11 @@ class WordAttribution:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for `json.dumps`.
 
-        What only some methods and baselines tell (`spread`, `standard_error`, `residual`) is left
+        What only some methods and baselines tell (`std`, `standard_error`, `residual`) is left
         out where it is not told.
         """
-        words = [told(asdict(word), ("spread", "standard_error")) for word in self.words]
-        return told({**asdict(self), "words": words}, ("residual",))
+        words = [without_none(asdict(word), ("std", "standard_error")) for word in self.words]
+        return without_none({**asdict(self), "words": words}, ("residual",))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> WordAttribution:
@@ -125,7 +125,7 @@ class WordAttribution:
         return viz.to_html(self)
 
 
-def told(data: dict[str, Any], optional: Sequence[str]) -> dict[str, Any]:
+def without_none(data: dict[str, Any], optional: Sequence[str]) -> dict[str, Any]:
     """Without the optional fields that are None."""
     return {key: data[key] for key in data if key not in optional or data[key] is not None}
 
@@ -265,8 +265,10 @@ class GenerationAttribution:
                 given[name] = value.tolist()
         for name in ("target_tokens", "contrast_tokens"):
             given[name] = [asdict(token) for token in given[name]]
-        given["words"] = [told(asdict(word), ("spread", "standard_error")) for word in self.words]
-        return told(given, tuple(name for name, value in given.items() if value is None))
+        given["words"] = [
+            without_none(asdict(word), ("std", "standard_error")) for word in self.words
+        ]
+        return without_none(given, tuple(name for name, value in given.items() if value is None))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> GenerationAttribution:

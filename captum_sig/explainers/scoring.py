@@ -19,7 +19,7 @@ from captum_sig.explainers.methods import (
     IN_CONTEXTS,
     METHODS,
     AtEmbedding,
-    Question,
+    MethodInput,
     Scores,
     answer,
 )
@@ -31,7 +31,7 @@ ROWS = 64  # in a pass of Captum's methods, so that their memory stays bounded
 
 
 @dataclass(frozen=True)
-class Request:
+class ScoringOptions:
     """What is asked of every batch of a call."""
 
     method: str  # in `METHODS`
@@ -42,7 +42,7 @@ class Request:
     @classmethod
     def of(
         cls, method: str, contexts: str | Contexts | None, n_steps: int, chunk: int | None
-    ) -> Request:
+    ) -> ScoringOptions:
         """Check the caller's choice; `method` may name contexts after a colon.
 
         Raises:
@@ -117,14 +117,14 @@ def drawn_baseline(
     return {"baselines": found if as_ids else None, "layer_baselines": None if as_ids else found}
 
 
-def ask(
+def score_batch(
     model: nn.Module,
     layer: nn.Module,
     family: Family,
     batch: Batch,
     targets: Tensor,  # (B,)
     generators: Sequence[torch.Generator],
-    request: Request,
+    request: ScoringOptions,
 ) -> Scores:
     """One draw of the baseline, and the method's answer."""
     if not any(batch.spans):
@@ -136,7 +136,7 @@ def ask(
         grad_kwargs=None, feature_mask=batch.feature_mask,
         contexts=request.contexts_of(generators), chunk=request.chunk, progress=False,
     )  # fmt: skip
-    question = Question(
+    question = MethodInput(
         problem=problem,
         at_embedding=AtEmbedding(
             model,
@@ -160,14 +160,14 @@ class Average:
     """Scores averaged over the draws of a random baseline, and how much these differ."""
 
     scores: Scores
-    spread: Tensor | None  # (B, L): standard deviation over the draws
+    std: Tensor | None  # (B, L): standard deviation over the draws
 
     def words(self, batch: Batch, number: int) -> tuple[Word, ...]:
         """The words of a text with their scores, and with what is known of their error."""
         scores = self.scores.values[number].tolist()
         words = scored_words(batch.spans[number], [scores[s.position] for s in batch.spans[number]])
         for name, values in (
-            ("spread", self.spread),
+            ("std", self.std),
             ("standard_error", self.scores.standard_error),
         ):
             if values is not None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig.attr.function import RowFunction, Tensors, at_least_float32
-from captum_sig.attr.hooks import Reading, look_up, read_layers, swapped
+from captum_sig.attr.hooks import LayerOutputs, capture, embed_without_pass, patched
 
 if TYPE_CHECKING:
     from captum_sig.explainers.prefix_cache import SharedPrefix
@@ -115,7 +115,7 @@ class DecoderForced(Forced):
         if self.prefix is not None and start > 0:
             more = {**more, self.cache_name: self.prefix.upto(start)}
         ids = self.ids[0][:, start:].expand(len(row), -1)
-        with swapped(self.layers, (row[:, start:],), [1], None, False):
+        with patched(self.layers, (row[:, start:],), [1], None, False):
             output = self.model(input_ids=ids, **more)
         return log_probabilities(output.logits, self.target)
 
@@ -127,7 +127,7 @@ class DecoderForced(Forced):
         """Behind the prompt."""
         return 0, self.n_prompt + number
 
-    def _read(self, ids: Tensor, **options: Any) -> Reading:
+    def _read(self, ids: Tensor, **options: Any) -> LayerOutputs:
         def forward(ids: Tensor) -> Any:
             return self.model(input_ids=ids, **{**self.options, **options})
 
@@ -192,9 +192,9 @@ class EncoderDecoderForced(Forced):
     def __call__(self, rows: Tensors, example: Tensor) -> Tensor:
         """Encode the source's rows, then force the decoder."""
         source, target = (ids.expand(len(example), -1) for ids in self.ids)
-        with swapped(self.layers[:1], rows[:1], [1], None, False):
+        with patched(self.layers[:1], rows[:1], [1], None, False):
             encoded = self.encoder(input_ids=source)
-        with swapped(self.layers[1:], rows[1:], [1], None, False):
+        with patched(self.layers[1:], rows[1:], [1], None, False):
             output = self._decode(target, encoded)
         return log_probabilities(output.logits, self.target)
 
@@ -210,10 +210,10 @@ class EncoderDecoderForced(Forced):
     def _decode(self, ids: Tensor, encoded: Any) -> Any:
         return self.model(decoder_input_ids=ids, encoder_outputs=encoded, **self.options)
 
-    def _read_source(self, ids: Tensor) -> Reading:
+    def _read_source(self, ids: Tensor) -> LayerOutputs:
         return _reading(lambda ids: self.encoder(input_ids=ids), self.layers[0], ids)
 
-    def _read_target(self, ids: Tensor, encoded: Any) -> Reading:
+    def _read_target(self, ids: Tensor, encoded: Any) -> LayerOutputs:
         return _reading(lambda ids: self._decode(ids, encoded), self.layers[1], ids)
 
 
@@ -239,19 +239,19 @@ def log_probabilities(
     return last.gather(-1, index)[..., 0] - last.logsumexp(-1)
 
 
-def _reading(forward: Callable[[Tensor], Any], layer: nn.Module, ids: Tensor) -> Reading:
-    return read_layers(forward, [layer], (ids,), None, None, False)
+def _reading(forward: Callable[[Tensor], Any], layer: nn.Module, ids: Tensor) -> LayerOutputs:
+    return capture(forward, [layer], (ids,), None, None, False)
 
 
 def _given_for(
     layer: nn.Module,
-    reading: Reading,
+    reading: LayerOutputs,
     ids: Tensor,
     others: Tensor,
-    read: Callable[[Tensor], Reading],
+    read: Callable[[Tensor], LayerOutputs],
 ) -> Tensor:
-    looked_up = look_up(layer, reading, (ids,), (others,))
-    return read(others).activations[0][0] if looked_up is None else looked_up
+    embedded = embed_without_pass(layer, reading, (ids,), (others,))
+    return read(others).activations[0][0] if embedded is None else embedded
 
 
 def _arguments(model: nn.Module) -> set[str]:

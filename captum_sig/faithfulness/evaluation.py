@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
+from captum_sig._files import replace_text
+from captum_sig._warnings import TruncationWarning
 from captum_sig.attr.word_paths import NotFiniteError
-from captum_sig.data.files import replace_text
 from captum_sig.data.records import Record
 from captum_sig.data.statistics import bootstrap, paired
 from captum_sig.data.tables import to_markdown, write_csv
@@ -33,7 +34,7 @@ from captum_sig.words.encoding import Sentence
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationConfig:
     """What is evaluated; a run is resumed only by an equal plan."""
 
     data: str
@@ -42,7 +43,7 @@ class Plan:
     methods: tuple[str, ...]  # as `TextClassificationExplainer` takes them, such as "sig:sampled4"
     baselines: tuple[str, ...]
     metrics: tuple[str, ...]  # names in `faithfulness.METRICS`
-    topk: float
+    top_fraction: float
     level: str
     target: str  # "predicted" or "label"
     n_steps: int
@@ -63,8 +64,10 @@ class Plan:
         for name in self.metrics:
             if name not in METRICS:
                 raise ValueError(f"metric {name!r} is unknown: use one of {', '.join(METRICS)}")
-        if not 0 < self.topk <= 1:
-            raise ValueError(f"topk is a share of the words, in (0, 1], got {self.topk}")
+        if not 0 < self.top_fraction <= 1:
+            raise ValueError(
+                f"top_fraction is a share of the words, in (0, 1], got {self.top_fraction}"
+            )
         if self.target not in ("predicted", "label"):
             raise ValueError(f"target must be predicted or label, got {self.target!r}")
         if self.seed < 0:
@@ -83,7 +86,7 @@ class Example:
     log_probability: float  # of the explained label
 
 
-def examples(
+def prepare_examples(
     explainer: TextClassificationExplainer, records: Sequence[Record], target: str
 ) -> list[Example]:
     """The records by length, without those that have no word.
@@ -160,7 +163,7 @@ Line = dict[str, Any]
 Key = tuple[int, str, str]  # number of a block, baseline, method
 
 
-class Run:
+class Evaluation:
     """An evaluation in a folder.
 
     Args:
@@ -178,7 +181,7 @@ class Run:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: EvaluationConfig,
         explainers: Mapping[str, TextClassificationExplainer],
         examples: Sequence[Example],
         folder: Path,
@@ -281,7 +284,11 @@ class Run:
         scores = [result.scores for result in results]
         metrics = {
             name: METRICS[name](
-                explainer.log_probabilities, sentences, scores, self.plan.topk, original=original
+                explainer.log_probabilities,
+                sentences,
+                scores,
+                self.plan.top_fraction,
+                original=original,
             ).tolist()
             for name in self.plan.metrics
         }
@@ -307,7 +314,7 @@ class Run:
         self, explainer: TextClassificationExplainer, block: Sequence[Example], method: str
     ) -> list[WordAttribution]:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"\d+ of \d+ texts exceed")  # `examples` told it
+            warnings.simplefilter("ignore", TruncationWarning)  # `examples` told it
             try:
                 return explainer(
                     [example.text for example in block],

@@ -3,7 +3,7 @@
     log_odds           log p(target | top units replaced) − log p(target | x)   lower is better
     comprehensiveness  p(target | x) − p(target | top units removed)            higher is better
     sufficiency        p(target | x) − p(target | only top units kept)          lower is better
-    ablation_area      mean p(target | …) while unit after unit is replaced     lower is better
+    ablation_auc      mean p(target | …) while unit after unit is replaced     lower is better
 
 Sources: ERASER (DeYoung et al. 2020, arXiv 1911.03429), DIG (Sanyal & Ren 2021, arXiv 2108.13654),
 SIG (Enguehard 2023, arXiv 2305.15853). What they leave open is settled here:
@@ -141,7 +141,7 @@ def ablation_curve(
     return _table(predict, sentences, scores, _replaced, lambda n: range(1, n + 1), **options).exp()
 
 
-def ablation_area(
+def ablation_auc(
     predict: Predict, sentences: Sentences, scores: Scores, **options: Unpack[Extra]
 ) -> Tensor:
     """Area under `ablation_curve`, trapezoids over units spread on 0 … 1; lower is better.
@@ -177,7 +177,7 @@ METRICS: dict[str, Metric] = {
     "sufficiency": Metric(sufficiency, "lower"),
     "aopc_comprehensiveness": Metric(aopc_comprehensiveness, "higher", uses_k=False),
     "aopc_sufficiency": Metric(aopc_sufficiency, "lower", uses_k=False),
-    "curve": Metric(ablation_area, "lower", uses_k=False),
+    "ablation_auc": Metric(ablation_auc, "lower", uses_k=False),
 }
 
 

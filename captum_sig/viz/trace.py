@@ -105,7 +105,7 @@ def _summary(result: TextTrace) -> list[str]:
     if result.one_by_one:
         worst = int(found.residual.abs().argmax())
         return [
-            f"Asked, one word on its way and all others unchanged: {result.text}",
+            f"MatrixOptions, one word on its way and all others unchanged: {result.text}",
             f"Largest difference of sum and change: {found.residual[worst]:+.4f} "
             f"({result.words[worst]}).",
             f"{away}, {found.wae_moving:.3f} over the words that move.",

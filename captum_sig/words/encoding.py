@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_sig._warnings import warn
+from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.words.grouping import (
     Grouping,
     Span,
@@ -151,7 +151,7 @@ class Encoder:
         )
         if not truncation:
             raise ValueError(message + "would be dropped; shorten them or allow truncation")
-        warn(message + "are dropped")
+        warn(message + "are dropped", TruncationWarning)
 
 
 def checked_texts(texts: str | Sequence[str]) -> list[str]:

@@ -291,7 +291,7 @@ def test_memory_is_bounded_and_keeps_the_latest(monkeypatch, searched):
     ids, zeros = torch.arange(20)[None], torch.zeros(1, 20, 5)
     path = DiscretizedPath(n_anchors=4)
     expected = path(layer, ids, zeros)
-    monkeypatch.setattr(dig, "REMEMBERED", 4 * 10)
+    monkeypatch.setattr(dig, "CACHE_SIZE", 4 * 10)
     dig._searches.clear()
     assert torch.equal(path(layer, ids, zeros).points, expected.points)
     assert {word for word, _ in dig._searches[0].found} == set(range(10, 20))

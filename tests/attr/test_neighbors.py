@@ -247,18 +247,18 @@ def test_other_numbers_weights_and_dtypes_are_computed(kept, computed):
     for matrix, n in itertools.product((vectors, vectors + 1, vectors.double()), (5, 6)):
         nearest_neighbors(matrix, n)
     assert len(computed) == len(list(kept.iterdir())) == 6
-    assert len(neighbors._kept) == neighbors.KEPT
+    assert len(neighbors._kept) == neighbors.CACHE_SIZE
 
 
 def test_the_latest_stay_in_memory(tmp_path, computed):
-    first, *others = (gaussian(20) for _ in range(neighbors.KEPT + 1))
+    first, *others = (gaussian(20) for _ in range(neighbors.CACHE_SIZE + 1))
     for vectors in (first, *others[:-1], first, others[-1]):
         nearest_neighbors(vectors, 5)
     shutil.rmtree(tmp_path / "captum_sig")
     nearest_neighbors(first, 5)
-    assert len(computed) == neighbors.KEPT + 1
+    assert len(computed) == neighbors.CACHE_SIZE + 1
     nearest_neighbors(others[0], 5)
-    assert len(computed) == neighbors.KEPT + 2
+    assert len(computed) == neighbors.CACHE_SIZE + 2
 
 
 def test_a_folder_of_ones_own(tmp_path, kept):

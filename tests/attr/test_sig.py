@@ -9,7 +9,7 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from torch import Tensor, nn
 
 from captum_sig import LayerSequentialIntegratedGradients, SequentialIntegratedGradients
-from captum_sig.quadrature import METHODS, rule
+from captum_sig.quadrature import RULES, rule
 from tests import oracle
 from tests.problems import PROBLEMS, D, L
 from tests.tiny_models import PAD, mask_baseline, random_ids, tiny
@@ -64,7 +64,7 @@ class TestClosedForms:
         torch.testing.assert_close(sig, ig, rtol=0, atol=1e-5)  # Captum's weights are float32
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RULES)
 @pytest.mark.parametrize("words", [[[0], [1], [2], [3]], WORDS], ids=["positions", "words"])
 def test_input_level_equals_the_oracle(method, words):
     def f(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 from captum_sig import baselines
-from captum_sig.attr.function import HOOKED
+from captum_sig.attr.function import model_lock
 from captum_sig.baselines import embedding as embedding_baselines
 from captum_sig.baselines import families
 from captum_sig.baselines import masked_lm as masked_lm_baseline
@@ -442,7 +442,7 @@ def test_no_other_thread_meets_a_model_that_is_not_as_it_was_found():
     free = []
 
     def look(*_):
-        other = threading.Thread(target=lambda: free.append(HOOKED.acquire(blocking=False)))
+        other = threading.Thread(target=lambda: free.append(model_lock.acquire(blocking=False)))
         other.start()
         other.join()
 

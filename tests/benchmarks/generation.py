@@ -48,7 +48,7 @@ LLAMAS: dict[str, dict[str, int]] = {
 }  # fmt: skip
 
 
-class Question:
+class MethodInput:
     """One prompt and target of a model."""
 
     def __init__(self, folder: Path, n_prompt: int, n_target: int) -> None:
@@ -86,7 +86,9 @@ class Question:
         return tuple(embedding(torch.cat([ids, before], 1)).detach() for ids in (self.ids, base))  # type: ignore[return-value]
 
 
-def methods(question: Question, peers: Path | None, steps: int) -> dict[str, Callable[[int], Any]]:
+def methods(
+    question: MethodInput, peers: Path | None, steps: int
+) -> dict[str, Callable[[int], Any]]:
     """Each method by name; called with how many target tokens a slow one explains."""
     q, embedding = question, question.model.get_input_embeddings()
     ablation = LLMAttribution(FeatureAblation(q.model), q.tokenizer)
@@ -119,7 +121,7 @@ def methods(question: Question, peers: Path | None, steps: int) -> dict[str, Cal
     return found
 
 
-def _inseq(question: Question, steps: int) -> Callable[[int], Tensor]:
+def _inseq(question: MethodInput, steps: int) -> Callable[[int], Tensor]:
     """The package's own way, where it is installed; it explains the target's tokens as well."""
     import inseq
 
@@ -138,7 +140,7 @@ def _inseq(question: Question, steps: int) -> Callable[[int], Tensor]:
     return attribute
 
 
-def _peer(theirs: Any, question: Question, step: int, steps: int) -> Tensor:
+def _peer(theirs: Any, question: MethodInput, step: int, steps: int) -> Tensor:
     x, base = question.embedded(step)
     sig = theirs(question.log_probability(step))
     found = sig.attribute(x, base, n_steps=steps)
@@ -153,7 +155,7 @@ def is_slow(name: str) -> bool:
     return not name.startswith("exact") and "Ablation" not in name
 
 
-def compare(question: Question, peers: Path | None, few: int, steps: int, repeats: int) -> dict:
+def compare(question: MethodInput, peers: Path | None, few: int, steps: int, repeats: int) -> dict:
     """Seconds of each, the median of repeats; the slow ones once, for `few` target tokens."""
     calls = methods(question, peers, steps)
     exact = calls[EXACT](0)
@@ -261,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore")
     results: dict[str, Any] = {"machine": machine(CPU)}
     if "compare" in given.parts:
-        question = Question(given.model, given.prompt_tokens, given.target_tokens)
+        question = MethodInput(given.model, given.prompt_tokens, given.target_tokens)
         few = min(given.few, len(question.target))
         results["compare"] = compare(question, given.peers, few, given.steps, given.repeats)
     if "cache" in given.parts:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from captum_sig import TextClassificationExplainer
 from captum_sig.cli.main import app
 from captum_sig.cli.trace import PLAIN_WIDTH
-from captum_sig.path import METHODS
+from captum_sig.path import PATHS
 from captum_sig.viz import on_one_line
 from captum_sig.viz import trace as trace_view
 from captum_sig.viz.trace import to_figure, to_png
@@ -65,12 +65,12 @@ def test_a_line_for_each_word(method, demo):
     assert [row[0] for row in rows[: len(words)]] == [word.word for word in words]
     assert rows[0][4] == rows[0][5] == "[PAD]"
     shown = " ".join(result.stdout.split())
-    assert f"Asked, one word on its way and all others unchanged: {TEXT}" in shown
+    assert f"MatrixOptions, one word on its way and all others unchanged: {TEXT}" in shown
     assert "over the words that move." in shown
     assert shown.count(TEXT) == 1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PATHS)
 def test_json_is_what_the_explainer_says(method, demo):
     result = run(TEXT, "--method", method, "--format", "json", "--target", "negative")
     data = json.loads(result.stdout)
@@ -95,7 +95,7 @@ def test_options_reach_the_explainer(demo):
     assert {path["tokens"][0][0] for path in data["paths"]} == set(drawn)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PATHS)
 def test_pictures_go_to_a_file(method, tmp_path):
     result = run(TEXT, "--method", method, "--output", str(tmp_path / "out.png"))
     assert (result.exit_code, result.output) == (0, "")

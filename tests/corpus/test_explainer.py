@@ -174,7 +174,7 @@ def test_what_is_no_batch_is_told(explain):
         ({"level": "token", "target": 0, "batch_size": 2, "internal_batch_size": 3}, []),
         ({"contexts": "two_sided"}, ["standard_error", "residual"]),
         ({"method": "sig:sampled2", "seed": 3}, ["standard_error", "residual"]),
-        ({"baseline": "uniform", "n_draws": 2}, ["spread"]),
+        ({"baseline": "uniform", "n_draws": 2}, ["std"]),
         ({"method": "random"}, []),
     ],
     ids=str,
@@ -184,12 +184,12 @@ def test_the_options_of_text_classification(options, more):
     made = {name: options[name] for name in options if name not in call}
     results = TextClassificationExplainer.from_pretrained(PATH, **made)(TEXTS, **call)
     found = CorpusExplainer(PATH, **options).columns(TEXTS)
-    assert [name for name in found if name in ("spread", "standard_error", "residual")] == more
+    assert [name for name in found if name in ("std", "standard_error", "residual")] == more
     for number, result in enumerate(results):
         assert found["scores"][number] == pytest.approx(result.scores, abs=1e-5)
         assert found["target"][number] == result.target
-        if "spread" in more:
-            assert found["spread"][number] == [word.spread for word in result.words]
+        if "std" in more:
+            assert found["std"][number] == [word.std for word in result.words]
         if "residual" in more:
             assert found["residual"][number] == pytest.approx(result.residual, abs=1e-5)
         if "sampled2" in str(options):

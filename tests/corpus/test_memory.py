@@ -5,11 +5,11 @@ import sys
 import pytest
 
 from captum_sig.corpus import explainer as memory
-from captum_sig.corpus.explainer import SPARE, Trimmer, resident
+from captum_sig.corpus.explainer import SPARE, MemoryTrimmer, resident
 
 
 def test_it_trims_when_enough_has_piled_up(monkeypatch):
-    trim, trimmed = Trimmer(), []
+    trim, trimmed = MemoryTrimmer(), []
     monkeypatch.setattr(memory, "give_back", lambda: trimmed.append(0))
     monkeypatch.setattr(sys, "platform", "linux")
     levels = iter([100, 100, 100 + SPARE, 101 + SPARE, 150, 150 + SPARE])
@@ -41,6 +41,6 @@ def test_what_is_resident_is_bytes_of_this_process():
 
 def test_elsewhere_it_does_nothing(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    trim = Trimmer()
+    trim = MemoryTrimmer()
     trim()
     assert trim.least == 0

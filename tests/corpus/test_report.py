@@ -82,9 +82,9 @@ def test_words_are_summed_by_class_and_lower_case(rows, made):
         assert row["documents"] == len(texts[row["class"], row["word"]])
         assert row["share_for"] == sum(score > 0 for score in values) / len(values)
         if len(values) > 1:
-            assert row["spread"] == pytest.approx(statistics.stdev(values))
+            assert row["std"] == pytest.approx(statistics.stdev(values))
         else:
-            assert row["spread"] is None
+            assert row["std"] is None
 
 
 def test_the_largest_sums_come_first_and_all_words_are_in_the_file(folder, made, tmp_path):
@@ -243,7 +243,7 @@ def test_means_over_many_texts_have_normal_intervals(folder, tmp_path, made, mon
     found = report(folder, tmp_path / "out", terms=("old",))
     for row in found.terms:
         assert row["documents"] > 2
-        half = 1.959964 * row["spread"] / row["documents"] ** 0.5
+        half = 1.959964 * row["std"] / row["documents"] ** 0.5
         assert (row["low"], row["high"]) == pytest.approx((row["mean"] - half, row["mean"] + half))
 
 

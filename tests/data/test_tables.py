@@ -75,7 +75,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypat
     if step == "writerows":
         monkeypatch.setattr("captum_sig.data.tables.csv.writer", Full)
     else:
-        monkeypatch.setattr("captum_sig.data.files.os.replace", replace)
+        monkeypatch.setattr("captum_sig._files.os.replace", replace)
     with pytest.raises(OSError, match="no space left"):
         write_csv(ROWS, COLUMNS, path)
     assert path.read_text() == "old"

@@ -220,18 +220,18 @@ def test_the_model_is_left_as_it_was(explainer):
 
 def test_random_baselines_are_averaged_and_their_spread_is_told(bert):
     once = TextClassificationExplainer(bert, wordpiece_tokenizer(), baseline="uniform", n_draws=1)
-    assert once(TEXTS[2]).words[0].spread is None
+    assert once(TEXTS[2]).words[0].std is None
     often = TextClassificationExplainer(bert, wordpiece_tokenizer(), baseline="uniform", n_draws=20)
     words = often(TEXTS[2], target=1).words
-    assert all(word.spread > 0 for word in words)
+    assert all(word.std > 0 for word in words)
     again = TextClassificationExplainer(
         bert, wordpiece_tokenizer(), baseline="uniform", n_draws=20, seed=1
     )
     pairs = list(zip(words, again(TEXTS[2], target=1).words, strict=True))
     # two means of 20 draws differ by √(2 / 20) of the spread, or a few times that
-    assert all(abs(a.score - b.score) < 4 * a.spread * 0.1**0.5 + 1e-9 for a, b in pairs)
+    assert all(abs(a.score - b.score) < 4 * a.std * 0.1**0.5 + 1e-9 for a, b in pairs)
     fixed = TextClassificationExplainer(bert, wordpiece_tokenizer(), n_draws=20)
-    assert fixed(TEXTS[2]).words[0].spread is None
+    assert fixed(TEXTS[2]).words[0].std is None
 
 
 def test_a_model_that_takes_single_rows_only_runs_with_every_method():

@@ -24,7 +24,13 @@ from captum_sig.data.tables import to_markdown
 from captum_sig.demo_model import PATH
 from captum_sig.explainers import methods
 from captum_sig.faithfulness import evaluation
-from captum_sig.faithfulness.evaluation import COLUMNS, PAIRED_COLUMNS, Plan, Run, examples
+from captum_sig.faithfulness.evaluation import (
+    COLUMNS,
+    PAIRED_COLUMNS,
+    Evaluation,
+    EvaluationConfig,
+    prepare_examples,
+)
 from tests.tiny_models import byte_level_tokenizer, tiny, wordpiece_tokenizer
 
 ROWS = [
@@ -39,10 +45,20 @@ ROWS = [
 ]
 NAMES = ["random", "sig", "sig:two_sided", "sig:sampled4", "ig", "input_x_gradient"]
 BASELINES = ["mask", "constant"]
-METRICS = ["log_odds", "comprehensiveness", "sufficiency", "curve"]
+METRICS = ["log_odds", "comprehensiveness", "sufficiency", "ablation_auc"]
 SEED = 3
-OPTIONS = ["--baselines", ",".join(BASELINES), "--n-steps", "6", "--topk", "0.3", "--draws", "2",
-           "--seed", str(SEED)]  # fmt: skip
+OPTIONS = [
+    "--baselines",
+    ",".join(BASELINES),
+    "--n-steps",
+    "6",
+    "--top-fraction",
+    "0.3",
+    "--draws",
+    "2",
+    "--seed",
+    str(SEED),
+]
 QUICK = ["--methods", "random,input_x_gradient", "--metrics", "log_odds", "--draws", "1"]
 
 
@@ -157,7 +173,7 @@ def test_metrics_are_those_of_a_slow_loop(demo, whole):
             "log_odds": masked[len(top)] - full,
             "comprehensiveness": exp(full) - exp(removed),
             "sufficiency": exp(full) - exp(kept),
-            "curve": (sum(map(exp, masked)) - (exp(full) + exp(masked[-1])) / 2) / n,
+            "ablation_auc": (sum(map(exp, masked)) - (exp(full) + exp(masked[-1])) / 2) / n,
         }
         assert {name: line[name] for name in METRICS} == pytest.approx(expected, abs=2e-5)
 
@@ -316,17 +332,29 @@ def test_a_file_may_be_missing(data, quick, tmp_path, name):
 
 
 def test_only_whole_units_are_kept_wherever_the_file_ends(demo, quick, tmp_path):
-    plan = Plan("d", "m", None, ("random", "sig"), ("mask",), ("log_odds",), 0.2, "token",
-                "predicted", 50, 5, 0)  # fmt: skip
-    found = examples(demo, [Record(text, None) for text, _ in ROWS], "predicted")
-    Run(plan, {"mask": demo}, found, tmp_path, resume=False)()
+    plan = EvaluationConfig(
+        "d",
+        "m",
+        None,
+        ("random", "sig"),
+        ("mask",),
+        ("log_odds",),
+        0.2,
+        "token",
+        "predicted",
+        50,
+        5,
+        0,
+    )
+    found = prepare_examples(demo, [Record(text, None) for text, _ in ROWS], "predicted")
+    Evaluation(plan, {"mask": demo}, found, tmp_path, resume=False)()
     path = tmp_path / "examples.jsonl"
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
     ends = [len(b"".join(lines[:n])) for n in (0, 3, 6, 9, 12, 14, 16)]  # 3, 3 and 2 texts
     for cut in {*range(0, len(content) + 1, 61), *ends, *[max(0, end - 1) for end in ends]}:
         path.write_bytes(content[:cut])
-        left = Run(plan, {"mask": demo}, found, tmp_path, resume=True)
+        left = Evaluation(plan, {"mask": demo}, found, tmp_path, resume=True)
         whole_units = max(end for end in ends if end <= cut + 1)  # the last line break may lack
         assert path.read_bytes() == content[:whole_units]
         assert len(left.lines) == content[:whole_units].count(b"\n")
@@ -378,11 +406,11 @@ def test_results_are_not_overwritten(data, tmp_path, name):
     ("options", "named"),
     [
         (["--seed", "1"], "seed 0, not 1"),
-        (["--topk", "0.5"], "topk 0.2, not 0.5"),
+        (["--top_fraction", "0.5"], "top_fraction 0.2, not 0.5"),
         (["--level", "word"], "level 'token', not 'word'"),
         (["--methods", "sig"], "methods"),
         (["--baselines", "pad"], "baselines"),
-        (["--metrics", "curve"], "metrics"),
+        (["--metrics", "ablation_auc"], "metrics"),
         (["--n-steps", "7"], "n_steps"),
         (["--draws", "7"], "n_draws"),
         (["--target", "label"], "target"),
@@ -445,8 +473,8 @@ def assert_refused(result, *messages):
         (["--masked-lm", str(PATH)], "wanted a model that was trained to fill in masked words"),
         (["--model", "./nowhere"], "there is no folder ./nowhere"),
         (["--model", "no-such-model"], "no-such-model cannot be loaded"),
-        (["--topk", "0"], "topk is a share of the words, in (0, 1], got 0.0"),
-        (["--topk", "2"], "got 2.0"),
+        (["--top_fraction", "0"], "top_fraction is a share of the words, in (0, 1], got 0.0"),
+        (["--top_fraction", "2"], "got 2.0"),
         (["--limit", "0"], "limit must be at least 1, got 0"),
         (["--n-steps", "0"], "n_steps must be a positive integer"),
         (["--draws", "0"], "n_draws must be at least 1"),
@@ -635,7 +663,7 @@ def test_a_text_without_a_token_is_left_out():
     model = tiny("bert", torch.float32).model
     explainer = TextClassificationExplainer(model, tokenizer, level="token")
     records = [Record("\u200b", None), Record("a good movie", None), Record("", None)]
-    assert [example.number for example in examples(explainer, records, "predicted")] == [1]
+    assert [example.number for example in prepare_examples(explainer, records, "predicted")] == [1]
 
 
 def test_a_text_that_is_too_long_is_cut_with_one_warning(tmp_path):
@@ -693,7 +721,7 @@ def test_a_model_that_is_not_finite_names_the_text(tmp_path, demo):
     explainer = TextClassificationExplainer(model, demo.tokenizer)
     records = [Record("", None), *[Record(text, label) for text, label in ROWS]]
     with pytest.raises(FloatingPointError, match="not finite for record 2, the unchanged input"):
-        examples(explainer, records, "predicted")
+        prepare_examples(explainer, records, "predicted")
 
 
 class Terminal(io.StringIO):
@@ -704,11 +732,11 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_bar_goes_to_terminals_only(demo, tmp_path, monkeypatch, stream, wanted):
-    plan = Plan("d", "m", None, ("random",), ("mask",), ("log_odds",), 0.2, "token",
+    plan = EvaluationConfig("d", "m", None, ("random",), ("mask",), ("log_odds",), 0.2, "token",
                 "predicted", 50, 5, 0)  # fmt: skip
-    found = examples(demo, [Record("A fine film.", None)], "predicted")
+    found = prepare_examples(demo, [Record("A fine film.", None)], "predicted")
     monkeypatch.setattr(sys, "stderr", stream())
-    Run(plan, {"mask": demo}, found, tmp_path, resume=False)(progress=wanted)
+    Evaluation(plan, {"mask": demo}, found, tmp_path, resume=False)(progress=wanted)
     shown = sys.stderr.getvalue()
     assert ("random, mask" in shown) == (wanted and stream is Terminal)
     assert wanted or shown == ""

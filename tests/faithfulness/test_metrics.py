@@ -11,7 +11,7 @@ from captum_sig.faithfulness import (
     BINS,
     METRICS,
     Sentence,
-    ablation_area,
+    ablation_auc,
     ablation_curve,
     aopc_comprehensiveness,
     aopc_sufficiency,
@@ -124,7 +124,7 @@ def reference(name: str, predict, asked: Sentence, values: list[float], k: float
         return whole - removed(predict, asked, values, count(k, n))
     if name == "sufficiency":
         return whole - kept(predict, asked, values, count(k, n))
-    if name == "curve":
+    if name == "ablation_auc":
         curve = [replaced(predict, asked, values, size) for size in range(n + 1)]
         return sum((a + b) / 2 / n for a, b in zip(curve, curve[1:], strict=False))
     return np.mean([reference(name.removeprefix("aopc_"), predict, asked, values, k) for k in BINS])
@@ -229,11 +229,11 @@ def test_a_sentence_without_units(bert, name):
     sentences = [empty, sentence([1, 1], seed=1)]
     scores = [[], [0.3, 0.1]]
     near = log_probabilities(bert, sentences) + 1e-9  # as another batch size might round it
-    expected = p(bert, empty, [CLS, SEP]) if name == "curve" else 0.0
+    expected = p(bert, empty, [CLS, SEP]) if name == "ablation_auc" else 0.0
     found = METRICS[name](bert, sentences, scores)
     assert found[0] == pytest.approx(expected, abs=1e-12)
     assert found[1] == METRICS[name](bert, sentences[1:], scores[1:])[0]
-    if name != "curve":
+    if name != "ablation_auc":
         assert METRICS[name](bert, sentences, scores, original=near)[0] == 0
     assert METRICS[name](bert, [empty], [[]])[0] == pytest.approx(expected, abs=1e-12)
 
@@ -251,7 +251,7 @@ def test_few_calls_of_one_length_without_padding(bert):
     asked = {7: 0, 8: 0, 9: 0}
     for s in sentences:
         asked[len(s.ids)] += 1 + s.n_units
-    ablation_area(bert, sentences, scores)
+    ablation_auc(bert, sentences, scores)
     assert sorted(ids.shape[1] for ids in bert.calls) == [7, 8, 9]
     assert all(0 < len(ids) <= asked[ids.shape[1]] for ids in bert.calls)
     bert.calls.clear()
@@ -265,9 +265,9 @@ def test_few_calls_of_one_length_without_padding(bert):
 @pytest.mark.parametrize("max_tokens", [1, 20, 64, 2**20])
 def test_no_forward_pass_exceeds_max_tokens(bert, max_tokens):
     sentences, scores = batch()
-    found = ablation_area(bert, sentences, scores, max_tokens=max_tokens)
+    found = ablation_auc(bert, sentences, scores, max_tokens=max_tokens)
     assert all(ids.numel() <= max_tokens or len(ids) == 1 for ids in bert.calls)
-    torch.testing.assert_close(found, ablation_area(bert, sentences, scores), **CLOSE)
+    torch.testing.assert_close(found, ablation_auc(bert, sentences, scores), **CLOSE)
 
 
 def test_equal_rows_are_asked_once(bert):
@@ -329,8 +329,8 @@ def test_a_device_without_room_gets_smaller_passes(bert):
             raise torch.cuda.OutOfMemoryError("too many rows")
         return bert(ids)
 
-    found = ablation_area(cramped, sentences, scores)
-    torch.testing.assert_close(found, ablation_area(bert, sentences, scores), **CLOSE)
+    found = ablation_auc(cramped, sentences, scores)
+    torch.testing.assert_close(found, ablation_auc(bert, sentences, scores), **CLOSE)
 
 
 def test_scores_of_any_kind():
