@@ -1,22 +1,22 @@
-"""What a model is asked on the way from a baseline to the input: F, its gradient, the words there.
+"""The path from a baseline to the input, traced: F, its gradient, and the nearest words.
 
     F(γ(k)),    Σ_j≤k ½ (∇F(γ(j − 1)) + ∇F(γ(j))) · (γ(j) − γ(j − 1)),    nearest token of γ(k)
 
-The sum tends to F(γ(k)) − F(γ(0)); what it lacks at the end is the integral's error. B, L, D as in
-`sig`; P paths of S + 1 points: one path if all words move at once, else one for each word.
+The sum tends to F(γ(k)) − F(γ(0)); its shortfall at the end is the integral's error. B, L, D as in
+`attr.sig`; P paths of S + 1 points: one path if all words move together, else one for each word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, TargetType
-from captum_sig.attr.arguments import N_STEPS, Default, alike, input_tensors, layer_problem
+from captum_sig.attr.arguments import N_STEPS, input_tensors, layer_problem, matching
 from captum_sig.attr.chunks import Chunks
 from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.attr.function import Tensors, warn_of_dropout
@@ -25,25 +25,22 @@ from captum_sig.attr.neighbors import nearest_tokens, vocabulary
 from captum_sig.attr.problem import Problem, plain_tensors
 from captum_sig.attr.word_paths import WordPaths
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What `trace` found; tensors on the CPU, values of F and distances in float64.
+    """The result of `trace`; tensors on the CPU, values of F and distances in float64.
 
     A word approximation error (`wae`) is the mean distance to the nearest word embedding (Sanyal &
-    Ren, EMNLP 2021): over all points of all paths and all positions of the sentence that differ
-    from the baseline, so that a word that is held at the input counts as 0; `wae_moving` is the
-    mean over the positions that move. Both are 0 where nothing differs.
+    Ren, EMNLP 2021), over all points of all paths and all positions of the sentence that differ
+    from the baseline; a word that is held at the input counts as 0. `wae_moving` is the mean over
+    the positions that move. Both are 0 where nothing differs.
     """
 
     method: str
-    alpha: Tensor  # (S + 1,): share of the steps that lies behind
+    alpha: Tensor  # (S + 1,): fraction of the steps taken
     ids: Tensor  # (L,): the input's
     outputs: Tensor  # (P, S + 1): F
-    cumulative: Tensor  # (P, S + 1): sum of gradient · step up to there, by the trapezoid rule
+    cumulative: Tensor  # (P, S + 1): sum of gradient · step so far, by the trapezoid rule
     tokens: Tensor  # (P, S + 1, L): ids of the nearest tokens; the input's where nothing moves
     distances: Tensor  # (P, S + 1, L): Euclidean, to them
     words: tuple[tuple[int, ...], ...]  # (P): the positions that each path moves
@@ -66,16 +63,16 @@ class Trace:
 
     @property
     def wae_moving(self) -> float:
-        """Word approximation error of what moves."""
+        """Word approximation error of the positions that move."""
         return self._mean_distance(sum(len(positions) for positions in self.words))
 
     def _mean_distance(self, n_positions: int) -> float:
         return float(self.distances.sum()) / max(1, n_positions * len(self.alpha))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings, ready for `json.dumps`.
+        """Return plain lists, numbers and strings, ready for `json.dumps`.
 
-        Of each path the positions that it moves, and tokens and distances, (S + 1, M), there.
+        Each path lists the positions that it moves, and the tokens and distances there, (S + 1, M).
         """
         per_path = ("change", "residual", "outputs", "cumulative")
         paths = [
@@ -87,63 +84,137 @@ class Trace:
             }
             for number, positions in enumerate(self.words)
         ]
-        alone = {name: getattr(self, name) for name in ("method", "wae", "wae_moving")}
-        both = {name: getattr(self, name).tolist() for name in ("alpha", "ids")}
-        return {**alone, **both, "paths": paths}
+        scalars = {name: getattr(self, name) for name in ("method", "wae", "wae_moving")}
+        vectors = {name: getattr(self, name).tolist() for name in ("alpha", "ids")}
+        return {**scalars, **vectors, "paths": paths}
+
+
+@dataclass(frozen=True, eq=False)
+class TextTrace:
+    """The path of a method from the baseline to a text; F is the logit of the label `target`."""
+
+    text: str
+    target: str
+    baseline: str
+    trace: Trace
+    words: tuple[str, ...]  # (P): the word that each path moves; the text if all move together
+    positions: tuple[int, ...]  # of the text's words, without special tokens
+    tokenizer: Any = field(repr=False)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether each path moves one word alone."""
+        return path_named(self.trace.method).one_by_one
+
+    def sentence(self, path: int, point: int) -> list[tuple[str, bool]]:
+        """Return the nearest tokens of all words, and whether each differs from the input's.
+
+        >>> from captum_sig import TextClassificationExplainer
+        >>> from captum_sig.demo_model import PATH
+        >>> explainer = TextClassificationExplainer.from_pretrained(PATH, baseline="pad")
+        >>> explainer.trace("A fine film", n_steps=2).sentence(path=0, point=2)
+        [('a', False), (' fine', False), (' film', False)]
+        """
+        tokens = self.trace.tokens[path, point]
+        texts = self._spelled(tokens[list(self.positions)])
+        changed = tokens != self.trace.ids
+        return list(zip(texts, changed[list(self.positions)].tolist(), strict=True))
+
+    def nearest(self, path: int, point: int) -> str:
+        """Return the nearest tokens of what the path moves, joined."""
+        moved = self.trace.tokens[path, point, list(self.trace.words[path])]
+        return "".join(self._spelled(moved)).strip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, numbers and strings; as `Trace.to_dict`, with tokens for ids.
+
+        `nearest` holds the joined tokens at every point.
+        """
+        trace = self.trace.to_dict()
+        convert = self.tokenizer.convert_ids_to_tokens
+        for number, path in enumerate(trace["paths"]):
+            path["word"] = self.words[number]
+            path["nearest"] = [self.nearest(number, k) for k in range(len(trace["alpha"]))]
+            path["tokens"] = [convert(row) for row in path["tokens"]]
+        return {
+            "text": self.text,
+            "target": self.target,
+            "baseline": self.baseline,
+            "tokens": convert(trace.pop("ids")),
+            **trace,
+        }
+
+    def _spelled(self, tokens: Tensor) -> list[str]:
+        """Spell tokens, each as it continues the one before."""
+        pieces = self.tokenizer.convert_ids_to_tokens(tokens.tolist())
+        pairs = (pieces[max(0, i - 1) : i + 1] for i in range(len(pieces)))
+        return [_spelled_after(self.tokenizer, pair) for pair in pairs]
+
+
+def _spelled_after(tokenizer: Any, pieces: Sequence[str]) -> str:
+    """Spell the last piece as it continues the one before, if there is one."""
+    before, both = (
+        tokenizer.convert_tokens_to_string(list(part)).replace(" ##", "")
+        for part in (pieces[:-1], pieces)
+    )
+    if both.startswith(before):
+        return both[len(before) :]
+    return tokenizer.convert_tokens_to_string(list(pieces[-1:]))  # both are parts of a character
 
 
 @dataclass(frozen=True)
 class Line:
-    """What stands where: position (M,), point (M,), and its ends (M, D) each → (M, D)."""
+    """A line of S steps; `at` maps positions, points, (M,) each, and ends to vectors, (M, D)."""
 
     n_steps: int
     at: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Kind:
+class PathKind:
     """Whether a method moves each word alone, and along which line."""
 
     one_by_one: bool
-    line: Callable[[Problem, int, DiscretizedPath | None], Line]
+    line: Callable[[Problem, int | None, DiscretizedPath | None], Line]
 
 
-def straight(problem: Problem, n_steps: int, path: DiscretizedPath | None) -> Line:
-    """Equal steps from end to end."""
+def straight_line(problem: Problem, n_steps: int | None, path: DiscretizedPath | None) -> Line:
+    """Take equal steps from end to end."""
     if path is not None:
         raise ValueError("ig and sig go straight: leave path out, or trace dig or sequential_dig")
-    if not isinstance(n_steps, int) or n_steps < 1:
-        raise ValueError(f"n_steps must be a whole number, 1 at least, got {n_steps!r}")
+    steps = int(N_STEPS) if n_steps is None else n_steps
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"n_steps must be an integer of at least 1, got {n_steps!r}")
 
     def at(position: Tensor, point: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        return torch.lerp(start, end, point.to(start)[:, None] / n_steps)  # exact at the ends
+        return torch.lerp(start, end, point.to(start)[:, None] / steps)  # exact at the ends
 
-    return Line(n_steps, at)
+    return Line(steps, at)
 
 
-def anchored(problem: Problem, n_steps: int, path: DiscretizedPath | None) -> Line:
-    """The points of Discretized Integrated Gradients."""
-    if not isinstance(n_steps, Default):
+def anchored_line(problem: Problem, n_steps: int | None, path: DiscretizedPath | None) -> Line:
+    """Follow the points of Discretized Integrated Gradients."""
+    if n_steps is not None:
         raise ValueError("DIG has its own points: leave n_steps out, and choose them by path")
-    assert problem.embedded_ids is not None  # as `trace` has seen
-    knots = (path or DiscretizedPath())(*problem.embedded_ids, problem.moves.baselines[0])
+    assert problem.embedded_ids is not None  # as `trace` has checked
+    found = (path or DiscretizedPath())(*problem.embedded_ids, problem.paths.baselines[0])
 
     def at(position: Tensor, point: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        return knots.points[knots.of[0, position], point].to(start)
+        return found.points[found.path_of[0, position], point].to(start)
 
-    return Line(len(knots), at)
+    return Line(len(found), at)
 
 
-PATHS: dict[str, Kind] = {
-    "ig": Kind(False, straight),
-    "dig": Kind(False, anchored),
-    "sig": Kind(True, straight),
-    "sequential_dig": Kind(True, anchored),
+PATHS: dict[str, PathKind] = {
+    "ig": PathKind(False, straight_line),
+    "dig": PathKind(False, anchored_line),
+    "sig": PathKind(True, straight_line),
+    "sequential_dig": PathKind(True, anchored_line),
 }
 
 
-def named(method: str) -> Kind:
-    """A method by name; ValueError for another name."""
+def path_named(method: str) -> PathKind:
+    """Return the path of a method; raises ValueError for a method without one."""
     if method not in PATHS:
         raise ValueError(f"method {method!r} has no path: use one of {', '.join(PATHS)}")
     return PATHS[method]
@@ -159,27 +230,28 @@ def trace(
     additional_forward_args: object = None,
     *,
     method: str = "ig",
-    n_steps: int = N_STEPS,
+    n_steps: int | None = None,
     feature_mask: Any = None,
     layer_baselines: Any = None,
     internal_batch_size: int | None = None,
     path: DiscretizedPath | None = None,
 ) -> Trace:
-    """Follow the path of a method for one example; (S + 1) P gradients.
+    """Trace the path of a method for one example; takes (S + 1) P gradients.
 
     Arguments as in `LayerSequentialIntegratedGradients.attribute`, but for these.
 
     Args:
         layer: the word embedding, `model.get_input_embeddings()`.
         inputs: token ids (1, L), first where the model takes more.
-        method: "ig" (all words at once, straight), "dig" (all words at once, by DIG's anchors),
-            "sig" and "sequential_dig" (likewise, one word at a time).
-        n_steps: equal steps of "ig" and "sig"; DIG has its own.
+        method: "ig" (all words together, straight), "dig" (all words together, through DIG's
+            anchors), "sig" and "sequential_dig" (the same, one word at a time).
+        n_steps: equal steps of "ig" and "sig", by default 50; DIG has its own.
         path: the anchors of "dig" and "sequential_dig"; None is `DiscretizedPath()`.
 
     Raises:
-        ValueError: for an unknown method, more than one example, a layer that is no word embedding
-            or gets no token id for each position, or arguments that do not go together.
+        ValueError: for an unknown method, more than one example, a layer that is not a word
+            embedding or does not receive a token id for each position, or arguments that do not go
+            together.
         FloatingPointError: if a value or gradient of F is not finite.
 
     >>> embedding = nn.Embedding.from_pretrained(torch.tensor([[0.0], [2.0], [5.0]]))
@@ -188,33 +260,35 @@ def trace(
     >>> found.tokens.flatten().tolist(), found.cumulative.flatten().tolist()
     ([0, 1, 1, 2, 2], [0.0, 1.25, 2.5, 3.75, 5.0])
     """
-    kind = named(method)
+    kind = path_named(method)
     ids = input_tensors(inputs)
     if len(ids[0]) != 1:
-        raise ValueError(f"a trace is of one example, got {len(ids[0])}: pass ids of shape (1, L)")
+        raise ValueError(f"trace takes one example, got {len(ids[0])}: pass ids of shape (1, L)")
     vectors = vocabulary(layer)
     problem = layer_problem(
-        forward_func, layer, None, inputs, baselines, layer_baselines, target,
-        additional_forward_args, False, None, feature_mask, None, internal_batch_size, False
+        forward_func, layer, inputs, baselines=baselines, layer_baselines=layer_baselines,
+        target=target, additional_forward_args=additional_forward_args, feature_mask=feature_mask,
+        internal_batch_size=internal_batch_size,
     )  # fmt: skip
     warn_of_dropout(problem.function.modules)
     if problem.embedded_ids is None:
         raise ValueError(
-            "the layer gets no token id for each position; wanted the model's word embedding, "
-            "model.get_input_embeddings()"
+            "the layer does not receive a token id for each position; wanted the model's word "
+            "embedding, model.get_input_embeddings()"
         )
-    own = [fed := problem.embedded_ids[1]]
-    problem = problem if kind.one_by_one else problem.together()
+    input_ids = problem.embedded_ids[1]
+    problem = problem if kind.one_by_one else problem.as_one_word()
     line = kind.line(problem, n_steps, path)
-    if layer_baselines is None and torch.equal(ids[0].to(fed), fed):
-        own.insert(0, alike(baselines, ids, "baselines")[0].to(fed))
-    walk = _Walk(problem.moves, line)
+    preferred = [input_ids]
+    if layer_baselines is None and torch.equal(ids[0].to(input_ids), input_ids):
+        preferred.insert(0, matching(baselines, ids, "baselines")[0].to(input_ids))
+    walk = _Walk(problem.paths, line)
     outputs, cumulative = walk.values(problem)
-    tokens, distances = walk.nearest(vectors, own)
+    tokens, distances = walk.nearest(vectors, preferred)
     return Trace(
         method=method,
         alpha=torch.arange(walk.n_points, dtype=torch.float64) / line.n_steps,
-        ids=fed[0].cpu(),
+        ids=input_ids[0].cpu(),
         outputs=outputs,
         cumulative=cumulative,
         tokens=tokens,
@@ -226,142 +300,73 @@ def trace(
 class _Walk:
     """All points of all paths of an example, each a row: number of the path · (S + 1) + point."""
 
-    def __init__(self, moves: WordPaths, line: Line) -> None:
-        self.moves, self.line = moves, line
+    def __init__(self, paths: WordPaths, line: Line) -> None:
+        self.paths, self.line = paths, line
         self.n_points = line.n_steps + 1
-        self.shape = (len(moves), self.n_points)
-        (x,), (b,) = moves.points, moves.baselines
+        self.shape = (len(paths), self.n_points)
+        (x,), (b,) = paths.points, paths.baselines
         self.differs = (x != b).flatten(2).any(-1)[0]  # (L,)
 
     def words(self) -> tuple[tuple[int, ...], ...]:
-        """The positions of each path that differ from the baseline."""
-        numbers = range(len(self.moves))
-        moving = self.moves.path_of[0][0].masked_fill(~self.differs, -1)
+        """Return the positions of each path that differ from the baseline."""
+        moving = self.paths.path_of[0][0].masked_fill(~self.differs, -1)
+        numbers = range(len(self.paths))
         return tuple(tuple((moving == n).nonzero()[:, 0].tolist()) for n in numbers)
 
     def places(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Paths (R,) of some rows, and row and position (M,) of all that moves in them."""
+        """Return the paths (R,) of rows, and row and position (M,) of all that moves in them."""
         path = torch.arange(rows.start, rows.stop, device=self.differs.device) // self.n_points
-        ((row, position),) = self.moves.moved(self.moves.scene[path], path)
+        ((row, position),) = self.paths.places(self.paths.background[path], path)
         moves = self.differs[position]
         return path, row[moves], position[moves]
 
     def at(self, position: Tensor, point: Tensor) -> Tensor:
-        """What stands there, (M, D); before the first point the first, and so at the end."""
-        ends = self.moves.ends(0, torch.zeros_like(position), position)
+        """Return the vectors at some points, (M, D); those outside the path are its ends."""
+        ends = self.paths.ends(0, torch.zeros_like(position), position)
         return self.line.at(position, point.clamp(0, self.line.n_steps), *ends)
 
     def values(self, problem: Problem) -> tuple[Tensor, Tensor]:
-        """F at all points and the sums of gradient · step up to them, (P, S + 1) both."""
-        n_rows = len(self.moves) * self.n_points
+        """Evaluate F at all points, and sum gradient · step up to them, (P, S + 1) both."""
+        n_rows = len(self.paths) * self.n_points
         outputs, behind, ahead = (torch.zeros(n_rows, dtype=torch.float64) for _ in range(3))
 
         def evaluate(rows: slice) -> tuple[Tensor, ...]:
             path, row, position = self.places(rows)
             point = (rows.start + row) % self.n_points
             last, here, following = (self.at(position, point + step) for step in (-1, 0, 1))
-            found, (gradient,) = path_gradients(
-                problem.function, self.moves, path, [(row, position)], [here]
+            values, (gradient,) = path_gradients(
+                problem.function, self.paths, path, [(row, position)], [here]
             )
-            there = gradient.to("cpu", torch.float64)  # not every device has float64
+            gradient = gradient.to("cpu", torch.float64)  # not every device has float64
             products = [
                 torch.zeros(len(path), dtype=torch.float64).index_add_(
-                    0, row.cpu(), (there * step.to(there)).flatten(1).sum(1)
+                    0, row.cpu(), (gradient * step.to(gradient)).flatten(1).sum(1)
                 )
                 for step in (here - last, following - here)
             ]
-            return found.to(outputs), *products
+            return values.to(outputs), *products
 
-        with Chunks(self.moves.points, problem.chunk, False) as chunks:
-            for rows, found in chunks(evaluate, n_rows):
-                outputs[rows], behind[rows], ahead[rows] = found
+        with Chunks(self.paths.points, problem.max_rows, False) as chunks:
+            for rows, results in chunks.map(evaluate, n_rows):
+                outputs[rows], behind[rows], ahead[rows] = results
         steps = (ahead.view(self.shape)[:, :-1] + behind.view(self.shape)[:, 1:]) / 2
         return outputs.view(self.shape), nn.functional.pad(steps.cumsum(1), (1, 0))
 
-    def nearest(self, vectors: Tensor, own: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Tokens and distances, (P, S + 1, L) both, for a vocabulary (V, D).
+    def nearest(self, vectors: Tensor, preferred: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Find tokens and distances, (P, S + 1, L) both.
 
-        `own` holds ids (1, L) that come before others with the same vector; the last the input's.
+        Args:
+            vectors: the vocabulary, (V, D).
+            preferred: ids (1, L) that win over others with the same vector; the last the input's.
         """
-        _, row, position = self.places(slice(0, len(self.moves) * self.n_points))
-        found, far = nearest_tokens(vectors, self.at(position, row % self.n_points))
-        for ids in own:
-            at_place = ids[0, position].to(found)
-            found = torch.where((vectors[found] == vectors[at_place]).all(1), at_place, found)
-        tokens = own[-1][0].cpu().expand(*self.shape, -1).clone().flatten(0, 1)
+        _, row, position = self.places(slice(0, len(self.paths) * self.n_points))
+        nearest, distance = nearest_tokens(vectors, self.at(position, row % self.n_points))
+        for ids in preferred:
+            candidate = ids[0, position].to(nearest)
+            equal = (vectors[nearest] == vectors[candidate]).all(1)
+            nearest = torch.where(equal, candidate, nearest)
+        tokens = preferred[-1][0].cpu().expand(*self.shape, -1).clone().flatten(0, 1)
         distances = torch.zeros(tokens.shape, dtype=torch.float64)
         place = row.cpu(), position.cpu()
-        tokens[place], distances[place] = found.to(tokens), far.to(distances)
+        tokens[place], distances[place] = nearest.to(tokens), distance.to(distances)
         return tokens.unflatten(0, self.shape), distances.unflatten(0, self.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class TextTrace:
-    """The path of a method from the baseline to a text; F is the logit of the label `target`."""
-
-    text: str
-    target: str
-    baseline: str
-    trace: Trace
-    words: tuple[str, ...]  # (P): what each path moves; the text itself where all words move
-    positions: tuple[int, ...]  # of the text's words, without special tokens
-    tokenizer: Any = field(repr=False)
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether each path moves a word alone."""
-        return named(self.trace.method).one_by_one
-
-    def sentence(self, path: int, point: int) -> list[tuple[str, bool]]:
-        """Nearest tokens of all words, as they join, and whether each is another than the input's.
-
-        >>> from captum_sig import TextClassificationExplainer
-        >>> from captum_sig.demo_model import PATH
-        >>> explainer = TextClassificationExplainer.from_pretrained(PATH, baseline="pad")
-        >>> explainer.trace("A fine film", n_steps=2).sentence(path=0, point=2)
-        [('a', False), (' fine', False), (' film', False)]
-        """
-        tokens = self.trace.tokens[path, point]
-        texts = self._joining(tokens[list(self.positions)])
-        changed = tokens != self.trace.ids
-        return list(zip(texts, changed[list(self.positions)].tolist(), strict=True))
-
-    def nearest(self, path: int, point: int) -> str:
-        """Nearest tokens of what the path moves, joined."""
-        moved = self.trace.tokens[path, point, list(self.trace.words[path])]
-        return "".join(self._joining(moved)).strip()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings; as of `Trace`, with pieces in the place of ids.
-
-        `nearest` has the joined tokens at every point.
-        """
-        found = self.trace.to_dict()
-        convert = self.tokenizer.convert_ids_to_tokens
-        for number, path in enumerate(found["paths"]):
-            path["word"] = self.words[number]
-            path["nearest"] = [self.nearest(number, k) for k in range(len(found["alpha"]))]
-            path["tokens"] = [convert(row) for row in path["tokens"]]
-        return {
-            "text": self.text,
-            "target": self.target,
-            "baseline": self.baseline,
-            "tokens": convert(found.pop("ids")),
-            **found,
-        }
-
-    def _joining(self, tokens: Tensor) -> list[str]:
-        """The strings of some tokens, each as it follows the one before."""
-        pieces = self.tokenizer.convert_ids_to_tokens(tokens.tolist())
-        return [_after(self.tokenizer, pieces[max(0, i - 1) : i + 1]) for i in range(len(pieces))]
-
-
-def _after(tokenizer: Any, pieces: Sequence[str]) -> str:
-    """What the last piece adds to the one before, if there is one."""
-    before, both = (
-        tokenizer.convert_tokens_to_string(list(some)).replace(" ##", "")
-        for some in (pieces[:-1], pieces)
-    )
-    if both.startswith(before):
-        return both[len(before) :]
-    return tokenizer.convert_tokens_to_string(list(pieces[-1:]))  # both are parts of a character

@@ -158,7 +158,7 @@ def test_dig_goes_by_its_own_points():
         torch.testing.assert_close(found.alpha, torch.arange(13).double() / 12)
         for number, positions in enumerate(found.words):
             for position in positions:
-                ids, distances = nearest_tokens(weight, points.points[points.of[0, position]])
+                ids, distances = nearest_tokens(weight, points.points[points.path_of[0, position]])
                 assert torch.equal(found.tokens[number, :, position], ids)
                 assert torch.equal(found.distances[number, :, position], distances)
 
@@ -251,9 +251,9 @@ def test_to_dict_is_ready_for_json():
     ("options", "message"),
     [
         ({"method": "lime"}, "use one of ig, dig, sig, sequential_dig"),
-        ({"inputs": random_ids(2, 5)}, "of one example, got 2"),
-        ({"n_steps": 0}, "1 at least, got 0"),
-        ({"n_steps": 2.5}, "1 at least, got 2.5"),
+        ({"inputs": random_ids(2, 5)}, "one example, got 2"),
+        ({"n_steps": 0}, "at least 1, got 0"),
+        ({"n_steps": 2.5}, "at least 1, got 2.5"),
         ({"n_steps": 20, "method": "dig"}, "leave n_steps out"),
         ({"path": DiscretizedPath(), "method": "sig"}, "leave path out"),
         ({"layer": nn.Linear(2, 2)}, "is a Linear; wanted the word embedding"),
@@ -270,7 +270,7 @@ def test_mistakes_are_told(options, message):
 def test_every_position_must_be_one_token():
     embedding = nn.Embedding(8, 2)
     letters = torch.tensor([[[1, 2, 3], [4, 5, 6]]])  # of two words
-    with pytest.raises(ValueError, match="no token id for each position"):
+    with pytest.raises(ValueError, match="not receive a token id for each position"):
         trace(lambda ids: embedding(ids).sum((1, 2, 3)), embedding, letters, 0)
 
 
@@ -369,7 +369,7 @@ def test_the_text_traces_dict_has_strings(explainer):
     [
         (("",), ValueError, "no word to move"),
         ((["good"],), TypeError, "text 0 is list; wanted a string"),
-        (("good", "happy"), ValueError, "is no label"),
+        (("good", "happy"), ValueError, "unknown label"),
         (("good", None, "lime"), ValueError, "use one of ig, dig"),
     ],
 )

@@ -1,7 +1,7 @@
 """Captum's arguments in one canonical form, checked at the door.
 
-`input_problem` and `layer_problem` make a `Problem` of them; `straight` and `along` say how to
-integrate: by a rule, to a tolerance, or along a path of one's own.
+`input_problem` and `layer_problem` build a `Problem`, `integrator` chooses how to integrate it: by
+a rule, to a tolerance, or along a path of the caller's.
 """
 
 from __future__ import annotations
@@ -28,51 +28,203 @@ from captum_sig.quadrature import rule
 
 
 class Default(int):
-    """A default that can be told from the same number given by a caller."""
+    """A default that can be distinguished from the same number passed by a caller."""
 
 
 N_STEPS = Default(50)  # Captum's
-MOST_NODES = 129  # of a word with a tolerance, if the caller gives no `n_steps`
-FEWEST_NODES = STARTS[-1]  # to see a path's error at all
+MAX_NODES = 129  # per word with a tolerance, unless the caller passes `n_steps`
+MIN_NODES = STARTS[-1]  # fewer do not show a path's error
 
 
-def straight(method: str, n_steps: int, tolerance: float | None) -> Integrate:
-    """Along the straight line, by a rule of `n_steps` or to a tolerance.
+def integrator(
+    *,
+    method: str = "gausslegendre",
+    n_steps: int | None = None,
+    tolerance: float | None = None,
+    steps: Steps | None = None,
+) -> Integrate:
+    """Choose how to integrate.
+
+    Args:
+        method: a name in `captum_sig.quadrature.RULES`.
+        n_steps: nodes of the rule, or the maximum with a tolerance; None or a `Default` leaves the
+            number open.
+        tolerance: as in `SequentialIntegratedGradients.attribute`; None takes the rule.
+        steps: those of a path of the caller's, which leave no choice to the others.
 
     Raises:
         ValueError: if the arguments do not fit together.
     """
+    chosen = None if isinstance(n_steps, Default) else n_steps
+    if steps is not None:
+        if tolerance is not None or method != "gausslegendre" or chosen is not None:
+            raise ValueError("a path has its own steps: leave n_steps, method and tolerance out")
+        return functools.partial(by_steps, steps=steps)
+    line = StraightLine(rule(method, N_STEPS if chosen is None else chosen))
     if tolerance is None:
-        return functools.partial(by_steps, steps=StraightLine(rule(method, n_steps)))
+        return functools.partial(by_steps, steps=line)
     if not isinstance(tolerance, numbers.Real) or not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be a positive number, got {tolerance!r}")
     if method != "gausslegendre":
         raise ValueError(
-            f"a tolerance chooses its own nodes: leave method {method!r} out, or the tolerance"
+            f"a tolerance chooses its own nodes: leave out either method {method!r} or the "
+            "tolerance"
         )
-    rule(method, n_steps)  # refuses what is no number of steps
-    most = MOST_NODES if isinstance(n_steps, Default) else int(n_steps)
-    if most < FEWEST_NODES:
+    max_nodes = MAX_NODES if chosen is None else int(chosen)
+    if max_nodes < MIN_NODES:
         raise ValueError(
-            f"with a tolerance n_steps is the most evaluations of a word, at least {FEWEST_NODES}; "
-            f"got {n_steps}"
+            f"with a tolerance n_steps is the maximum number of evaluations per word, at least "
+            f"{MIN_NODES}; got {n_steps}"
         )
-    return functools.partial(to_tolerance, tolerance=float(tolerance), most=most)
+    return functools.partial(to_tolerance, tolerance=float(tolerance), max_nodes=max_nodes)
 
 
-def along(steps: Steps, method: str, n_steps: int, tolerance: float | None) -> Integrate:
-    """Along steps that a path of its own has chosen, which leave no choice to the others.
+@plain_tensors()
+def input_problem(
+    forward_func: Callable[..., Any],
+    inputs: Tensor | Tensors,
+    *,
+    baselines: BaselineType = None,
+    target: TargetType = None,
+    additional_forward_args: object = None,
+    feature_mask: Any = None,
+    contexts: Contexts | Sequence[Contexts] | None = None,
+    internal_batch_size: int | None = None,
+    show_progress: bool = False,
+) -> Problem:
+    """Build the problem in which the model's own inputs move."""
+    points = input_tensors(inputs)
+    for x in points:
+        if not x.is_floating_point():
+            raise TypeError(
+                f"inputs are {x.dtype}, which has no gradient: for token ids use "
+                "LayerSequentialIntegratedGradients(forward_func, model.get_input_embeddings())"
+            )
+    points = tuple(x.detach() for x in points)
+    n_examples = points[0].shape[0]
+    b = matching(baselines, points, "baselines")
+    return Problem(
+        function=RowFunction(
+            forward=at_inputs(forward_func, additional_forward_args, n_examples),
+            target=checked_target(target, n_examples),
+            modules=modules_in(forward_func),
+        ),
+        paths=_paths(points, b, feature_mask, contexts),
+        standard_error=_standard_error(contexts),
+        format_outputs=lambda tensors: tensors if isinstance(inputs, tuple) else tensors[0],
+        max_rows=internal_batch_size,
+        show_progress=show_progress,
+    )
 
-    Raises:
-        ValueError: if one of the others is given too.
-    """
-    if tolerance is not None or method != "gausslegendre" or not isinstance(n_steps, Default):
-        raise ValueError("a path has its own steps: leave n_steps, method and tolerance out")
-    return functools.partial(by_steps, steps=steps)
+
+@plain_tensors()
+def layer_problem(
+    forward_func: Callable[..., Any],
+    layer: ModuleOrModuleList,
+    inputs: Tensor | Tensors,
+    *,
+    device_ids: list[int] | None = None,
+    baselines: BaselineType = None,
+    layer_baselines: Any = None,
+    target: TargetType = None,
+    additional_forward_args: object = None,
+    attribute_to_layer_input: bool = False,
+    grad_kwargs: Mapping[str, Any] | None = None,
+    feature_mask: Any = None,
+    contexts: Contexts | Sequence[Contexts] | None = None,
+    internal_batch_size: int | None = None,
+    show_progress: bool = False,
+) -> Problem:
+    """Build the problem in which the outputs (or inputs) of one or several layers move."""
+    ids = input_tensors(inputs)
+    layers: list[nn.Module] = layer if isinstance(layer, list) else [layer]
+    if device_ids is None:
+        device_ids = getattr(forward_func, "device_ids", None)
+    how: dict[str, Any] = {
+        "additional_forward_args": additional_forward_args,
+        "device_ids": device_ids,
+        "at_input": attribute_to_layer_input,
+    }
+    captured = capture(forward_func, layers, ids, **how)
+    n_tensors = [len(of_layer) for of_layer in captured.activations]
+    points = flat(captured.activations)
+    b: Any
+    if layer_baselines is None:
+        base = matching(baselines, ids, "baselines")
+        embedded = None
+        if not attribute_to_layer_input:
+            embedded = embed_without_pass(layer, captured, ids, base)
+        b = embedded
+        if embedded is None:
+            b = flat(capture(forward_func, layers, base, **how).activations)
+    elif baselines is None:
+        b = layer_baselines
+    else:
+        raise ValueError("pass either baselines (inputs) or layer_baselines (activations)")
+
+    n_examples = ids[0].shape[0]
+    function = RowFunction(
+        forward=at_layer(forward_func, layers, ids, n_tensors=n_tensors, **how),
+        target=checked_target(target, n_examples),
+        modules=(*modules_in(forward_func), *(m for root in layers for m in root.modules())),
+        grad_kwargs=grad_kwargs or {},
+    )
+    embedded_ids = None
+    if not attribute_to_layer_input:
+        embedded_ids = _embedded_ids(layer, captured.received, points)
+    return Problem(
+        function=function,
+        value_at_input=function.select(captured.output, torch.arange(n_examples)),
+        embedded_ids=embedded_ids,
+        paths=_paths(points, matching(b, points, "layer_baselines"), feature_mask, contexts),
+        standard_error=_standard_error(contexts),
+        format_outputs=functools.partial(_by_layer, isinstance(layer, list), n_tensors),
+        max_rows=internal_batch_size,
+        show_progress=show_progress,
+    )
+
+
+def _paths(
+    points: Tensors,
+    baselines: Tensors,
+    feature_mask: Any,
+    contexts: Contexts | Sequence[Contexts] | None,  # one for all examples, or one for each
+) -> WordPaths:
+    paths = WordPaths.between(points, baselines, feature_masks(feature_mask, points))
+    if contexts is None:
+        return paths
+    of_each = [contexts] * paths.n_examples if callable(contexts) else contexts
+    if not isinstance(of_each, (list, tuple)) or not all(map(callable, of_each)):
+        raise TypeError(
+            f"contexts must be a callable such as captum_sig.contexts.two_sided, got {contexts!r}"
+        )
+    n_words = paths.background.bincount(minlength=paths.n_examples).tolist()
+    return paths.in_backgrounds(backgrounds(of_each, n_words).to(paths.background.device))
+
+
+def _standard_error(contexts: Contexts | Sequence[Contexts] | None) -> StandardError | None:
+    first = contexts if contexts is None or callable(contexts) else contexts[0]
+    return getattr(first, "standard_error", None)
+
+
+def _by_layer(several: bool, n_tensors: Sequence[int], tensors: Tensors) -> Any:
+    """Put all layers' tensors into Captum's containers."""
+    remaining = iter(tensors)
+    return format_outputs(several, [tuple(itertools.islice(remaining, n)) for n in n_tensors])
+
+
+def _embedded_ids(
+    layer: Any, received: Mapping[nn.Module, Any], points: Tensors
+) -> tuple[nn.Module, Tensor] | None:
+    """Return an embedding with the ids that it was called with; None for another layer."""
+    if not isinstance(layer, nn.Embedding) or len(received[layer]) != 1:
+        return None
+    (ids,) = received[layer]
+    return (layer, ids) if ids.shape == points[0].shape[:2] else None
 
 
 def input_tensors(inputs: Tensor | Tensors) -> Tensors:
-    """One tensor or several → a tuple of tensors (B, L, …)."""
+    """Turn one tensor or several into a tuple of tensors (B, L, …)."""
     tensors = inputs if isinstance(inputs, tuple) else (inputs,)
     for x in tensors:
         if not isinstance(x, Tensor):
@@ -85,10 +237,10 @@ def input_tensors(inputs: Tensor | Tensors) -> Tensors:
     return tensors
 
 
-def alike(given: Any, points: Tensors, name: str) -> Tensors:
-    """Baselines in all of Captum's forms → one tensor for each point, of its shape and dtype."""
-    values = flat(given) if isinstance(given, (tuple, list)) else (given,) * len(points)
-    if len(values) != len(points) or (isinstance(given, Tensor) and len(points) > 1):
+def matching(baselines: Any, points: Tensors, name: str) -> Tensors:
+    """Turn baselines in any of Captum's forms into one tensor per point, of its shape and dtype."""
+    values = flat(baselines) if isinstance(baselines, (tuple, list)) else (baselines,) * len(points)
+    if len(values) != len(points) or (isinstance(baselines, Tensor) and len(points) > 1):
         raise ValueError(
             f"{name} must be one number, or a tuple with one entry for each of the "
             f"{len(points)} tensors that move"
@@ -114,18 +266,18 @@ def _like(value: Any, x: Tensor, name: str) -> Tensor:
     return tensor.to(x.dtype).expand(x.shape)
 
 
-def masks_of(feature_masks: Any, points: Tensors) -> Tensors:
-    """The argument `feature_mask` in canonical form: (B, Lₜ) integers for each moving tensor.
+def feature_masks(feature_mask: Any, points: Tensors) -> Tensors:
+    """Turn the argument `feature_mask` into (B, Lₜ) integers for each moving tensor.
 
-    Without one every position is a word; tensors with the same dim 1 move together per position,
-    tensors with another dim 1 have words of their own.
+    Without one every position is a word. Tensors with the same dim 1 then move together per
+    position; tensors with another dim 1 have words of their own.
 
     Raises:
         ValueError: if the shapes or types do not fit the points.
     """
-    if feature_masks is None:
+    if feature_mask is None:
         return _every_position(points)
-    given = tuple(feature_masks) if isinstance(feature_masks, (tuple, list)) else (feature_masks,)
+    given = tuple(feature_mask) if isinstance(feature_mask, (tuple, list)) else (feature_mask,)
     if len(given) == 1 and len({x.shape[1] for x in points}) == 1:
         given *= len(points)
     if len(given) != len(points):
@@ -162,7 +314,7 @@ def _every_position(points: Tensors) -> Tensors:
 
 
 def checked_target(target: Any, n_examples: int) -> TargetType:
-    """Whole numbers of any type become int; lists and tensors need one entry for each example."""
+    """Turn integers of any type into int; check that lists and tensors fit the examples."""
     if hasattr(target, "tolist") and not isinstance(target, Tensor):  # NumPy's arrays and numbers
         target = target.tolist()
     if isinstance(target, Tensor) and target.numel() == 1 and not target.is_floating_point():
@@ -174,141 +326,3 @@ def checked_target(target: Any, n_examples: int) -> TargetType:
             f"{n_examples} examples"
         )
     return target
-
-
-def _in_contexts(
-    contexts: Contexts | Sequence[Contexts] | None,  # one for all examples, or for each its own
-    points: Tensors,
-    baselines: Tensors,
-    feature_mask: Any,
-) -> WordPaths:
-    moves = WordPaths.between(points, baselines, masks_of(feature_mask, points))
-    if contexts is None:
-        return moves
-    of_each = [contexts] * moves.n_examples if callable(contexts) else contexts
-    if not isinstance(of_each, (list, tuple)) or not all(map(callable, of_each)):
-        raise TypeError(
-            f"contexts must be a callable such as captum_sig.contexts.two_sided, got {contexts!r}"
-        )
-    n_words = moves.scene.bincount(minlength=moves.n_examples).tolist()
-    return moves.within(backgrounds(of_each, n_words).to(moves.scene.device))
-
-
-def _standard_error(contexts: Contexts | Sequence[Contexts] | None) -> StandardError | None:
-    one = contexts if contexts is None or callable(contexts) else contexts[0]
-    return getattr(one, "standard_error", None)
-
-
-@plain_tensors()
-def input_problem(
-    forward_func: Callable[..., Any],
-    inputs: Tensor | Tensors,
-    baselines: BaselineType,
-    target: TargetType,
-    additional_forward_args: object,
-    feature_mask: Any,
-    contexts: Contexts | Sequence[Contexts] | None,
-    chunk: int | None,
-    progress: bool,
-) -> Problem:
-    """The model's own inputs move."""
-    points = input_tensors(inputs)
-    for x in points:
-        if not x.is_floating_point():
-            raise TypeError(
-                f"inputs are {x.dtype}, which has no gradient: for token ids use "
-                "LayerSequentialIntegratedGradients(forward_func, model.get_input_embeddings())"
-            )
-    points = tuple(x.detach() for x in points)
-    n_examples = points[0].shape[0]
-    return Problem(
-        function=RowFunction(
-            forward=at_inputs(forward_func, additional_forward_args, n_examples),
-            target=checked_target(target, n_examples),
-            modules=modules_in(forward_func),
-        ),
-        moves=_in_contexts(contexts, points, alike(baselines, points, "baselines"), feature_mask),
-        standard_error=_standard_error(contexts),
-        contain=lambda tensors: tensors if isinstance(inputs, tuple) else tensors[0],
-        chunk=chunk,
-        progress=progress,
-    )  # fmt: skip
-
-
-@plain_tensors()
-def layer_problem(
-    forward_func: Callable[..., Any],
-    layer: ModuleOrModuleList,
-    device_ids: list[int] | None,
-    inputs: Tensor | Tensors,
-    baselines: BaselineType,
-    layer_baselines: Any,
-    target: TargetType,
-    additional_forward_args: object,
-    attribute_to_layer_input: bool,
-    grad_kwargs: Mapping[str, Any] | None,
-    feature_mask: Any,
-    contexts: Contexts | Sequence[Contexts] | None,
-    chunk: int | None,
-    progress: bool,
-) -> Problem:
-    """The outputs (or inputs) of one or several layers move."""
-    ids = input_tensors(inputs)
-    layers: list[nn.Module] = layer if isinstance(layer, list) else [layer]
-    if device_ids is None:
-        device_ids = getattr(forward_func, "device_ids", None)
-
-    read = functools.partial(
-        capture, forward_func, layers, additional=additional_forward_args,
-        device_ids=device_ids, attribute_to_layer_input=attribute_to_layer_input,
-    )  # fmt: skip
-    reading = read(ids)
-    n_tensors = [len(of_layer) for of_layer in reading.activations]
-    points = flat(reading.activations)
-    at_baseline: Any
-    if layer_baselines is None:
-        base = alike(baselines, ids, "baselines")
-        embedded_ids = (
-            None if attribute_to_layer_input else embed_without_pass(layer, reading, ids, base)
-        )
-        at_baseline = flat(read(base).activations) if embedded_ids is None else embedded_ids
-    elif baselines is None:
-        at_baseline = layer_baselines
-    else:
-        raise ValueError("give either baselines (inputs) or layer_baselines (activations)")
-
-    n_examples = ids[0].shape[0]
-    function = RowFunction(
-        forward=at_layer(forward_func, layers, ids, additional_forward_args, n_tensors,
-                         device_ids, attribute_to_layer_input),
-        target=checked_target(target, n_examples),
-        modules=(*modules_in(forward_func), *(m for one in layers for m in one.modules())),
-        grad_kwargs=grad_kwargs or {},
-    )  # fmt: skip
-    return Problem(
-        function=function,
-        whole=function.explained(reading.output, torch.arange(n_examples)),
-        embedded_ids=_embedded_ids(layer, reading.received, points, attribute_to_layer_input),
-        moves=_in_contexts(contexts, points, alike(at_baseline, points, "layer_baselines"),
-                           feature_mask),
-        standard_error=_standard_error(contexts),
-        contain=functools.partial(_by_layer, isinstance(layer, list), n_tensors),
-        chunk=chunk,
-        progress=progress,
-    )  # fmt: skip
-
-
-def _by_layer(several: bool, n_tensors: Sequence[int], tensors: Tensors) -> Any:
-    """All layers' tensors in Captum's containers."""
-    remaining = iter(tensors)
-    return format_outputs(several, [tuple(itertools.islice(remaining, n)) for n in n_tensors])
-
-
-def _embedded_ids(
-    layer: Any, received: Mapping[nn.Module, Any], points: Tensors, at_input: bool
-) -> tuple[nn.Module, Tensor] | None:
-    """An embedding and the ids that it was called with."""
-    if not isinstance(layer, nn.Embedding) or at_input or len(received[layer]) != 1:
-        return None
-    (fed,) = received[layer]
-    return (layer, fed) if fed.shape == points[0].shape[:2] else None

@@ -1,4 +1,4 @@
-"""How many rows are in flight at a time."""
+"""Rows in flight: how many are evaluated at a time."""
 
 from __future__ import annotations
 
@@ -11,36 +11,33 @@ from captum_sig.attr.function import Tensors
 
 Result = TypeVar("Result")
 
-# Bytes of moving activations in a chunk when the caller sets no `internal_batch_size`: what a
-# CPU's caches like, and what keeps a GPU busy.
+# Bytes of moving activations in a chunk unless the caller sets `internal_batch_size`: what fits a
+# CPU's caches, and what keeps a GPU busy.
 CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
 
 
 class Chunks:
-    """Evaluates rows in order, so many at a time as a device holds, and draws the bar.
+    """Evaluates rows in order, as many at a time as fit the device, with a progress bar.
 
-    When a device runs out of memory the chunk is halved for good and tried again, down to one row.
+    When a device runs out of memory, the chunk is halved for good and retried, down to one row.
     """
 
-    def __init__(self, points: Tensors, most: int | None, progress: bool) -> None:
-        """Start with chunks of `most` rows, or as many as `default_chunk` says."""
+    def __init__(self, points: Tensors, max_rows: int | None, show_progress: bool) -> None:
         from tqdm import tqdm
 
-        self.size = most or default_chunk(points)
-        self.bar = tqdm(total=0, unit="row", disable=not progress)
+        self.size = max_rows or default_chunk(points)
+        self.bar = tqdm(total=0, unit="row", disable=not show_progress)
 
     def __enter__(self) -> Chunks:
-        """Show the bar."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End the bar."""
         self.bar.close()
 
-    def __call__(
+    def map(
         self, evaluate: Callable[[slice], Result], n_rows: int
     ) -> Iterator[tuple[slice, Result]]:
-        """What `evaluate` gives for rows 0 … n_rows − 1, chunk by chunk."""
+        """Yield each chunk of rows 0 … n_rows − 1 with what `evaluate` returns for it."""
         self.bar.total = (self.bar.total or 0) + n_rows
         start = 0
         while start < n_rows:
@@ -60,8 +57,8 @@ class Chunks:
 
 
 def default_chunk(points: Tensors) -> int:
-    """Rows in a chunk such that their activations stay within `CHUNK_BYTES`."""
+    """Return the number of rows whose activations fit `CHUNK_BYTES`."""
     n_examples = max(1, points[0].shape[0])
-    per_row = sum(x.numel() * x.element_size() // n_examples for x in points)
+    bytes_per_row = sum(x.numel() * x.element_size() // n_examples for x in points)
     budget = CHUNK_BYTES.get(points[0].device.type, CHUNK_BYTES["cuda"])
-    return max(1, budget // max(1, per_row))
+    return max(1, budget // max(1, bytes_per_row))

@@ -2,12 +2,13 @@
 
     DIG_i(x) = Σ_k ∂F(γ(k)) / ∂x_i · (γ_i(k + 1) − γ_i(k))
 
-The straight path from a baseline to a word leads through points that are no words. DIG's γ leads by
-*anchors*: words, each among the nearest neighbours of the one before, moved where they must be so
-that the path is monotone in every dimension, which keeps Riemann sums of it complete. All words
-move at once. Completeness holds for the sentence: Σ DIG tends to F(x) − F(b) as `factor` grows.
+The straight path from a baseline to a word passes through points that are not words. DIG's path γ
+passes through *anchors*: words, each among the nearest neighbours of the one before, shifted where
+needed so that the path is monotone in every dimension, which keeps its Riemann sums complete. All
+words move at once. Completeness holds for the sentence: Σ DIG tends to F(x) − F(b) as `factor`
+grows.
 
-B L D as in `sig`; P pairs of a word and a baseline vector, n neighbours, K points of a path.
+B, L, D as in `sig`; P pairs of a word and a baseline vector, n neighbours, K points of a path.
 
 Source: Sanyal and Ren, "Discretized Integrated Gradients for explaining language models", EMNLP
 2021, arXiv 2108.13654, equation 3; the left Riemann sum of the published code.
@@ -20,7 +21,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from captum.attr import LayerIntegratedGradients
@@ -28,74 +29,78 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, TargetType
-from captum_sig.attr.arguments import layer_problem
-from captum_sig.attr.function import at_least_float32, model_lock, warn_of_dropout
-from captum_sig.attr.integrals import by_steps
+from captum_sig.attr.arguments import integrator, layer_problem
+from captum_sig.attr.function import Tensors, at_least_float32, model_lock, warn_of_dropout
 from captum_sig.attr.neighbors import as_embedding, is_vocabulary, nearest_neighbors, vocabulary
-from captum_sig.attr.problem import Problem, SequentialIntegral
+from captum_sig.attr.problem import Problem
 
-BLOCK = {"cpu": 2**19}  # numbers in a block of candidates: what caches hold
-LARGE_BLOCK = 2**26  # where there are no such caches
-KEPT = 2  # searches whose anchors are remembered
-CACHE_SIZE = 2**20  # ids of anchors that each remembers
+BLOCK = {"cpu": 2**19}  # numbers in a block of candidates: what fits the caches
+LARGE_BLOCK = 2**26  # on devices without such caches
+MAX_SEARCHES = 2  # whose anchors are cached
+CACHE_SIZE = 2**20  # ids of anchors that each search caches
 
 Pair = tuple[int, bytes]  # token id, digest of the baseline vector
 
 
 @dataclass(frozen=True)
 class PathPoints:
-    """Points of the paths that a batch needs; words that occur often have one."""
+    """Points of the paths that a batch needs, one path for each distinct word."""
 
-    points: Tensor  # (P, K, D): from the baseline, 0, to the input, K − 1; float32 at least
-    of: Tensor  # (B, L): which path each position has
+    points: Tensor  # (P, K, D): from the baseline, 0, to the input, K − 1; at least float32
+    path_of: Tensor  # (B, L): path of each position
 
     def __len__(self) -> int:
-        """K − 1: nothing follows the last point, so that its gradient counts for nothing."""
-        return self.points.shape[1] - 1
+        return self.points.shape[1] - 1  # nothing follows the last point: its weight is zero
 
     def at(
-        self, number: int, example: Tensor, position: Tensor, step: Tensor, start: Tensor,
+        self,
+        number: int,
+        example: Tensor,
+        position: Tensor,
+        step: Tensor,
+        *,
+        start: Tensor,
         end: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """A point, and how much of the way from start to end lies before the next; see `Steps`."""
-        path = self.of[example, position]
+    ) -> tuple[Tensor, Tensor]:
+        """Return points, and the fraction of the way from start to end before the next; `Steps`."""
+        path = self.path_of[example, position]
         here, following = self.points[path, step], self.points[path, step + 1]
         way = end - start
-        share = (following - here) / torch.where(way == 0, 1, way)
-        return here, torch.where(way == 0, 1 / len(self), share)
+        fraction = (following - here) / torch.where(way == 0, 1, way)
+        return here, torch.where(way == 0, 1 / len(self), fraction)
 
 
 def outside(x: Tensor, last: Tensor, baseline: Tensor) -> Tensor:
-    """1 in the dimensions where x is not between the two others, ends included; 0 elsewhere."""
+    """Mark with 1 the dimensions in which x is not between the two others, ends included."""
     inside = x.clamp(torch.minimum(last, baseline), torch.maximum(last, baseline))
-    return inside.ne_(x)  # as floats, which CPUs compare and multiply much faster than bools
+    return inside.ne_(x)  # floats, which CPUs compare and multiply much faster than bools
 
 
-def step_on(last: Tensor, baseline: Tensor, n_anchors: int) -> Tensor:
-    """1/n_anchors of the way from the last point to the baseline."""
+def step_toward(last: Tensor, baseline: Tensor, n_anchors: int) -> Tensor:
+    """Move from the last point by 1/n_anchors of the way to the baseline."""
     step = last - (1 / n_anchors) * (last - baseline)
     return step.clamp(torch.minimum(last, baseline), torch.maximum(last, baseline))  # rounding
 
 
 def monotonized(x: Tensor, last: Tensor, baseline: Tensor, n_anchors: int) -> Tensor:
-    """X, but a step on from the last point where x is not between that and the baseline.
+    """Replace x by a step toward the baseline where it is not between the last point and that.
 
     >>> zero, last = torch.zeros(3), torch.ones(3)
     >>> monotonized(torch.tensor([0.25, 2.0, -1.0]), last, zero, n_anchors=4)
     tensor([0.2500, 0.7500, 0.7500])
     """
-    moved = outside(x, last, baseline).bool()
-    return torch.where(moved, step_on(last, baseline, n_anchors), x)
+    shifted = outside(x, last, baseline).bool()
+    return torch.where(shifted, step_toward(last, baseline, n_anchors), x)
 
 
 def greedy(candidates: Tensor, last: Tensor, baseline: Tensor, n_anchors: int) -> Tensor:
-    """How far each candidate is from itself monotonized."""
-    way = candidates - step_on(last, baseline, n_anchors)
-    return way.mul_(outside(candidates, last, baseline)).norm(dim=-1)
+    """Distance of each candidate from itself monotonized."""
+    shift = candidates - step_toward(last, baseline, n_anchors)
+    return shift.mul_(outside(candidates, last, baseline)).norm(dim=-1)
 
 
 def maxcount(candidates: Tensor, last: Tensor, baseline: Tensor, n_anchors: int) -> Tensor:
-    """In how many dimensions each candidate is not monotone."""
+    """Number of dimensions in which each candidate is not monotone."""
     return outside(candidates, last, baseline).sum(-1)
 
 
@@ -108,16 +113,16 @@ STRATEGIES: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
 
 @dataclass(frozen=True)
 class DiscretizedPath:
-    """From a baseline to each token of a batch by words in between.
+    """A path from a baseline to each token of a batch, through words in between.
 
     Args:
-        strategy: which neighbour of an anchor is the next: "greedy" takes the one that is moved
-            least to be monotone, "maxcount" the one that is moved in fewest dimensions; of equals
-            the nearest.
-        n_anchors: words between the input and the baseline.
-        factor: how many times the points' midpoints are put between them.
-        n_neighbors: how many of an anchor's nearest neighbours are candidates.
-        cache_dir: where the neighbours are kept on disk, see `neighbors.nearest_neighbors`.
+        strategy: which neighbour of an anchor is the next: "greedy" takes the one that is shifted
+            least to be monotone, "maxcount" the one that is shifted in the fewest dimensions; the
+            nearest of equals.
+        n_anchors: number of words between the input and the baseline.
+        factor: how often midpoints are inserted between the points.
+        n_neighbors: number of an anchor's nearest neighbours that are candidates.
+        cache_dir: folder in which neighbours are stored, see `neighbors.nearest_neighbors`.
     """
 
     strategy: str = "greedy"
@@ -127,7 +132,6 @@ class DiscretizedPath:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check the name and the numbers."""
         if self.strategy not in STRATEGIES:
             raise ValueError(
                 f"strategy {self.strategy!r} is unknown: use one of {', '.join(STRATEGIES)}"
@@ -135,7 +139,7 @@ class DiscretizedPath:
         for name, least in (("n_anchors", 1), ("factor", 0), ("n_neighbors", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number, {least} at least, got {value!r}")
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
     def __call__(
         self,
@@ -143,55 +147,59 @@ class DiscretizedPath:
         ids: Tensor,  # (B, L)
         baselines: Tensor,  # (B, L, D)
     ) -> PathPoints:
-        """The paths, with K = 2**factor · (n_anchors + 1) + 1 points.
+        """Find the paths, with K = 2**factor · (n_anchors + 1) + 1 points.
 
-        Where a token's vector is its baseline, the path stays there. Anchors that were found are
-        remembered by weights, token and baseline; texts share most of their words.
+        Where a token's vector is its baseline, the path stays there. Anchors are cached by weights,
+        token and baseline, since texts share most of their words.
 
         Args:
             layer: the word embedding.
             ids: the tokens at the paths' ends.
-            baselines: the vectors at their starts, any: zeros, a token's vector, a mean.
+            baselines: the vectors at their starts: zeros, a token's vector, a mean, or any other.
 
         Raises:
-            ValueError: if the layer is no embedding, or the tensors do not fit it.
+            ValueError: if the layer is not an embedding, or the tensors do not fit it.
         """
         _check(as_embedding(layer), ids, baselines)
         with torch.inference_mode(False), torch.no_grad():
-            return self._knots(layer, ids, baselines)
+            return self._points(layer, ids, baselines)
 
-    def _knots(self, layer: nn.Module, ids: Tensor, baselines: Tensor) -> PathPoints:
+    def _points(self, layer: nn.Module, ids: Tensor, baselines: Tensor) -> PathPoints:
         with model_lock:
             search = _search(self, layer)
         vectors = search.vectors
         starts = baselines.detach().to(vectors).flatten(0, 1)  # (B · L, D)
         numbers: dict[Pair, int] = {}
-        of = [
+        path_of = [
             numbers.setdefault(pair, len(numbers))
             for pair in zip(ids.flatten().tolist(), _digests(starts), strict=True)
         ]
         as_ids = functools.partial(torch.tensor, dtype=torch.long, device=vectors.device)
         words = as_ids([token for token, _ in numbers])  # (P,)
-        positions = as_ids(of)
+        positions = as_ids(path_of)
         starts = starts.new_empty(len(words), starts.shape[1]).index_copy_(0, positions, starts)
         with model_lock:
             anchors = search.anchors(list(numbers), words, starts)
-        points = _points(search, words, anchors, starts)
+        points = [vectors[words]]
+        for anchor_ids in anchors.T:
+            anchor = torch.where((anchor_ids < 0)[:, None], starts, vectors[anchor_ids])
+            points.append(monotonized(anchor, points[-1], starts, self.n_anchors))
+        path = torch.stack([starts, *reversed(points)], dim=1)  # (P, n_anchors + 2, D)
         for _ in range(self.factor):
-            points = _with_midpoints(points)
-        if outside(points[:, 1:], points[:, -1:], points[:, :-1]).any():
+            path = _with_midpoints(path)
+        if outside(path[:, 1:], path[:, -1:], path[:, :-1]).any():
             raise RuntimeError("a path of DIG is not monotone, which is an error of captum_sig")
-        return PathPoints(points, positions.reshape(ids.shape))
+        return PathPoints(path, positions.reshape(ids.shape))
 
 
 @dataclass(frozen=True, eq=False)
 class _AnchorSearch:
-    """The search for anchors in one vocabulary, and what it has found so far."""
+    """The search for anchors in one vocabulary, with its cache."""
 
     path: DiscretizedPath
     vectors: Tensor  # (V, D)
     neighbors: Tensor  # (V, n)
-    found: dict[Pair, list[int]] = field(default_factory=dict)  # anchors' ids, latest last
+    cache: dict[Pair, list[int]] = field(default_factory=dict)  # anchors' ids, latest last
 
     def anchors(
         self,
@@ -199,31 +207,30 @@ class _AnchorSearch:
         words: Tensor,  # (P,)
         starts: Tensor,  # (P, D)
     ) -> Tensor:  # (P, n_anchors)
-        """Ids of the anchors, from the words on; −1 where only the baseline is left."""
+        """Return the anchors' ids, from the words on; −1 where only the baseline is left."""
         stays = (self.vectors[words] == starts).all(1).tolist()
-        new = [i for i, p in enumerate(pairs) if not stays[i] and p not in self.found]
-        at_once = self._pairs_at_once()
-        for first in range(0, len(new), at_once):
-            some = new[first : first + at_once]
-            for i, ids in zip(some, self._find(words[some], starts[some]), strict=True):
-                self.found[pairs[i]] = ids
-        nowhere = [-1] * self.path.n_anchors
-        result = [nowhere if here else self.found[p] for here, p in zip(stays, pairs, strict=True)]
+        new = [i for i, p in enumerate(pairs) if not stays[i] and p not in self.cache]
+        n_vectors, n_features = self.vectors.shape
+        width = max(self.neighbors.shape[1] * n_features, n_vectors)
+        size = max(1, BLOCK.get(self.vectors.device.type, LARGE_BLOCK) // width)
+        for first in range(0, len(new), size):
+            block = new[first : first + size]
+            for i, ids in zip(block, self._find(words[block], starts[block]), strict=True):
+                self.cache[pairs[i]] = ids
+        no_anchor = [-1] * self.path.n_anchors
+        result = [
+            no_anchor if stay else self.cache[p] for stay, p in zip(stays, pairs, strict=True)
+        ]
         for pair in pairs:
-            if pair in self.found:
-                self.found[pair] = self.found.pop(pair)
-        while len(self.found) > CACHE_SIZE // self.path.n_anchors:
-            del self.found[next(iter(self.found))]
+            if pair in self.cache:
+                self.cache[pair] = self.cache.pop(pair)
+        while len(self.cache) > CACHE_SIZE // self.path.n_anchors:
+            del self.cache[next(iter(self.cache))]
         shape = len(pairs), self.path.n_anchors
         return torch.tensor(result, dtype=torch.long, device=words.device).reshape(shape)
 
-    def _pairs_at_once(self) -> int:
-        n_vectors, n_features = self.vectors.shape
-        width = max(self.neighbors.shape[1] * n_features, n_vectors)
-        return max(1, BLOCK.get(self.vectors.device.type, LARGE_BLOCK) // width)
-
     def _find(self, words: Tensor, starts: Tensor) -> list[list[int]]:
-        """The search itself: (P,) words and (P, D) baselines → the anchors' ids of each."""
+        """Search: (P,) words and (P, D) baselines → the anchors' ids of each."""
         used = torch.zeros(len(words), len(self.vectors), dtype=torch.bool, device=words.device)
         used.scatter_(1, words[:, None], True)
         pair, token = (starts[:, :1] == self.vectors[:, 0]).nonzero(as_tuple=True)  # few
@@ -235,20 +242,20 @@ class _AnchorSearch:
             candidates = nn.functional.embedding(near, self.vectors)  # faster than indexing
             costs = cost(candidates, self.vectors[last], starts[:, None], self.path.n_anchors)
             costs = costs.masked_fill(used.gather(1, near), torch.inf)
-            least, place = costs.min(1, keepdim=True)  # the first of equals, so the nearest
-            chosen = near.gather(1, place)
-            found = least < torch.inf
-            anchors.append(torch.where(found, chosen, -1))
-            last = torch.where(found, chosen, last)  # none now, none later
+            least, place = costs.min(1, keepdim=True)  # the first of equals, hence the nearest
+            best = near.gather(1, place)
+            exists = least < torch.inf
+            anchors.append(torch.where(exists, best, -1))
+            last = torch.where(exists, best, last)  # none now, none later
             used.scatter_(1, last, True)
         return torch.cat(anchors, 1).tolist()
 
 
-_searches: list[_AnchorSearch] = []  # latest last; for one thread at a time, which has model_lock
+_searches: list[_AnchorSearch] = []  # latest last; only used while holding model_lock
 
 
 def _search(path: DiscretizedPath, layer: nn.Module) -> _AnchorSearch:
-    """The search that serves, kept or new."""
+    """Return the cached search of this path and vocabulary, or a new one."""
     bare = replace(path, factor=0, cache_dir=None)
     for search in _searches:
         if search.path == bare and is_vocabulary(search.vectors, layer):
@@ -260,22 +267,8 @@ def _search(path: DiscretizedPath, layer: nn.Module) -> _AnchorSearch:
         neighbors = nearest_neighbors(vectors, path.n_neighbors, path.cache_dir)
         search = _AnchorSearch(bare, vectors, neighbors)
     _searches.append(search)
-    del _searches[:-KEPT]
+    del _searches[:-MAX_SEARCHES]
     return search
-
-
-def _points(
-    search: _AnchorSearch,
-    words: Tensor,  # (P,)
-    anchors: Tensor,  # (P, n_anchors)
-    starts: Tensor,  # (P, D)
-) -> Tensor:  # (P, n_anchors + 2, D)
-    """From the baselines to the words, the anchors made monotone one after the other."""
-    points = [search.vectors[words]]
-    for ids in anchors.T:
-        anchor = torch.where((ids < 0)[:, None], starts, search.vectors[ids])
-        points.append(monotonized(anchor, points[-1], starts, len(anchors.T)))
-    return torch.stack([starts, *reversed(points)], dim=1)
 
 
 def _with_midpoints(points: Tensor) -> Tensor:
@@ -285,7 +278,7 @@ def _with_midpoints(points: Tensor) -> Tensor:
 
 
 def _digests(rows: Tensor) -> list[bytes]:
-    """Of each row (N, D), by its bytes."""
+    """Hash the bytes of each row, (N, D) → N digests."""
     plain = rows.cpu().contiguous().view(torch.uint8).numpy()
     return [hashlib.blake2b(row.data, digest_size=16).digest() for row in plain]
 
@@ -293,7 +286,7 @@ def _digests(rows: Tensor) -> list[bytes]:
 def _check(layer: nn.Embedding, ids: Tensor, baselines: Tensor) -> None:
     if ids.dim() != 2 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ValueError(
-            f"ids have shape {tuple(ids.shape)} and {ids.dtype}; wanted whole numbers (B, L)"
+            f"ids have shape {tuple(ids.shape)} and {ids.dtype}; wanted integers (B, L)"
         )
     wanted = (*ids.shape, layer.embedding_dim)
     if baselines.shape != wanted or not baselines.is_floating_point():
@@ -302,31 +295,31 @@ def _check(layer: nn.Embedding, ids: Tensor, baselines: Tensor) -> None:
             f"{wanted}: a vector for each of the ids"
         )
     if not baselines.isfinite().all():
-        raise ValueError("baselines hold infinite numbers or NaN; wanted finite vectors")
+        raise ValueError("baselines contain infinity or NaN; wanted finite vectors")
     last = layer.num_embeddings - 1
     if ids.numel() and not (ids.min() >= 0 and ids.max() <= last):
         raise ValueError(
-            f"ids go from {ids.min()} to {ids.max()}; wanted 0 to {last}, as the embedding has"
+            f"ids range from {ids.min()} to {ids.max()}; wanted 0 to {last}, as in the embedding"
         )
 
 
 class LayerDiscretizedIntegratedGradients(LayerIntegratedGradients):
     """DIG of a word embedding: token ids in, attributions (B, L, D) out.
 
-    The model is explained as it is, for a fixed target, at its own word embedding; the published
-    code adds positions and normalises twice, and follows the largest logit.
+    Explains the model as it is, for a fixed target, at its own word embedding; the published code
+    adds positions and normalises twice, and follows the largest logit.
 
     Args:
         forward_func: as in `captum.attr.LayerIntegratedGradients`.
         layer: the word embedding, `model.get_input_embeddings()`.
         device_ids: as in `captum.attr.LayerIntegratedGradients`.
-        multiply_by_inputs: False divides what a feature gets by its x − b.
+        multiply_by_inputs: False divides each feature's attribution by its x − b.
         strategy: "greedy" or "maxcount", see `DiscretizedPath`.
-        n_anchors: words on the way from a word to its baseline.
-        factor: how many times midpoints are put between them; 2**factor (n_anchors + 1)
-            gradients in all.
-        n_neighbors: how many nearest neighbours of a word are candidates for the next.
-        cache_dir: where neighbours are kept on disk; None is captum_sig's folder in the user's
+        n_anchors: number of words between a word and its baseline.
+        factor: how often midpoints are inserted between them; 2**factor (n_anchors + 1) gradients
+            in all.
+        n_neighbors: number of a word's nearest neighbours that are candidates for the next.
+        cache_dir: folder in which neighbours are stored; None is captum_sig's folder in the user's
             cache.
 
     For Sequential DIG, which moves one word at a time, pass a `DiscretizedPath` as `path=` to
@@ -354,23 +347,30 @@ class LayerDiscretizedIntegratedGradients(LayerIntegratedGradients):
         n_neighbors: int = 500,
         cache_dir: Path | None = None,
     ) -> None:
-        """Check the path's options.
-
-        Raises:
-            ValueError: for a strategy or number that there is not, or a layer that is no embedding.
-        """
         super().__init__(forward_func, layer, device_ids, multiply_by_inputs)
         if not isinstance(layer, nn.Embedding):
             raise ValueError(
-                f"DIG leads from word to word, but layer is {type(layer).__name__}: pass the word "
+                f"DIG moves from word to word, but layer is {type(layer).__name__}: pass the word "
                 "embedding, model.get_input_embeddings()"
             )
         self.path = DiscretizedPath(strategy, n_anchors, factor, n_neighbors, cache_dir)
 
+    @overload
+    def attribute(
+        self, inputs: Tensor | Tensors, baselines: BaselineType = ..., target: TargetType = ...,
+        additional_forward_args: object = ..., internal_batch_size: int | None = ...,
+        return_convergence_delta: Literal[False] = ..., **options: Any,
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: Tensor | Tensors, baselines: BaselineType = ..., target: TargetType = ...,
+        additional_forward_args: object = ..., internal_batch_size: int | None = ...,
+        *, return_convergence_delta: Literal[True], **options: Any,
+    ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
     @log_usage(part_of_slo=True)
     def attribute(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
+        inputs: Tensor | Tensors,
         baselines: BaselineType = None,
         target: TargetType = None,
         additional_forward_args: object = None,
@@ -381,7 +381,7 @@ class LayerDiscretizedIntegratedGradients(LayerIntegratedGradients):
         layer_baselines: Any = None,
         show_progress: bool = False,
     ) -> Any:
-        """DIG; as `LayerSequentialIntegratedGradients.attribute`, but for these.
+        """Compute DIG; as `LayerSequentialIntegratedGradients.attribute`, but for these.
 
         The path has its own steps: there is no `n_steps` and no `method`.
 
@@ -389,47 +389,36 @@ class LayerDiscretizedIntegratedGradients(LayerIntegratedGradients):
             return_convergence_delta: also return Σ DIG − (F(x) − F(b)), (B,).
 
         Returns:
-            attributions (B, L, D), in the units of F; zero where input and baseline are equal.
+            attributions (B, L, D), in units of F; zero where input and baseline are equal.
         """
-        problem = self._problem(inputs, baselines, layer_baselines, target,
-                                additional_forward_args, grad_kwargs, internal_batch_size,
-                                show_progress)  # fmt: skip
-        integral, delta = self._integral(problem)
+        problem = self._problem(
+            inputs, baselines=baselines, layer_baselines=layer_baselines, target=target,
+            additional_forward_args=additional_forward_args, grad_kwargs=grad_kwargs,
+            internal_batch_size=internal_batch_size, show_progress=show_progress,
+        )  # fmt: skip
+        integrate = integrator(steps=problem.path_steps(self.path))
+        integral, delta = problem.integral(integrate, self.multiplies_by_inputs)
         return (integral.attributions, delta) if return_convergence_delta else integral.attributions
 
     def compute_convergence_delta(
         self,
         attributions: Any,
         start_point: BaselineType,
-        end_point: Tensor | tuple[Tensor, ...],
+        end_point: Tensor | Tensors,
         target: TargetType = None,
         additional_forward_args: object = None,
         *,
         layer_baselines: Any = None,
     ) -> Tensor:
-        """Σ attributions − (F(x) − F(b)), (B,), both asked with the input's positions."""
+        """Compute Σ attributions − (F(x) − F(b)), (B,), both evaluated at the input's positions."""
         return self._problem(
-            end_point, start_point, layer_baselines, target, additional_forward_args
-        ).convergence_delta(attributions)
+            end_point, baselines=start_point, layer_baselines=layer_baselines, target=target,
+            additional_forward_args=additional_forward_args,
+        ).convergence_delta(attributions)  # fmt: skip
 
-    def _integral(self, problem: Problem) -> tuple[SequentialIntegral, Tensor]:
-        steps = problem.path_steps(self.path)
-        return problem.integral(functools.partial(by_steps, steps=steps), self.multiplies_by_inputs)
-
-    def _problem(
-        self,
-        inputs: Any,
-        baselines: Any,
-        layer_baselines: Any,
-        target: Any,
-        additional_forward_args: Any,
-        grad_kwargs: Any = None,
-        chunk: int | None = None,
-        progress: bool = False,
-    ) -> Problem:
+    def _problem(self, inputs: Any, **arguments: Any) -> Problem:
         problem = layer_problem(
-            self.forward_func, self.layer, self.device_ids, inputs, baselines, layer_baselines,
-            target, additional_forward_args, False, grad_kwargs, None, None, chunk, progress
-        )  # fmt: skip
+            self.forward_func, self.layer, inputs, device_ids=self.device_ids, **arguments
+        )
         warn_of_dropout(problem.function.modules)
-        return problem.together()
+        return problem.as_one_word()

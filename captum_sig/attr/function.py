@@ -1,8 +1,8 @@
-"""The model as a function of the tensors that move.
+"""The model as a function F of the tensors that move.
 
-A *row* is one point at which the model is asked: for every moving tensor a slice (1, L, …), and
-the number of the example it belongs to. `at_inputs` and `hooks.at_layer` say how rows reach the
-model; `RowFunction` turns them into values and gradients of the explained output.
+A *row* is one point at which the model is evaluated: a slice (1, L, …) of every moving tensor, and
+the number of the example it belongs to. `at_inputs` and `hooks.at_layer` feed rows to the model;
+`RowFunction` turns them into values and gradients of the explained output.
 """
 
 from __future__ import annotations
@@ -29,20 +29,18 @@ from captum_sig._warnings import warn
 Tensors = tuple[Tensor, ...]
 Forward = Callable[[Tensors, Tensor], object]  # (rows, example of each row) → model output
 
-model_lock = (
-    threading.RLock()
-)  # held while a model is not as it was found: threads must not meet it
+model_lock = threading.RLock()  # held while a model has hooks or frozen weights
 
 
 @contextmanager
 def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """While open, the modules' weights need no gradient, so that nothing is kept to compute it."""
+    """Switch off the weights' gradients, so that backward passes do not compute them."""
     with model_lock:
         weights = [
             weight
             for module in modules
             for weight in module.parameters(recurse=False)
-            if weight.requires_grad and not weight.is_inference()  # those could not be set back
+            if weight.requires_grad and not weight.is_inference()  # those could not be restored
         ]
         try:
             for weight in weights:
@@ -59,20 +57,20 @@ class RowFunction:
 
     forward: Forward
     target: TargetType
-    modules: tuple[nn.Module, ...] = ()  # what is known to run inside `forward`
+    modules: tuple[nn.Module, ...] = ()  # known to run inside `forward`
     grad_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def values(self, rows: Tensors, example: Tensor) -> Tensor:
-        """F of each row, (R,), float32 at least; no graph is built."""
+        """Evaluate F without a graph: (R,), at least float32."""
         with torch.no_grad():
-            values = self._outputs(rows, example).detach()
+            values = self.select(self.forward(rows, example), example).detach()
         return values.to(at_least_float32(values.dtype))
 
     def gradients(self, rows: Tensors, example: Tensor) -> tuple[Tensor, Tensors]:
-        """F of each row, (R,), in the model's dtype, and ∇F, shaped as the rows."""
+        """Evaluate F, (R,), in the model's dtype, and ∇F, shaped as the rows."""
         with torch.enable_grad(), frozen(self.modules), rnns_can_go_backward(self.modules):
             leaves = tuple(row.requires_grad_() for row in rows)
-            outputs = self._outputs(leaves, example)
+            outputs = self.select(self.forward(leaves, example), example)
             if not outputs.requires_grad:
                 raise ValueError(
                     "the model's output has no gradient with respect to the moving tensors: "
@@ -87,11 +85,8 @@ class RowFunction:
             for leaf, grad in zip(leaves, grads, strict=True)
         )
 
-    def _outputs(self, rows: Tensors, example: Tensor) -> Tensor:
-        return self.explained(self.forward(rows, example), example)
-
-    def explained(self, output: object, example: Tensor) -> Tensor:
-        """What is explained of the model's output for some rows, (R,)."""
+    def select(self, output: object, example: Tensor) -> Tensor:
+        """Select the explained value of each row from the model's output, (R,)."""
         if not isinstance(output, Tensor):
             raise TypeError(
                 f"forward_func must return a tensor, got {type(output).__name__}: "
@@ -119,9 +114,11 @@ class RowFunction:
         return selected.reshape(n_rows)
 
 
-def at_inputs(forward_func: Callable[..., Any], additional: object, n_examples: int) -> Forward:
-    """Rows are the model's own inputs."""
-    args = format_additional_forward_args(additional) or ()
+def at_inputs(
+    forward_func: Callable[..., Any], additional_forward_args: object, n_examples: int
+) -> Forward:
+    """Feed rows to the model as its own inputs."""
+    args = format_additional_forward_args(additional_forward_args) or ()
 
     def forward(rows: Tensors, example: Tensor) -> object:
         return run_forward(forward_func, rows, None, of_rows(args, example, n_examples))
@@ -130,7 +127,7 @@ def at_inputs(forward_func: Callable[..., Any], additional: object, n_examples: 
 
 
 def of_rows(args: tuple[Any, ...], example: Tensor, n_examples: int) -> tuple[Any, ...]:
-    """Each argument's entries for the rows; what is no tensor over the examples passes through."""
+    """Repeat each argument for the rows; only tensors with one entry per example are indexed."""
     return tuple(
         arg.index_select(0, example.to(arg.device))
         if isinstance(arg, Tensor) and arg.dim() > 0 and arg.shape[0] == n_examples
@@ -148,37 +145,46 @@ def _target_of_rows(target: TargetType, example: Tensor, device: torch.device) -
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The dtype to add up in."""
+    """Return the dtype to accumulate in."""
     return torch.promote_types(dtype, torch.float32)
 
 
-def modules_in(forward_func: Callable[..., Any]) -> tuple[nn.Module, ...]:
-    """The modules that a forward function is known to run.
+def flat(nested: Any) -> Tensors:
+    """Collect the tensors of Captum's containers: a tensor, a tuple, or a list of both."""
+    if isinstance(nested, (tuple, list)):
+        return tuple(tensor for part in nested for tensor in flat(part))
+    return (nested,)
 
-    Those it is, and those that its owner or its closure name or hold as an attribute.
+
+def modules_in(forward_func: Callable[..., Any]) -> tuple[nn.Module, ...]:
+    """Find the modules that a forward function is known to run.
+
+    These are the function itself if it is a module, and the modules that its owner or its closure
+    refers to, directly or as an attribute.
     """
     if isinstance(forward_func, functools.partial):
         return modules_in(forward_func.func)
-    named: Iterable[Any] = (forward_func, getattr(forward_func, "__self__", None))
+    references: Iterable[Any] = (forward_func, getattr(forward_func, "__self__", None))
     if inspect.isfunction(forward_func):
         try:
             variables = inspect.getclosurevars(forward_func)
-        except ValueError:  # a variable of the closure that has no value yet
+        except ValueError:  # a variable of the closure has no value yet
             return ()
-        named = (*variables.nonlocals.values(), *variables.globals.values())
-    return tuple(module for one in named for root in _held(one) for module in root.modules())
+        references = (*variables.nonlocals.values(), *variables.globals.values())
+    return tuple(module for ref in references for root in _held(ref) for module in root.modules())
 
 
-def _held(thing: Any) -> list[nn.Module]:
-    if isinstance(thing, nn.Module):
-        return [thing]
-    if inspect.ismodule(thing) or inspect.isclass(thing) or not hasattr(thing, "__dict__"):
+def _held(reference: Any) -> list[nn.Module]:
+    if isinstance(reference, nn.Module):
+        return [reference]
+    has_fields = hasattr(reference, "__dict__")
+    if inspect.ismodule(reference) or inspect.isclass(reference) or not has_fields:
         return []
-    return [value for value in vars(thing).values() if isinstance(value, nn.Module)]
+    return [value for value in vars(reference).values() if isinstance(value, nn.Module)]
 
 
 def warn_of_dropout(modules: Iterable[nn.Module]) -> None:
-    """Warn if a module draws random numbers, so that F is another function at every call."""
+    """Warn if a module draws random numbers, so that F differs from call to call."""
     if any(
         module.training
         and (
@@ -188,20 +194,13 @@ def warn_of_dropout(modules: Iterable[nn.Module]) -> None:
         for module in modules
     ):
         warn(
-            "the model is in train mode and its dropout is active: F is another function at "
-            "every pass; call model.eval() first"
+            "the model is in train mode with active dropout, so its output differs from pass to "
+            "pass: call model.eval() first"
         )
 
 
 def rnns_can_go_backward(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
-    """CuDNN's RNNs refuse backward in eval mode: run them without cuDNN."""
+    """Run RNNs without cuDNN, whose RNNs refuse a backward pass in eval mode."""
     if any(isinstance(module, nn.RNNBase) and not module.training for module in modules):
         return torch.backends.cudnn.flags(enabled=False)
     return nullcontext()
-
-
-def flat(nested: Any) -> Tensors:
-    """Tensors out of Captum's containers: a tensor, a tuple, a list of both."""
-    if isinstance(nested, (tuple, list)):
-        return tuple(tensor for part in nested for tensor in flat(part))
-    return (nested,)

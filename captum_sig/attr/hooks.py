@@ -1,4 +1,4 @@
-"""Layers seen and replaced from outside: what they give for the inputs, and rows in its place."""
+"""Capture and patch layers: read their activations, and replace them with rows."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ def at_layer(
     forward_func: Callable[..., Any],
     layers: Sequence[nn.Module],
     inputs: Tensors,
-    additional: object,
-    n_tensors: Sequence[int],  # how many tensors each layer gives
+    *,
+    additional_forward_args: object,
+    n_tensors: Sequence[int],  # of each layer
     device_ids: list[int] | None,
-    attribute_to_layer_input: bool,
+    at_input: bool,
 ) -> Forward:
-    """Rows take the place of the layers' outputs; the model still receives its own inputs.
+    """Feed rows to the model in place of the layers' outputs (or inputs).
 
-    So nothing but the layer changes: position ids, pooling and masks stay those of the input.
+    The model still receives its own inputs, so that only the layers change: position ids, pooling
+    and masks stay those of the input.
     """
-    args = format_additional_forward_args(additional) or ()
+    args = format_additional_forward_args(additional_forward_args) or ()
     n_examples = inputs[0].shape[0]
 
     def forward(rows: Tensors, example: Tensor) -> object:
-        with patched(layers, rows, n_tensors, device_ids, attribute_to_layer_input):
+        with patched(layers, rows, n_tensors, device_ids=device_ids, at_input=at_input):
             return run_forward(
                 forward_func,
                 of_rows(inputs, example, n_examples),
@@ -48,10 +50,10 @@ def at_layer(
 
 @dataclass
 class LayerOutputs:
-    """What a pass of the untouched model shows of its layers."""
+    """The layers' activations in one pass of the unchanged model."""
 
-    activations: list[Tensors]  # what each layer gives (or receives), detached
-    received: dict[nn.Module, Any]  # the positional arguments that each was called with
+    activations: list[Tensors]  # the outputs (or inputs) of each layer, detached
+    received: dict[nn.Module, Any]  # the positional arguments of each layer's call
     output: object  # the model's
 
 
@@ -59,70 +61,71 @@ def capture(
     forward_func: Callable[..., Any],
     layers: list[nn.Module],
     inputs: Tensors,
-    additional: object,
-    device_ids: list[int] | None,
-    attribute_to_layer_input: bool,
+    *,
+    additional_forward_args: object = None,
+    device_ids: list[int] | None = None,
+    at_input: bool = False,
 ) -> LayerOutputs:
-    """One pass for the inputs.
+    """Run the model once, and capture the layers' activations.
 
     Raises:
-        ValueError: if a layer did not run, or gave anything but (B, L, …) floating tensors.
+        ValueError: if a layer did not run, or returned anything but (B, L, …) floating tensors.
     """
     wanted = f"wanted floating activations ({inputs[0].shape[0]}, L, D)"
-    ran: dict[nn.Module, Any] = {}
-    output: object = None
+    received: dict[nn.Module, Any] = {}
+    model_output: object = None
 
     @functools.wraps(forward_func, updated=())
     def remembering(*args: Any) -> Any:
-        nonlocal output
-        output = forward_func(*args)
-        return output
+        nonlocal model_output
+        model_output = forward_func(*args)
+        return model_output
 
-    def look(module: nn.Module, args: Any, output: Any = None) -> None:
-        ran[module] = args
-        given = args if attribute_to_layer_input else output
-        tensors = given if isinstance(given, (tuple, list)) else (given,)
+    def check(module: nn.Module, args: Any, output: Any = None) -> None:
+        received[module] = args
+        activation = args if at_input else output
+        tensors = activation if isinstance(activation, (tuple, list)) else (activation,)
         if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
             kinds = ", ".join(type(tensor).__name__ for tensor in tensors) or "nothing"
-            raise ValueError(f"{_names([module])} gives {kinds}; {wanted}: pass another layer")
+            raise ValueError(f"{_names([module])} returns {kinds}; {wanted}: pass another layer")
 
-    with model_lock, _hooks(layers, [look] * len(layers), attribute_to_layer_input):
+    with model_lock, _hooks(layers, [check] * len(layers), at_input):
         try:
             activations = forward_layer_eval(
                 remembering,
                 inputs,
                 layers,
-                additional_forward_args=format_additional_forward_args(additional),
+                additional_forward_args=format_additional_forward_args(additional_forward_args),
                 device_ids=device_ids,
-                attribute_to_layer_input=attribute_to_layer_input,
+                attribute_to_layer_input=at_input,
             )
-        except (AssertionError, KeyError):  # Captum's own words for a layer that did not run
-            _require_all_ran(layers, set(ran))
+        except (AssertionError, KeyError):  # how Captum reports a layer that did not run
+            _require_all_ran(layers, set(received))
             raise
     for tensor in (tensor for of_layer in activations for tensor in of_layer):
         shape = tuple(tensor.shape)
         if len(shape) < 3 or shape[0] != inputs[0].shape[0] or not tensor.is_floating_point():
             raise ValueError(
-                f"{_names(layers)} gives a {tensor.dtype} tensor of shape {shape}; {wanted} with "
+                f"{_names(layers)} returns a {tensor.dtype} tensor of shape {shape}; {wanted} with "
                 "positions in dim 1: pass a layer such as the word embedding"
             )
     detached = [tuple(tensor.detach() for tensor in of_layer) for of_layer in activations]
-    return LayerOutputs(detached, ran, output)
+    return LayerOutputs(detached, received, model_output)
 
 
 def embed_without_pass(
-    layer: Any, reading: LayerOutputs, inputs: Tensors, others: Tensors
+    layer: Any, outputs: LayerOutputs, inputs: Tensors, others: Tensors
 ) -> Tensor | None:
-    """What a layer gives for other inputs, where that takes no pass of the whole model.
+    """Return the layer's output for other inputs if that takes no pass of the model, else None.
 
-    That is, where it is an embedding that was called with the inputs as they are; else None.
+    It takes none if the layer is an embedding that was called with the inputs unchanged.
     """
-    if not isinstance(layer, nn.Embedding) or len(inputs) != 1 or len(reading.received[layer]) != 1:
+    if not isinstance(layer, nn.Embedding) or len(inputs) != 1 or len(outputs.received[layer]) != 1:
         return None
-    (fed,) = reading.received[layer]
-    if fed.device != inputs[0].device or not torch.equal(fed, inputs[0]):
+    (received,) = outputs.received[layer]
+    if received.device != inputs[0].device or not torch.equal(received, inputs[0]):
         return None
-    with model_lock, torch.no_grad():  # another thread's hook may stand in the layer
+    with model_lock, torch.no_grad():  # the layer may hold another thread's hook
         return layer(others[0])
 
 
@@ -139,7 +142,7 @@ def _require_all_ran(layers: Sequence[nn.Module], ran: set[nn.Module]) -> None:
 def _hooks(
     layers: Sequence[nn.Module], hooks: Sequence[Callable[..., Any]], at_input: bool
 ) -> Iterator[None]:
-    """While open, a hook on the output (or input) of each layer."""
+    """Register a hook on the output (or input) of each layer."""
     handles = []
     try:
         for layer, hook in zip(layers, hooks, strict=True):
@@ -155,14 +158,15 @@ def _hooks(
 def patched(
     layers: Sequence[nn.Module],
     rows: Tensors,
-    n_tensors: Sequence[int],
-    device_ids: list[int] | None,
-    at_input: bool,
+    n_tensors: Sequence[int] = (1,),
+    *,
+    device_ids: list[int] | None = None,
+    at_input: bool = False,
 ) -> Iterator[None]:
-    """While open, the layers give the rows in place of what they compute.
+    """Replace the layers' outputs (or inputs) with the rows.
 
-    Captum's own hook does this for gradients only and drops the outputs; values at the ends of
-    the path must come through the same hook as the gradients, so there is one hook for both.
+    Captum's own hook does this for gradients only and drops the outputs. Values at the ends of the
+    path must come through the same hook as the gradients, so one hook serves both.
     """
     parts = scatter(rows, device_ids) if device_ids else (rows,)
     on_device = {part[0].device: part for part in parts}
@@ -176,13 +180,13 @@ def patched(
         calls[layers[number], device] += 1
         if calls[layers[number], device] > 1:
             raise ValueError(
-                f"{_names([module])} runs more than once in a forward pass, so its output is no "
+                f"{_names([module])} runs more than once in a forward pass, so its output is not a "
                 "single (B, L, D) tensor: pass a layer that runs once"
             )
         start = starts[number]
         mine = on_device[device][start : start + n_tensors[number]]
-        own = tuple(tensor.clone() for tensor in mine)  # a model may change them in place
-        return own if is_tuple else own[0]
+        copies = tuple(tensor.clone() for tensor in mine)  # a model may change them in place
+        return copies if is_tuple else copies[0]
 
     numbered = [functools.partial(hook, number) for number in range(len(layers))]
     with model_lock, _hooks(layers, numbered, at_input):
@@ -195,11 +199,12 @@ def _names(layers: Iterable[nn.Module]) -> str:
 
 
 def input_device(model: nn.Module, layer: nn.Module) -> torch.device:
-    """Where the layer takes its ids: where its weights are, or where an offloading hook moves them.
+    """Return the device of the layer's ids.
 
-    A model that is spread over devices, or whose weights wait elsewhere, is asked as it is.
+    It is where the layer's weights are, or where an offloading hook moves them, so that a model
+    spread over devices is used as it is.
     """
-    hooked = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
-    if hooked is not None:
-        return torch.device(hooked)
+    by_hook = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
+    if by_hook is not None:
+        return torch.device(by_hook)
     return next(itertools.chain(layer.parameters(), model.parameters())).device

@@ -1,7 +1,8 @@
-"""Nearest neighbours among a model's word embeddings, exact, computed once for each matrix.
+"""Nearest neighbours among a model's word embeddings: exact, and computed once for each matrix.
 
-Distances are Euclidean. Products of float64 matrices order nearly all of them; what lies within
-their rounding error of each other is ordered by the differences themselves.
+Distances are Euclidean. Products of float64 matrices order nearly all of them; those within their
+rounding error of each other are ordered by the differences themselves. (`torch.cdist` without
+products takes 15 times as long: 288 s of CPU time for 30,522 vectors of 384.)
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,22 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_sig._files import replacing
 from captum_sig._warnings import warn
 from captum_sig.attr.function import at_least_float32, model_lock
 
 BLOCK = 2**23  # numbers in the largest tensors, which are then 64 MiB
-AT_ONCE = 1024  # rows to compare, which then stay in the cache
-CACHE_SIZE = 4  # matrices whose neighbours stay in memory
-
-_kept: dict[str, Tensor] = {}  # by file name, latest last; int32, so that callers get a copy
-_keeping = threading.Lock()
+COMPARED_ROWS = 1024  # of a vocabulary at a time, which then stay in the cache
 
 
 def as_embedding(layer: nn.Module) -> nn.Embedding:
-    """The layer, if it is a word embedding.
+    """Return the layer if it is a word embedding.
 
     Raises:
-        ValueError: if it is no `nn.Embedding`.
+        ValueError: if it is not an `nn.Embedding`.
     """
     if not isinstance(layer, nn.Embedding):
         raise ValueError(
@@ -45,35 +41,37 @@ def as_embedding(layer: nn.Module) -> nn.Embedding:
 
 
 def vocabulary(layer: nn.Module) -> Tensor:
-    """What the layer gives for every token id, (V, D): some embeddings scale their weight.
+    """Return the layer's output for every token id, (V, D): some embeddings scale their weight.
 
     Raises:
-        ValueError: if the layer is no `nn.Embedding`.
+        ValueError: if the layer is not an `nn.Embedding`.
     """
-    with _looking_up(layer) as (look_up, ids):
-        return look_up(ids)
+    with _callable_embedding(layer) as (embedding, ids):
+        return embedding(ids)
 
 
 def is_vocabulary(vectors: Tensor, layer: nn.Module) -> bool:
-    """Whether `vectors` are `vocabulary(layer)` in float32 at least; quicker than building that.
+    """Whether `vectors` equal `vocabulary(layer)` in at least float32; faster than building it.
 
     Raises:
-        ValueError: if the layer is no `nn.Embedding`.
+        ValueError: if the layer is not an `nn.Embedding`.
     """
-    with _looking_up(layer) as (look_up, ids):
+    with _callable_embedding(layer) as (embedding, ids):
         if (len(ids), ids.device) != (len(vectors), vectors.device):
             return False
-        for some, known in zip(ids.split(AT_ONCE), vectors.split(AT_ONCE), strict=True):
-            found = look_up(some)
-            found = found.to(at_least_float32(found.dtype))
-            if found.dtype != known.dtype or not torch.equal(found, known):
+        for some_ids, known in zip(
+            ids.split(COMPARED_ROWS), vectors.split(COMPARED_ROWS), strict=True
+        ):
+            rows = embedding(some_ids)
+            rows = rows.to(at_least_float32(rows.dtype))
+            if rows.dtype != known.dtype or not torch.equal(rows, known):
                 return False
         return True
 
 
 @contextmanager
-def _looking_up(layer: nn.Module) -> Iterator[tuple[nn.Embedding, Tensor]]:
-    """The layer as it may be called, and all token ids, (V,)."""
+def _callable_embedding(layer: nn.Module) -> Iterator[tuple[nn.Embedding, Tensor]]:
+    """Yield an embedding that a call does not change, and all token ids, (V,)."""
     embedding = as_embedding(layer)
     with model_lock, torch.inference_mode(False), torch.no_grad():
         if embedding.max_norm is not None:  # a call would shorten its vectors in place
@@ -86,21 +84,23 @@ def nearest_neighbors(
     n_neighbors: int = 500,
     cache_dir: Path | None = None,
 ) -> Tensor:  # (V, n)
-    """Ids of the nearest other vectors of each vector, nearest first, equally near ones by id.
+    """Find the nearest other vectors of each vector: ids, nearest first, equally near ones by id.
 
-    The vector itself is left out by its id, so that its duplicates are its nearest neighbours.
-    The order is that of distances in float64, whatever the vectors' dtype.
+    A vector is excluded from its own neighbours by its id, so that its duplicates come first. The
+    order is that of distances in float64, whatever the vectors' dtype.
 
     Args:
         vectors: one for each token id.
-        n_neighbors: how many; at most V − 1 are given.
-        cache_dir: where results are kept, by a hash of the vectors; by default
-            captum_sig/neighbors in $XDG_CACHE_HOME or ~/.cache. If it cannot be written, a
-            warning says so.
+        n_neighbors: number of neighbours, at most V − 1.
+        cache_dir: folder in which results are stored by a hash of the vectors; by default
+            captum_sig/neighbors in $XDG_CACHE_HOME or ~/.cache.
 
     Raises:
-        ValueError: if the vectors are not finite floats (V, D), V ≥ 2, or n_neighbors is less
+        ValueError: if the vectors are not finite floats (V, D) with V ≥ 2, or n_neighbors is less
             than 1.
+
+    Warns:
+        UserWarning: if the folder cannot be written.
     """
     _check(vectors)
     n = min(n_neighbors, len(vectors) - 1)
@@ -109,20 +109,14 @@ def nearest_neighbors(
             f"got n_neighbors {n_neighbors} for {len(vectors)} vectors; wanted at least 1 "
             "neighbour and 2 vectors"
         )
-    weights = _fingerprint(vectors)
+    digest = _fingerprint(vectors)
     folder = _default_folder() if cache_dir is None else Path(cache_dir)
-    file = folder / f"{weights}-{n}.npz"
-    with _keeping:
-        found = _kept.pop(file.name, None)
-        if found is None:
-            found = _load(file, weights, (len(vectors), n))
-        if found is None:
-            found = _compute(vectors, n)
-            _save(file, weights, found)
-        _kept[file.name] = found
-        if len(_kept) > CACHE_SIZE:
-            del _kept[next(iter(_kept))]
-    return found.to(vectors.device, torch.long)
+    file = folder / f"{digest}-{n}.npz"
+    neighbors = _load(file, digest, (len(vectors), n))
+    if neighbors is None:
+        neighbors = _compute(vectors, n)
+        _save(file, digest, neighbors)
+    return neighbors.to(vectors.device, torch.long)
 
 
 @torch.inference_mode(False)
@@ -131,9 +125,10 @@ def nearest_tokens(
     vectors: Tensor,  # (V, D)
     points: Tensor,  # (..., D)
 ) -> tuple[Tensor, Tensor]:
-    """The vector nearest to each point: its id and its distance, shaped (...) both.
+    """Find the vector nearest to each point: its id and its distance, shaped (...) both.
 
-    Of equally near vectors the one with the least id. Distances are float64, 0 for a vector itself.
+    Of equally near vectors it is the one with the smallest id. Distances are float64, 0 for a
+    vector itself.
 
     Raises:
         ValueError: if the vectors are not finite floats (V, D), or the points not (..., D).
@@ -149,17 +144,17 @@ def nearest_tokens(
             "as the vectors have"
         )
     if not points.isfinite().all():
-        raise ValueError("points hold infinite numbers or NaN; wanted finite ones")
+        raise ValueError("points contain infinity or NaN; wanted finite numbers")
     table = _Table(vectors)
     flat = points.detach().to(table.mean.device, torch.float64).reshape(-1, vectors.shape[1])
-    found = [table.nearest(some) for some in flat.split(_rows(len(vectors)))]
-    ids, distances = (torch.cat(parts) for parts in zip(*found, strict=True))
+    nearest = [table.nearest(rows) for rows in flat.split(_rows(len(vectors)))]
+    ids, distances = (torch.cat(parts) for parts in zip(*nearest, strict=True))
     shape = points.shape[:-1]
     return ids.reshape(shape).to(vectors.device), distances.reshape(shape)
 
 
 class _Table:
-    """The vectors and what products with them need.
+    """The vectors, prepared for products with points.
 
     Of centred vectors a, b the products give ‖a‖² + ‖b‖² − 2ab. Its distance from the squared
     differences as computed, Σ(a − b)², is at most 2(D + 8)ε(‖a‖² + ‖b‖²): D for the sums of either,
@@ -176,7 +171,7 @@ class _Table:
         self.norms = self.centred.square().sum(1)  # (V,)
 
     def by_products(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared distances (R, V) of points (R, D) to all vectors, and their error, (R, 1)."""
+        """Return squared distances of points (R, D) to all vectors, (R, V), and errors, (R, 1)."""
         centred = points - self.mean
         norms = centred.square().sum(1, keepdim=True)
         squares = (centred @ self.centred.T).mul_(-2).add_(self.norms).add_(norms)
@@ -184,30 +179,30 @@ class _Table:
         return squares, 2 * (points.shape[1] + 8) * epsilon * (norms + self.norms.max())
 
     def by_differences(self, points: Tensor, ids: Tensor) -> Tensor:
-        """Squared distances (P,) of points (P, D) or (D,) to vectors (P,), given by id."""
+        """Return squared distances (P,) of points (P, D) or (D,) to vectors (P,), given by id."""
         return (self.vectors[ids].double() - points).square().sum(1)
 
     def neighbors(self, rows: Tensor, n: int) -> Tensor:
-        """The nearest other vectors of some vectors: ids (R,) → (R, n)."""
+        """Find the nearest other vectors of some vectors: ids (R,) → (R, n)."""
         squares, error = self.by_products(self.vectors[rows])
         squares.scatter_(1, rows[:, None], torch.inf)
         near = squares.topk(min(n + 1, len(self.vectors) - 1), dim=1, largest=False)
-        found = near.indices[:, :n].contiguous()
+        neighbors = near.indices[:, :n].contiguous()
         doubtful = (near.values.diff(dim=1) <= 2 * error).any(1)
         for i in doubtful.nonzero().squeeze(1).tolist():
             limit = near.values[i, n - 1] + 2 * error[i]
             candidates = (squares[i] <= limit).nonzero().squeeze(1)  # sorted
             distances = self.by_differences(self.vectors[rows[i]].double(), candidates)
-            found[i] = candidates[distances.argsort(stable=True)[:n]]
-        return found
+            neighbors[i] = candidates[distances.argsort(stable=True)[:n]]
+        return neighbors
 
     def nearest(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Id (R,) of the vector nearest to each point (R, D), and its distance."""
+        """Find the vector nearest to each point (R, D): its id (R,) and distance (R,)."""
         squares, error = self.by_products(points)
         close = squares <= squares.amin(1, keepdim=True) + 2 * error
-        row, token = close.nonzero(as_tuple=True)  # a pair for each point, unless vectors are alike
-        some = torch.arange(len(row), device=row.device).split(_rows(points.shape[1]))
-        exact = torch.cat([self.by_differences(points[row[p]], token[p]) for p in some])
+        row, token = close.nonzero(as_tuple=True)  # one pair per point, unless vectors are equal
+        blocks = torch.arange(len(row), device=row.device).split(_rows(points.shape[1]))
+        exact = torch.cat([self.by_differences(points[row[p]], token[p]) for p in blocks])
         least = exact.new_full((len(points),), torch.inf)
         least.scatter_reduce_(0, row, exact, "amin")
         nearest = exact == least[row]
@@ -222,18 +217,18 @@ def _check(vectors: Tensor) -> None:
             f"vectors have shape {tuple(vectors.shape)} and {vectors.dtype}; wanted floats (V, D)"
         )
     if not vectors.isfinite().all():
-        raise ValueError("vectors hold infinite numbers or NaN; wanted finite ones")
+        raise ValueError("vectors contain infinity or NaN; wanted finite numbers")
 
 
 def _rows(width: int) -> int:
-    """How many rows of this width a block has."""
+    """Return the number of rows of this width in a block."""
     return max(1, BLOCK // width)
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
 def _compute(vectors: Tensor, n: int) -> Tensor:
-    """The neighbours, (V, n) int32 on the CPU."""
+    """Compute the neighbours, (V, n) int32 on the CPU."""
     table = _Table(vectors)
     blocks = torch.arange(len(vectors), device=table.mean.device).split(_rows(len(vectors)))
     return torch.cat([table.neighbors(rows, n).to("cpu", torch.int32) for rows in blocks])
@@ -251,31 +246,24 @@ def _default_folder() -> Path:
     return Path(root) / "captum_sig" / "neighbors"
 
 
-def _load(file: Path, weights: str, shape: tuple[int, int]) -> Tensor | None:
-    """What `_save` has written; None if the file is missing or anything else."""
+def _load(file: Path, digest: str, shape: tuple[int, int]) -> Tensor | None:
+    """Load what `_save` has written; None if the file is missing or anything else."""
     try:
-        with np.load(file, allow_pickle=False) as kept:
-            ids, of = kept["neighbors"], str(kept["weights"])
+        with np.load(file, allow_pickle=False) as arrays:
+            ids, stored = arrays["neighbors"], str(arrays["weights"])
     except Exception:  # whatever is wrong with the file, it can be made again
         return None
-    good = of == weights and ids.shape == shape and ids.dtype == np.int32
-    return torch.from_numpy(ids) if good else None
+    intact = stored == digest and ids.shape == shape and ids.dtype == np.int32
+    return torch.from_numpy(ids) if intact else None
 
 
-def _save(file: Path, weights: str, found: Tensor) -> None:
-    """Atomically: a file that is there is whole."""
+def _save(file: Path, digest: str, neighbors: Tensor) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, neighbors=found.numpy(), weights=np.array(weights))
-            os.replace(temporary, file)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(file) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, neighbors=neighbors.numpy(), weights=np.array(digest))
     except OSError as error:
         warn(
-            f"nearest neighbours are not kept ({error}) and will be computed again: "
+            f"nearest neighbours are not stored ({error}) and will be computed again: "
             "pass a cache_dir that can be written, or set XDG_CACHE_HOME"
         )

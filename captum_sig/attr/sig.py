@@ -12,30 +12,32 @@ language models", Findings of ACL 2023, arXiv 2305.15853, equation 2.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from captum.log import log_usage
 from torch import Tensor
 
 from captum_sig._captum import BaselineType, TargetType
-from captum_sig.attr.arguments import N_STEPS, along, input_problem, layer_problem, straight
-from captum_sig.attr.function import warn_of_dropout
-from captum_sig.attr.integrals import Integrate, Path
+from captum_sig.attr.arguments import N_STEPS, input_problem, integrator, layer_problem
+from captum_sig.attr.function import Tensors, warn_of_dropout
+from captum_sig.attr.integrals import WordPath
 from captum_sig.attr.problem import Problem, SequentialIntegral
 from captum_sig.contexts import Contexts
 
+Inputs = TypeVar("Inputs", Tensor, Tensors)
+
 
 class SequentialIntegratedGradients(IntegratedGradients):
-    """SIG of the model's own inputs: embeddings, time series; (B, L, …) floats, or a tuple.
+    """SIG of the model's own inputs, such as embeddings or time series.
 
-    Tensors of a tuple that share dim 1 move together per position; those with another dim 1 have
-    words of their own; `feature_mask` overrides both. For token ids see
-    `LayerSequentialIntegratedGradients`.
+    Inputs are floats (B, L, …), or a tuple of such tensors. Tensors of a tuple that share dim 1
+    move together per position; those with another dim 1 have words of their own; `feature_mask`
+    overrides both. For token ids use `LayerSequentialIntegratedGradients`.
 
     Args:
         forward_func: as in `captum.attr.IntegratedGradients`.
-        multiply_by_inputs: False leaves the factor (x_w − b_w) out.
+        multiply_by_inputs: False omits the factor (x_w − b_w).
 
     >>> import torch
     >>> x = torch.tensor([[[2.0], [3.0]]])                     # one example, two words
@@ -46,10 +48,24 @@ class SequentialIntegratedGradients(IntegratedGradients):
     tensor([3., 3.])
     """
 
+    @overload
+    def attribute(
+        self, inputs: Inputs, baselines: BaselineType = ..., target: TargetType = ...,
+        additional_forward_args: object = ..., n_steps: int = ..., method: str = ...,
+        internal_batch_size: int | None = ..., return_convergence_delta: Literal[False] = ...,
+        **options: Any,
+    ) -> Inputs: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: Inputs, baselines: BaselineType = ..., target: TargetType = ...,
+        additional_forward_args: object = ..., n_steps: int = ..., method: str = ...,
+        internal_batch_size: int | None = ..., *, return_convergence_delta: Literal[True],
+        **options: Any,
+    ) -> tuple[Inputs, Tensor]: ...  # fmt: skip
     @log_usage(part_of_slo=True)
     def attribute(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
+        inputs: Tensor | Tensors,
         baselines: BaselineType = None,
         target: TargetType = None,
         additional_forward_args: object = None,
@@ -63,49 +79,50 @@ class SequentialIntegratedGradients(IntegratedGradients):
         contexts: Contexts | None = None,
         show_progress: bool = False,
     ) -> Any:
-        """SIG by quadrature; arguments as in `captum.attr.IntegratedGradients`, but for these.
+        """Compute SIG by quadrature; as `captum.attr.IntegratedGradients.attribute`, but for these.
 
         Args:
             inputs: (B, L, …) floats, or a tuple of such tensors.
             baselines: a number, (B, L, …), (1, L, …), one position's (…), or a tuple; default 0.
             target: as in Captum.
-            additional_forward_args: tensors with B entries follow their example, all else passes
-                through untouched.
-            n_steps: gradients per word; with a tolerance the most of them, by default 129.
+            additional_forward_args: tensors with B entries follow their example; everything else
+                is passed on unchanged.
+            n_steps: gradients per word; with a tolerance the maximum, by default 129.
             method: a name in `captum_sig.quadrature.RULES`; a tolerance chooses its own nodes.
-            internal_batch_size: most rows (one word of one example at one node) in a pass; None
-                bounds their memory.
+            internal_batch_size: maximum number of rows in a pass (one word of one example at one
+                node each); None limits their memory.
             return_convergence_delta: also return Σ_w [Σ_j SIG_wj − (F(x) − F(x̄ʷ))], (B,).
             feature_mask: (B, L) or (1, L) integers, equal numbers move together; a tuple of them
-                for a tuple of inputs. Default: every position is a word.
+                for a tuple of inputs. By default every position is a word.
             tolerance: integrate each word until its estimated error ‖attributions − SIG‖₂ is at
                 most this fraction of ‖SIG‖₂ of the example's largest word; see
-                `captum_sig.attr.adaptive`. None takes the same `n_steps` for every word.
-            contexts: in which backgrounds a word moves, one of `captum_sig.contexts`; attributions
+                `captum_sig.attr.adaptive`. None uses the same `n_steps` for every word.
+            contexts: backgrounds in which a word moves, one of `captum_sig.contexts`; attributions
                 are averaged over them. None is the paper's: the other words at the input.
-            show_progress: draw a bar.
+            show_progress: show a progress bar.
 
         Returns:
-            attributions shaped as the inputs (float32 at least), in the units of F; with
-            `return_convergence_delta` a pair of them and the delta.
+            attributions shaped as the inputs (at least float32), in units of F; with
+            `return_convergence_delta` a pair of these and the delta.
 
         Raises:
-            TypeError, ValueError: for arguments that do not fit, with what would.
-            FloatingPointError: if the model gives a value or gradient that is not finite.
+            TypeError, ValueError: if arguments do not fit; the message says what would.
+            FloatingPointError: if the model returns a value or gradient that is not finite.
 
         Warns:
-            UserWarning: if words did not reach the tolerance; `integrate` tells which.
+            UserWarning: if words did not reach the tolerance; `integrate` reports which.
         """
-        problem = self._problem(inputs, baselines, target, additional_forward_args, feature_mask,
-                                contexts, internal_batch_size, show_progress)  # fmt: skip
-        integral, delta = problem.integral(
-            straight(method, n_steps, tolerance), self.multiplies_by_inputs
-        )
+        integral, delta = self._integral(
+            inputs, n_steps, method, tolerance,
+            baselines=baselines, target=target, additional_forward_args=additional_forward_args,
+            feature_mask=feature_mask, contexts=contexts, internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )  # fmt: skip
         return (integral.attributions, delta) if return_convergence_delta else integral.attributions
 
     def integrate(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
+        inputs: Tensor | Tensors,
         baselines: BaselineType = None,
         target: TargetType = None,
         additional_forward_args: object = None,
@@ -118,14 +135,17 @@ class SequentialIntegratedGradients(IntegratedGradients):
         contexts: Contexts | None = None,
         show_progress: bool = False,
     ) -> SequentialIntegral:
-        """SIG by quadrature with its error for each word; arguments as in `attribute`."""
-        problem = self._problem(inputs, baselines, target, additional_forward_args, feature_mask,
-                                contexts, internal_batch_size, show_progress)  # fmt: skip
-        return problem.integral(straight(method, n_steps, tolerance), self.multiplies_by_inputs)[0]
+        """Compute SIG by quadrature, with the error of each word; arguments as in `attribute`."""
+        return self._integral(
+            inputs, n_steps, method, tolerance,
+            baselines=baselines, target=target, additional_forward_args=additional_forward_args,
+            feature_mask=feature_mask, contexts=contexts, internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )[0]  # fmt: skip
 
     def attribute_words(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
+        inputs: Inputs,
         baselines: BaselineType = None,
         target: TargetType = None,
         additional_forward_args: object = None,
@@ -134,51 +154,54 @@ class SequentialIntegratedGradients(IntegratedGradients):
         contexts: Contexts | None = None,
         internal_batch_size: int | None = None,
         show_progress: bool = False,
-    ) -> Any:
-        """Exact Σ_j SIG_wj by W + 1 forward passes and no gradient; arguments as in `attribute`.
+    ) -> Inputs:
+        """Compute Σ_j SIG_wj exactly, by W + 1 forward passes and no gradient.
+
+        Arguments as in `attribute`.
 
         Returns:
             (B, L), in units of F; every position of a word carries its word's score.
         """
         return self._problem(
-            inputs, baselines, target, additional_forward_args, feature_mask, contexts,
-            internal_batch_size, show_progress
+            inputs, baselines=baselines, target=target, feature_mask=feature_mask,
+            additional_forward_args=additional_forward_args, contexts=contexts,
+            internal_batch_size=internal_batch_size, show_progress=show_progress,
         ).word_scores()  # fmt: skip
 
     def compute_convergence_delta(
         self,
-        attributions: Tensor | tuple[Tensor, ...],
+        attributions: Tensor | Tensors,
         start_point: BaselineType,
-        end_point: Tensor | tuple[Tensor, ...],
+        end_point: Tensor | Tensors,
         target: TargetType = None,
         additional_forward_args: object = None,
         *,
         feature_mask: Any = None,
         contexts: Contexts | None = None,
     ) -> Tensor:
-        """Σ_w [Σ_j A_wj − (F(x) − F(x̄ʷ))], (B,), for attributions A from b to x.
+        """Compute Σ_w [Σ_j A_wj − (F(x) − F(x̄ʷ))], (B,), for attributions A from b to x.
 
         Captum's own delta compares the sentence's sum with F(x) − F(b), which SIG does not equal.
         """
         return self._problem(
-            end_point, start_point, target, additional_forward_args, feature_mask, contexts
-        ).convergence_delta(attributions)
+            end_point, baselines=start_point, target=target, feature_mask=feature_mask,
+            additional_forward_args=additional_forward_args, contexts=contexts,
+        ).convergence_delta(attributions)  # fmt: skip
 
-    def _problem(
+    def _integral(
         self,
         inputs: Any,
-        baselines: Any,
-        target: Any,
-        additional_forward_args: Any,
-        feature_mask: Any,
-        contexts: Contexts | None = None,
-        chunk: int | None = None,
-        progress: bool = False,
-    ) -> Problem:
-        problem = input_problem(
-            self.forward_func, inputs, baselines, target, additional_forward_args, feature_mask,
-            contexts, chunk, progress
-        )  # fmt: skip
+        n_steps: int,
+        method: str,
+        tolerance: float | None,
+        **arguments: Any,
+    ) -> tuple[SequentialIntegral, Tensor]:
+        problem = self._problem(inputs, **arguments)
+        integrate = integrator(method=method, n_steps=n_steps, tolerance=tolerance)
+        return problem.integral(integrate, self.multiplies_by_inputs)
+
+    def _problem(self, inputs: Any, **arguments: Any) -> Problem:
+        problem = input_problem(self.forward_func, inputs, **arguments)
         warn_of_dropout(problem.function.modules)
         return problem
 
@@ -197,10 +220,26 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
     tensor([[6., 6.]])
     """
 
+    @overload
+    def attribute(
+        self, inputs: Tensor, baselines: BaselineType = ..., target: TargetType = ...,
+        additional_forward_args: object = ..., n_steps: int = ..., method: str = ...,
+        internal_batch_size: int | None = ..., return_convergence_delta: Literal[False] = ...,
+        **options: Any,
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: Tensor, baselines: BaselineType = ..., target: TargetType = ...,
+        additional_forward_args: object = ..., n_steps: int = ..., method: str = ...,
+        internal_batch_size: int | None = ..., *, return_convergence_delta: Literal[True],
+        **options: Any,
+    ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+    @overload
+    def attribute(self, inputs: Tensors, *args: Any, **options: Any) -> Any: ...
     @log_usage(part_of_slo=True)
     def attribute(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
+        inputs: Tensor | Tensors,
         baselines: BaselineType = None,
         target: TargetType = None,
         additional_forward_args: object = None,
@@ -216,38 +255,38 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         contexts: Contexts | None = None,
         show_progress: bool = False,
         layer_baselines: Any = None,
-        path: Path | None = None,
+        path: WordPath | None = None,
     ) -> Any:
-        """SIG by quadrature; as `SequentialIntegratedGradients.attribute`, but for these.
+        """Compute SIG by quadrature; as `SequentialIntegratedGradients.attribute`, but for these.
 
         Args:
             inputs: what the model takes, such as token ids (B, n); a tensor or a tuple.
             baselines: baseline inputs, such as ids: a number, or shaped as the inputs; default 0.
-            attribute_to_layer_input: the layer's input moves in place of its output.
-            grad_kwargs: more keywords for `torch.autograd.grad`.
+            attribute_to_layer_input: move the layer's input in place of its output.
+            grad_kwargs: further keywords for `torch.autograd.grad`.
             feature_mask: (B, L) or (1, L) integers over the *layer's* positions.
             layer_baselines: baseline activations in place of baseline ids: a number, a feature
                 vector such as the mean embedding, or shaped as the layer's output.
-            path: how a word gets from its baseline to the input, in place of the straight line,
+            path: how a word moves from its baseline to the input, in place of a straight line,
                 `n_steps`, `method` and `tolerance`; `captum_sig.attr.dig.DiscretizedPath()`, for
                 instance, makes this Sequential DIG.
 
         Returns:
             attributions shaped as the layer's output, in the containers that Captum uses.
         """
-        problem = self._problem(
-            inputs, baselines, layer_baselines, target, additional_forward_args,
-            attribute_to_layer_input, grad_kwargs, feature_mask, contexts, internal_batch_size,
-            show_progress
+        integral, delta = self._integral(
+            inputs, n_steps, method, tolerance, path,
+            baselines=baselines, layer_baselines=layer_baselines, target=target,
+            additional_forward_args=additional_forward_args, feature_mask=feature_mask,
+            attribute_to_layer_input=attribute_to_layer_input, grad_kwargs=grad_kwargs,
+            contexts=contexts, internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
         )  # fmt: skip
-        integral, delta = problem.integral(
-            _integrate(problem, path, method, n_steps, tolerance), self.multiplies_by_inputs
-        )
         return (integral.attributions, delta) if return_convergence_delta else integral.attributions
 
     def integrate(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
+        inputs: Tensor | Tensors,
         baselines: BaselineType = None,
         target: TargetType = None,
         additional_forward_args: object = None,
@@ -262,21 +301,37 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         contexts: Contexts | None = None,
         show_progress: bool = False,
         layer_baselines: Any = None,
-        path: Path | None = None,
+        path: WordPath | None = None,
     ) -> SequentialIntegral:
-        """SIG by quadrature with its error for each word; arguments as in `attribute`."""
-        problem = self._problem(
-            inputs, baselines, layer_baselines, target, additional_forward_args,
-            attribute_to_layer_input, grad_kwargs, feature_mask, contexts, internal_batch_size,
-            show_progress
-        )  # fmt: skip
-        return problem.integral(
-            _integrate(problem, path, method, n_steps, tolerance), self.multiplies_by_inputs
-        )[0]
+        """Compute SIG by quadrature, with the error of each word; arguments as in `attribute`."""
+        return self._integral(
+            inputs, n_steps, method, tolerance, path,
+            baselines=baselines, layer_baselines=layer_baselines, target=target,
+            additional_forward_args=additional_forward_args, feature_mask=feature_mask,
+            attribute_to_layer_input=attribute_to_layer_input, grad_kwargs=grad_kwargs,
+            contexts=contexts, internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )[0]  # fmt: skip
 
+    @overload
+    def attribute_words(
+        self, inputs: Tensor, baselines: BaselineType = ..., target: TargetType = ...,
+        additional_forward_args: object = ..., *, feature_mask: Any = ...,
+        contexts: Contexts | None = ..., layer_baselines: Any = ...,
+        internal_batch_size: int | None = ..., attribute_to_layer_input: bool = ...,
+        show_progress: bool = ...,
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def attribute_words(
+        self, inputs: Tensors, baselines: BaselineType = ..., target: TargetType = ...,
+        additional_forward_args: object = ..., *, feature_mask: Any = ...,
+        contexts: Contexts | None = ..., layer_baselines: Any = ...,
+        internal_batch_size: int | None = ..., attribute_to_layer_input: bool = ...,
+        show_progress: bool = ...,
+    ) -> Any: ...  # fmt: skip
     def attribute_words(
         self,
-        inputs: Tensor | tuple[Tensor, ...],
+        inputs: Tensor | Tensors,
         baselines: BaselineType = None,
         target: TargetType = None,
         additional_forward_args: object = None,
@@ -288,22 +343,25 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         attribute_to_layer_input: bool = False,
         show_progress: bool = False,
     ) -> Any:
-        """Exact Σ_j SIG_wj by W + 1 forward passes and no gradient; arguments as in `attribute`.
+        """Compute Σ_j SIG_wj exactly, by W + 1 forward passes and no gradient.
+
+        Arguments as in `attribute`.
 
         Returns:
             (B, L), in units of F; every position of a word carries its word's score.
         """
         return self._problem(
-            inputs, baselines, layer_baselines, target, additional_forward_args,
-            attribute_to_layer_input, None, feature_mask, contexts, internal_batch_size,
-            show_progress
+            inputs, baselines=baselines, layer_baselines=layer_baselines, target=target,
+            additional_forward_args=additional_forward_args, feature_mask=feature_mask,
+            attribute_to_layer_input=attribute_to_layer_input, contexts=contexts,
+            internal_batch_size=internal_batch_size, show_progress=show_progress,
         ).word_scores()  # fmt: skip
 
     def compute_convergence_delta(
         self,
         attributions: Any,
         start_point: BaselineType,
-        end_point: Tensor | tuple[Tensor, ...],
+        end_point: Tensor | Tensors,
         target: TargetType = None,
         additional_forward_args: object = None,
         *,
@@ -312,38 +370,30 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         layer_baselines: Any = None,
         attribute_to_layer_input: bool = False,
     ) -> Tensor:
-        """Σ_w [Σ_j A_wj − (F(x) − F(x̄ʷ))], (B,); see `SequentialIntegratedGradients`."""
+        """Compute Σ_w [Σ_j A_wj − (F(x) − F(x̄ʷ))], (B,); see `SequentialIntegratedGradients`."""
         return self._problem(
-            end_point, start_point, layer_baselines, target, additional_forward_args,
-            attribute_to_layer_input, None, feature_mask, contexts
+            end_point, baselines=start_point, layer_baselines=layer_baselines, target=target,
+            additional_forward_args=additional_forward_args, feature_mask=feature_mask,
+            attribute_to_layer_input=attribute_to_layer_input, contexts=contexts,
         ).convergence_delta(attributions)  # fmt: skip
 
-    def _problem(
+    def _integral(
         self,
         inputs: Any,
-        baselines: Any,
-        layer_baselines: Any,
-        target: Any,
-        additional_forward_args: Any,
-        attribute_to_layer_input: bool,
-        grad_kwargs: Any,
-        feature_mask: Any,
-        contexts: Contexts | None = None,
-        chunk: int | None = None,
-        progress: bool = False,
-    ) -> Problem:
+        n_steps: int,
+        method: str,
+        tolerance: float | None,
+        path: WordPath | None,
+        **arguments: Any,
+    ) -> tuple[SequentialIntegral, Tensor]:
+        problem = self._problem(inputs, **arguments)
+        steps = None if path is None else problem.path_steps(path)
+        integrate = integrator(method=method, n_steps=n_steps, tolerance=tolerance, steps=steps)
+        return problem.integral(integrate, self.multiplies_by_inputs)
+
+    def _problem(self, inputs: Any, **arguments: Any) -> Problem:
         problem = layer_problem(
-            self.forward_func, self.layer, self.device_ids, inputs, baselines, layer_baselines,
-            target, additional_forward_args, attribute_to_layer_input, grad_kwargs, feature_mask,
-            contexts, chunk, progress
-        )  # fmt: skip
+            self.forward_func, self.layer, inputs, device_ids=self.device_ids, **arguments
+        )
         warn_of_dropout(problem.function.modules)
         return problem
-
-
-def _integrate(
-    problem: Problem, path: Path | None, method: str, n_steps: int, tolerance: float | None
-) -> Integrate:
-    if path is None:
-        return straight(method, n_steps, tolerance)
-    return along(problem.path_steps(path), method, n_steps, tolerance)

@@ -1,9 +1,9 @@
-"""Which rows to evaluate: move one word, hold the others.
+"""Which rows to evaluate: one word moves from the baseline to the input, the others are held.
 
-B, L, D, W as in the legend of `sig`. A *move* is a word of an example whose positions differ from
-the baseline; P of them in all. The other words are held at the input, or in one of K *backgrounds*
-(see `contexts`). A *scene* is an example in a background, numbered background by background, and
-a *path* is a move in a background: K · B scenes and K · P paths. Only paths cost anything.
+B, L, D, W as in the legend of `sig`. Only words whose positions differ from the baseline move; P of
+them in all examples together. The other words are held at the input, or in one of K *backgrounds*
+per example (see `contexts`). Background k of example e has number k · B + e, so there are K · B
+backgrounds, and K · P paths: one for each word in each background. Only paths cost anything.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from torch import Tensor
 
 from captum_sig.attr.function import Tensors, at_least_float32
 
-UNMOVED = -1  # in `WordPaths.path_of`: no path concerns this position
-NOTHING = -2  # as a row's path: the row of the unchanged scene
+UNMOVED = -1  # in `WordPaths.path_of`: no path moves this position
+NO_PATH = -2  # the path of a row that shows a background unchanged
 
-Places = tuple[Tensor, Tensor]  # for each position that a row's path concerns: row, position
+Places = tuple[Tensor, Tensor]  # row and position of everything that moves in a chunk of rows
 
 
 class NotFiniteError(FloatingPointError):
-    """The model gave a value or gradient that is not finite; names the example and the word."""
+    """The model returned a value or gradient that is not finite; names the example and the word."""
 
     def __init__(self, what: str, example: int, where: str) -> None:
-        """Keep the parts: who batches examples can name them as its caller does."""
         super().__init__(
             f"the model's {what} is not finite for example {example}, {where}: "
             "check the model and its inputs, or use a wider dtype"
@@ -37,27 +36,30 @@ class NotFiniteError(FloatingPointError):
 
 @dataclass(frozen=True)
 class WordPaths:
-    """The input x, the baseline b, and which positions go together from b to x."""
+    """The input x, the baseline b, and which positions move together from b to x."""
 
     points: Tensors  # x, each (B, Lₜ, …)
     baselines: Tensors  # b, as x
-    path_of: Tensors  # (K · B, Lₜ): number of the path that a position belongs to, or UNMOVED
-    scene: Tensor  # (K · P,): scene of each path, ascending
-    word: Tensor  # (K · P,): its number in the feature mask
-    kept: Tensor  # (K · P,): whether the background holds the word itself at its input value
+    path_of: Tensors  # (K · B, Lₜ): number of the path that moves a position, or UNMOVED
+    background: Tensor  # (K · P,): background of each path, ascending
+    word: Tensor  # (K · P,): the word's number in the feature mask
+    keeps: Tensor  # (K · P,): whether the background keeps the word itself at the input
     n_backgrounds: int = 1  # K
 
     @classmethod
     def between(cls, points: Tensors, baselines: Tensors, masks: Tensors) -> WordPaths:
-        """Find the words that differ; `masks` holds word numbers, (B, Lₜ) each.
+        """Find the words that differ, in one background: the input itself.
 
-        There is one background, the input itself.
+        Args:
+            points: x, each (B, Lₜ, …).
+            baselines: b, shaped as x.
+            masks: the word's number at each position, (B, Lₜ) each.
         """
         n_examples = points[0].shape[0]
         device = points[0].device
         numbers, number_of = torch.cat(masks, dim=1).to(device).unique(return_inverse=True)
         keys = torch.arange(n_examples, device=device)[:, None] * len(numbers) + number_of
-        pairs, pair_of = keys.unique(return_inverse=True)  # (example, word) in ascending order
+        pairs, pair_of = keys.unique(return_inverse=True)  # (example, word), ascending
         differs = torch.cat(
             [(x != b).flatten(2).any(-1) if x.dim() > 2 else x != b
              for x, b in zip(points, baselines, strict=True)],
@@ -65,37 +67,40 @@ class WordPaths:
         )  # fmt: skip
         moves = torch.zeros(len(pairs), dtype=torch.bool, device=device)
         moves[pair_of[differs]] = True
-        renumbered = torch.where(moves, moves.cumsum(0) - 1, UNMOVED)
+        path_of_pair = torch.where(moves, moves.cumsum(0) - 1, UNMOVED)
         word = numbers[pairs[moves] % len(numbers)]
         return cls(
             points=points,
             baselines=baselines,
-            path_of=renumbered[pair_of].split([x.shape[1] for x in points], dim=1),
-            scene=pairs[moves] // len(numbers),
+            path_of=path_of_pair[pair_of].split([x.shape[1] for x in points], dim=1),
+            background=pairs[moves] // len(numbers),
             word=word,
-            kept=torch.ones_like(word, dtype=torch.bool),
+            keeps=torch.ones_like(word, dtype=torch.bool),
         )
 
-    def within(self, kept: Tensor) -> WordPaths:
-        """The moves in other backgrounds, (K, P): whether each keeps each word at its input."""
-        n_backgrounds = len(kept)
-        number = torch.arange(n_backgrounds, device=kept.device)
-        of_all = [
+    def in_backgrounds(self, keeps: Tensor) -> WordPaths:
+        """Move the same words in other backgrounds.
+
+        Args:
+            keeps: (K, P), whether each background keeps each word at the input.
+        """
+        n_backgrounds = len(keeps)
+        number = torch.arange(n_backgrounds, device=keeps.device)
+        path_of = [
             torch.where(of == UNMOVED, of, of + len(self) * number[:, None, None]).flatten(0, 1)
             for of in self.path_of
         ]
         return replace(
             self,
-            path_of=tuple(of_all),
-            scene=(self.scene + self.n_examples * number[:, None]).flatten(),
+            path_of=tuple(path_of),
+            background=(self.background + self.n_examples * number[:, None]).flatten(),
             word=self.word.repeat(n_backgrounds),
-            kept=kept.flatten(),
+            keeps=keeps.flatten(),
             n_backgrounds=n_backgrounds,
         )
 
     def __len__(self) -> int:
-        """How many paths."""
-        return len(self.scene)
+        return len(self.background)
 
     @property
     def n_examples(self) -> int:
@@ -103,22 +108,22 @@ class WordPaths:
         return self.points[0].shape[0]
 
     @property
-    def n_moves(self) -> int:
+    def n_words(self) -> int:
         """P."""
         return len(self) // self.n_backgrounds
 
-    def example(self, scene: Tensor) -> Tensor:
-        """The example that each scene shows."""
-        return scene % max(1, self.n_examples)
+    def example_of(self, background: Tensor) -> Tensor:
+        """Return the example that each background belongs to."""
+        return background % max(1, self.n_examples)
 
-    def moved(
+    def places(
         self,
-        scene: Tensor,  # (R,)
-        path: Tensor,  # (R,), or NOTHING
+        background: Tensor,  # (R,)
+        path: Tensor,  # (R,), or NO_PATH
     ) -> list[Places]:
-        """Per tensor, the (row, position) pairs that each row's path concerns."""
+        """Find, per tensor, the (row, position) pairs that each row's path moves."""
         return [
-            (of[scene] == path[:, None]).nonzero(as_tuple=True)  # type: ignore[misc]
+            (of[background] == path[:, None]).nonzero(as_tuple=True)  # type: ignore[misc]
             for of in self.path_of
         ]
 
@@ -128,84 +133,85 @@ class WordPaths:
         example: Tensor,  # (M,)
         position: Tensor,  # (M,)
     ) -> tuple[Tensor, Tensor]:
-        """Baseline and input there, (M, …) each, in float32 at least: else α would be rounded."""
+        """Return baseline and input there, (M, …) each; at least float32, else α is rounded."""
         x, b = self.points[number], self.baselines[number]
         wide = at_least_float32(x.dtype)
         return b[example, position].to(wide), x[example, position].to(wide)
 
     def rows(
         self,
-        scene: Tensor,  # (R,)
-        moved: Sequence[Places],  # as from the method of this name
-        values: Sequence[Tensor],  # (M, …): what stands at those positions
+        background: Tensor,  # (R,)
+        places: Sequence[Places],
+        values: Sequence[Tensor],  # (M, …): the values at those places
     ) -> Tensors:
-        """The scenes with these values at the moved positions; new tensors, (R, Lₜ, …)."""
-        rows = self.scenes(scene)
-        for row, places, moving in zip(rows, moved, values, strict=True):
-            row[places] = moving.to(row.dtype)
+        """Build the backgrounds with these values at the places; new tensors, (R, Lₜ, …)."""
+        rows = self.background_rows(background)
+        for row, place, moving in zip(rows, places, values, strict=True):
+            row[place] = moving.to(row.dtype)
         return rows
 
-    def scenes(self, scene: Tensor) -> Tensors:  # (R,)
-        """The scenes as they are; new tensors, (R, Lₜ, …)."""
-        example = self.example(scene)
+    def background_rows(self, background: Tensor) -> Tensors:  # (R,)
+        """Build the backgrounds as they are; new tensors, (R, Lₜ, …)."""
+        example = self.example_of(background)
         rows = tuple(x[example] for x in self.points)
-        for whole, b, absent in zip(rows, self.baselines, self.absent, strict=True):
-            row, position = absent[scene].nonzero(as_tuple=True)
-            whole[row, position] = b[example[row], position]
+        for row, b, held in zip(rows, self.baselines, self.held_at_baseline, strict=True):
+            number, position = held[background].nonzero(as_tuple=True)
+            row[number, position] = b[example[number], position]
         return rows
 
     @functools.cached_property
-    def absent(self) -> Tensors:
-        """(K · B, Lₜ): where a scene holds the baseline."""
-        kept = torch.cat([self.kept, self.kept.new_ones(1)])  # UNMOVED indexes the last
-        return tuple(~kept[of] for of in self.path_of)
+    def held_at_baseline(self) -> Tensors:
+        """(K · B, Lₜ): where a background holds the baseline."""
+        keeps = torch.cat([self.keeps, self.keeps.new_ones(1)])  # UNMOVED indexes the last
+        return tuple(~keeps[of] for of in self.path_of)
 
     def by_background(self, per_path: Tensor) -> Tensor:
         """(K · P, …) → (K, P, …)."""
-        return per_path.view(self.n_backgrounds, self.n_moves, *per_path.shape[1:])
+        return per_path.view(self.n_backgrounds, self.n_words, *per_path.shape[1:])
 
-    def spread(self, per_move: Tensor) -> Tensors:
-        """(P, …) → (B, Lₜ, …): every position has its move's value; zero where nothing moves."""
-        zero = per_move.new_zeros(1, *per_move.shape[1:])
-        with_zero = torch.cat([per_move, zero])  # UNMOVED indexes the last
+    def scatter(self, per_word: Tensor) -> Tensors:
+        """(P, …) → (B, Lₜ, …): each position gets its word's value, or zero if it does not move."""
+        zero = per_word.new_zeros(1, *per_word.shape[1:])
+        with_zero = torch.cat([per_word, zero])  # UNMOVED indexes the last
         return tuple(with_zero[of[: self.n_examples]] for of in self.path_of)
 
     def sums(self, attributions: Tensors) -> Tensor:
-        """Σ over each move's positions and features: (B, Lₜ, …) tensors → (P,)."""
+        """Sum over each word's positions and features: (B, Lₜ, …) tensors → (P,)."""
         widest = functools.reduce(torch.promote_types, (t.dtype for t in attributions))
-        totals = torch.zeros(self.n_moves + 1, dtype=widest, device=self.scene.device)
+        totals = torch.zeros(self.n_words + 1, dtype=widest, device=self.background.device)
         for of, values in zip(self.path_of, attributions, strict=True):
             per_position = values.flatten(2).sum(-1) if values.dim() > 2 else values
             first = of[: self.n_examples]
-            number = torch.where(first == UNMOVED, self.n_moves, first)
+            number = torch.where(first == UNMOVED, self.n_words, first)
             totals.index_add_(0, number.flatten(), per_position.flatten().to(widest))
         return totals[:-1]
 
     def zeros(self) -> Tensors:
-        """Zeros shaped as the points, in float32 at least."""
+        """Zeros shaped as the points, at least float32."""
         return tuple(torch.zeros_like(x, dtype=at_least_float32(x.dtype)) for x in self.points)
 
-    def name(self, path: int) -> str:
-        """For errors: the word and its positions."""
-        if path == NOTHING:
+    def describe(self, path: int) -> str:
+        """Name a path's word and positions, for error messages."""
+        if path == NO_PATH:
             return "the unchanged input" if self.n_backgrounds == 1 else "a background"
         positions = [(of == path).nonzero()[:, 1].tolist() for of in self.path_of]
         shown = positions[0] if len(positions) == 1 else positions
         return f"word {int(self.word[path])} (positions {shown})"
 
-    def require_finite(self, what: str, finite: Tensor, scene: Tensor, path: Tensor) -> None:
-        """Raise `NotFiniteError` for the first row that is not."""
+    def require_finite(self, what: str, finite: Tensor, background: Tensor, path: Tensor) -> None:
+        """Raise `NotFiniteError` for the first row that is not finite."""
         if finite.all():
             return
-        bad = int((~finite).nonzero()[0])
-        raise NotFiniteError(what, int(self.example(scene[bad])), self.name(int(path[bad])))
+        failed = int((~finite).nonzero()[0])
+        example = int(self.example_of(background[failed]))
+        raise NotFiniteError(what, example, self.describe(int(path[failed])))
 
 
 def like(per_row: Tensor, rows: Tensor) -> Tensor:
-    """(K,) shaped so that it multiplies (K, …)."""
+    """Reshape (N,) so that it broadcasts with (N, …)."""
     return per_row.view(-1, *[1] * (rows.dim() - 1))
 
 
 def all_finite(rows: Tensor) -> Tensor:
-    """(K, …) → (K,)."""
+    """(N, …) → (N,)."""
     return rows.isfinite().flatten(1).all(1) if rows.dim() > 1 else rows.isfinite()

@@ -96,7 +96,7 @@ def _compare(
     from captum_sig.faithfulness.evaluation import Evaluation, accuracy, prepare_examples
 
     for method in plan.methods:
-        ScoringOptions.of(method, None, plan.n_steps, None)
+        ScoringOptions.checked(method, n_steps=plan.n_steps)
     explainers = terminal.explainers(
         model, plan.baselines, plan.masked_lm, level=plan.level, n_draws=plan.n_draws,
         seed=plan.seed,

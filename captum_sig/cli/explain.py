@@ -81,7 +81,7 @@ def explain(
             (classifier,) = terminal.explainers(
                 model, [baseline], masked_lm, level=level, n_draws=draws, seed=seed
             )
-            results = classifier(
+            results: list[Any] = classifier(
                 lines, target=target, method=method, contexts=contexts, truncation=truncate
             )
         else:

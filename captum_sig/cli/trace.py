@@ -52,13 +52,11 @@ def trace(
     """
     chosen = _format(format, output)
     with terminal.reporting_errors():
-        from captum_sig.attr.arguments import N_STEPS
-        from captum_sig.path import named
+        from captum_sig.path import path_named
 
-        named(method)  # before a model is loaded
+        path_named(method)  # before a model is loaded
         (explainer,) = terminal.explainers(model, [baseline], masked_lm, level=level, seed=seed)
-        steps = N_STEPS if n_steps is None else n_steps
-        result = explainer.trace(text, target, method, n_steps=steps)
+        result = explainer.trace(text, target, method, n_steps=n_steps)
         if output is not None:
             output.write_bytes(FORMATS[chosen](result))
         elif chosen == "text":

@@ -140,7 +140,7 @@ class CorpusExplainer:
         self._options = options
         self._told: set[str] = set()
         self._trim = MemoryTrimmer()
-        self._in_contexts = ScoringOptions.of(
+        self._in_contexts = ScoringOptions.checked(
             method, contexts, n_steps, internal_batch_size
         ).contexts
         self._loaded: TextClassificationExplainer | None = self._load()

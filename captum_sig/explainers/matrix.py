@@ -1,13 +1,13 @@
-"""One sweep over the words: what each does to every target token, and where wanted its gradient.
+"""The effect of every word on every target token, and where requested its gradient.
 
-R rows, L positions, D features as in `sig`; T tokens of the target, V ids, W columns: the words,
-and where asked for the target's own tokens that others follow.
+R rows, L positions, D features as in `attr.sig`; T tokens of the target, V ids, W columns: the
+words, and where requested the target's own tokens except the last.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,35 +18,31 @@ from captum_sig.attr.function import RowFunction, Tensors
 from captum_sig.attr.integrals import Integrate
 from captum_sig.attr.problem import Problem, plain_tensors
 from captum_sig.attr.word_paths import WordPaths
-from captum_sig.explainers.teacher_forcing import Forced, TokenFunction
+from captum_sig.baselines.families import Family
+from captum_sig.explainers.teacher_forcing import TeacherForced, TokenFunction
 
-Place = tuple[int, list[int]]  # which of the moving tensors, and positions in it
+Place = tuple[int, list[int]]  # number of the moving tensor, and positions in it
 
-
-Baseline = Callable[[int, Tensor, Tensor], Tensor]
-"""A tensor's number, the ids it is looked up for (1, L) and where words move (1, L) → baseline ids
-(1, L) or activations (1, L, D)."""
-
-# Bytes of float32 logits in a pass: beside the moving activations, what takes most memory.
+# Bytes of float32 logits in a pass: besides the moving activations, what takes most memory.
 LOGIT_BYTES = {"cpu": 2**23, "cuda": 2**30}
-GROUPS = 8  # passes that begin at different words; more would begin little later on average
+GROUPS = 8  # passes that begin at different words; more would begin only slightly later on average
 LEAST_TOKENS = {"cpu": 256, "cuda": 4096}  # in a pass: fewer would leave a device idle
 
 
 @dataclass(frozen=True)
 class MatrixOptions:
-    """What a sweep is asked for."""
+    """What to compute, and how."""
 
     attribute_target: bool
     integrate: Integrate | None  # how to integrate the gradient, if at all
     use_cache: bool
-    chunk: int | None
-    progress: bool
+    max_rows: int | None
+    show_progress: bool
 
 
 @dataclass(frozen=True)
 class TargetMatrix:
-    """What a sweep found; float64 on the CPU, see `GenerationAttribution`."""
+    """Effects of words on target tokens; float64 on the CPU, see `GenerationAttribution`."""
 
     matrix: Tensor  # (T, W)
     word_deltas: Tensor  # (W,)
@@ -56,86 +52,92 @@ class TargetMatrix:
     converged: Tensor | None = None  # (W,)
 
     def minus(self, other: TargetMatrix) -> TargetMatrix:
-        """The difference of two targets after the same prompt; their tokens are taken in order."""
+        """Subtract another target's matrix after the same prompt, token by token."""
         length = max(len(self.matrix), len(other.matrix))
-        mine, others = (
-            torch.nn.functional.pad(one.matrix, (0, 0, 0, length - len(one.matrix)))
-            for one in (self, other)
+        mine, theirs = (
+            torch.nn.functional.pad(part.matrix, (0, 0, 0, length - len(part.matrix)))
+            for part in (self, other)
         )
-        found, converged = None, None
+        attributions, converged = None, None
         if self.attributions is not None and other.attributions is not None:
-            found = self.attributions - other.attributions
+            attributions = self.attributions - other.attributions
         if self.converged is not None and other.converged is not None:
             converged = self.converged & other.converged
         return TargetMatrix(
-            matrix=mine - others,
+            matrix=mine - theirs,
             word_deltas=self.word_deltas - other.word_deltas,
             log_probabilities=self.log_probabilities,
             without_cache=self.without_cache or other.without_cache,
-            attributions=found,
+            attributions=attributions,
             converged=converged,
         )
 
 
 @plain_tensors()
 def target_matrix(
-    forced: Forced, words: Sequence[list[int]], baseline: Baseline, asked: MatrixOptions
+    forced: TeacherForced,
+    words: Sequence[list[int]],
+    families: Sequence[Family],
+    options: MatrixOptions,
 ) -> TargetMatrix:
-    """Move every word of the prompt, and where asked for every target token that others follow.
+    """Move every word of the prompt, and if requested every target token except the last.
 
     Args:
         forced: the model after one prompt, with one target.
-        words: positions of each in the prompt.
-        baseline: what words are replaced by.
-        asked: what to compute.
+        words: positions of each word in the prompt.
+        families: what replaces words in each of the moving embeddings.
+        options: what to compute.
     """
-    n_tokens = forced.whole.shape[1]
+    n_tokens = forced.unchanged.shape[1]
     places: list[Place] = [(0, word) for word in words]
-    if asked.attribute_target:
-        at = map(forced.target_position, range(n_tokens - 1))
-        places += [(tensor, [position]) for tensor, position in at]
-    moves = _moves(forced, places, baseline)
-    chunk = rows_in_pass(forced, len(moves)) if asked.chunk is None else asked.chunk
+    if options.attribute_target:
+        tensor, start = forced.target_start
+        places += [(tensor, [start + number]) for number in range(n_tokens - 1)]
+    paths = _paths(forced, places, families)
+    max_rows = rows_in_pass(forced, len(paths)) if options.max_rows is None else options.max_rows
 
-    def problem(function: RowFunction, whole: Tensor) -> Problem:
-        return Problem(function, moves, None, tuple, chunk, asked.progress, whole)
+    def problem(function: RowFunction, value_at_input: Tensor) -> Problem:
+        return Problem(
+            function=function, paths=paths, max_rows=max_rows, value_at_input=value_at_input,
+            show_progress=options.show_progress,
+        )  # fmt: skip
 
-    scores: Tensors = problem(TokenFunction(forced, None), forced.hooked).word_scores()
-    matrix = _wide(torch.stack([scores[n][0, positions[0]] for n, positions in places], dim=1))
-    found = TargetMatrix(
-        matrix=matrix,
-        word_deltas=_wide(forced.hooked - forced.whole).sum().expand(len(places)).clone(),
-        log_probabilities=_wide(forced.whole[0]),
+    tokens = TokenFunction(forced.log_probabilities, None)
+    scores: Tensors = problem(tokens, forced.hooked).word_scores()
+    exact = TargetMatrix(
+        matrix=_wide(torch.stack([scores[n][0, positions[0]] for n, positions in places], dim=1)),
+        word_deltas=_wide(forced.hooked - forced.unchanged).sum().expand(len(places)).clone(),
+        log_probabilities=_wide(forced.unchanged[0]),
         without_cache=forced.without_cache,
     )
-    if asked.integrate is None:
-        return found
+    if options.integrate is None:
+        return exact
 
     def of_sequence(rows: Tensors, example: Tensor) -> Tensor:
-        return forced(rows, example).sum(1)
+        return forced.log_probabilities(rows, example).sum(1)
 
-    function = RowFunction(of_sequence, None, tuple(forced.model.modules()))
-    integral, _ = problem(function, forced.hooked.sum(1)).integral(asked.integrate, True)
-    summed = [integral.attributions[n][0, positions].sum(0) for n, positions in places]
+    sequence = RowFunction(of_sequence, None, tuple(forced.model.modules()))
+    integral, _ = problem(sequence, forced.hooked.sum(1)).integral(options.integrate, True)
+    by_word = [integral.attributions[n][0, positions].sum(0) for n, positions in places]
     deltas, converged = (
         torch.stack([per_position[n][0, positions[0]] for n, positions in places])
         for per_position in (integral.word_delta, integral.converged)
     )
     return replace(
-        found,
+        exact,
         word_deltas=_wide(deltas),
-        attributions=_wide(torch.stack(summed)),
+        attributions=_wide(torch.stack(by_word)),
         converged=converged.cpu(),
     )
 
 
-def _moves(forced: Forced, places: Sequence[Place], baseline: Baseline) -> WordPaths:
-    """Each place's positions from the baseline to the input; nothing else moves."""
+def _paths(forced: TeacherForced, places: Sequence[Place], families: Sequence[Family]) -> WordPaths:
+    """Move each place's positions from the baseline to the input, and nothing else."""
     baselines, masks = [], []
     for n, (ids, x) in enumerate(zip(forced.ids, forced.points, strict=True)):
         if x.shape[:2] != ids.shape:
             raise ValueError(
-                f"the layer gives {tuple(x.shape)} for {ids.shape[1]} tokens; wanted a position "
+                f"the layer returns {tuple(x.shape)} for {ids.shape[1]} tokens; wanted a position "
                 "for each: pass the word embedding"
             )
         mask = len(places) + torch.arange(ids.shape[1], device=x.device)[None]
@@ -143,26 +145,26 @@ def _moves(forced: Forced, places: Sequence[Place], baseline: Baseline) -> WordP
             if tensor == n:
                 mask[0, positions] = number
         moving = mask < len(places)
-        given = baseline(n, ids, moving.to(ids.device))
-        b = given if given.dim() > 2 else forced.activations(n, given)
+        baseline = families[n](ids, moving.to(ids.device), [])
+        b = baseline if baseline.dim() > 2 else forced.embed(n, baseline)
         baselines.append(torch.where(moving.view(*moving.shape, *[1] * (x.dim() - 2)), b.to(x), x))
         masks.append(mask)
     return WordPaths.between(forced.points, tuple(baselines), tuple(masks))
 
 
-def rows_in_pass(forced: Forced, n_rows: int) -> int:
-    """How many rows go through the model at a time, if the caller does not say.
+def rows_in_pass(forced: TeacherForced, n_rows: int) -> int:
+    """Choose the number of rows in a pass, unless the caller does.
 
-    Bounded by memory; where rows share what stands before their words, few enough that groups
-    begin at different words, and enough to keep the device busy.
+    It is limited by memory. If rows share what stands before their words, it is small enough that
+    groups begin at different words, and large enough to keep the device busy.
     """
     device = "cpu" if forced.points[0].device.type == "cpu" else "cuda"
-    per_row = forced.whole.shape[1] * forced.n_ids * 4
-    most = min(default_chunk(forced.points), LOGIT_BYTES[device] // per_row)
+    bytes_per_row = forced.unchanged.shape[1] * forced.n_ids * 4
+    n = min(default_chunk(forced.points), LOGIT_BYTES[device] // bytes_per_row)
     if forced.without_cache is None:
         enough = LEAST_TOKENS[device] // forced.ids[0].shape[1]
-        most = min(most, max(math.ceil(n_rows / GROUPS), enough))
-    return max(1, most)
+        n = min(n, max(math.ceil(n_rows / GROUPS), enough))
+    return max(1, n)
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Attribution methods by name, each from the same question to scores of words.
+"""Attribution methods by name: each maps the same input to scores of words.
 
 Captum's own methods run unchanged, on the model as a function of its word embeddings; F, the
 baseline and the explained class are the same for all. Scores are sums over a word's features and
-sub-tokens, in units of F; of `saliency` the sums of absolute gradients, which have no sign.
+sub-tokens, in units of F; those of `saliency` are sums of absolute gradients, without a sign.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_sig.attr.dig import DiscretizedPath
-from captum_sig.attr.function import frozen
+from captum_sig._names import MethodName
+from captum_sig.attr.arguments import integrator
 from captum_sig.attr.hooks import patched
-from captum_sig.attr.integrals import by_steps
+from captum_sig.attr.integrals import WordPath
 from captum_sig.attr.problem import Problem
 from captum_sig.attr.word_paths import WordPaths
+from captum_sig.explainers.results import Word, scored_words
+from captum_sig.words.encoding import Batch
 from captum_sig.words.grouping import word_sums
 
-SHAPLEY_AT_ONCE = 16  # permutations' rows in a pass of Captum's Shapley values
+ROWS = 64  # in a pass of Captum's methods, so that their memory stays bounded
+SHAPLEY_PERMUTATIONS = 16  # rows per pass of Captum's Shapley values
 
 
 class AtEmbedding(nn.Module):
@@ -37,221 +40,248 @@ class AtEmbedding(nn.Module):
         model: the classifier; called with keywords.
         layer: its word embedding.
         names: the model's inputs after the embeddings, first "input_ids".
-        most: rows in a pass; more are asked in several.
-        dtype: the layer's; some of Captum's methods hand in wider rows.
+        max_rows: maximum number of rows in a pass; more take several passes.
+        dtype: the layer's; some of Captum's methods pass wider rows.
     """
 
     def __init__(
         self,
         model: nn.Module,
         layer: nn.Module,
+        *,
         names: Sequence[str],
-        most: int,
+        max_rows: int,
         dtype: torch.dtype,
     ) -> None:
-        """Share the model; nothing is copied."""
         super().__init__()
         self.model, self.layer = model, layer
-        self.names, self.most, self.dtype = names, most, dtype
+        self.names, self.max_rows, self.dtype = names, max_rows, dtype
 
     def forward(self, embeddings: Tensor, *inputs: Tensor) -> Tensor:
-        """Logits of rows, with the model's own inputs of each row."""
-        found = []
+        """Compute logits of rows, with the model's own inputs of each row."""
+        logits = []
         for rows, *args in zip(
-            *(tensor.split(self.most) for tensor in (embeddings, *inputs)), strict=True
+            *(tensor.split(self.max_rows) for tensor in (embeddings, *inputs)), strict=True
         ):
-            with patched([self.layer], (rows.to(self.dtype),), [1], None, False):
-                found.append(self.model(**dict(zip(self.names, args, strict=True))).logits)
-        return torch.cat(found)
+            with patched([self.layer], (rows.to(self.dtype),)):
+                logits.append(self.model(**dict(zip(self.names, args, strict=True))).logits)
+        return torch.cat(logits)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MethodInput:
-    """What a method needs to know of a batch."""
+    """A batch of texts with what a method needs to know."""
 
     problem: Problem  # F, the input and the baseline at the embedding, and the words that move
-    at_embedding: AtEmbedding
-    inputs: tuple[Tensor, ...]  # the model's own, (B, …) each
+    model: nn.Module
+    layer: nn.Module
+    inputs: dict[str, Tensor]  # the model's own by name, (B, …) each
     targets: Tensor  # (B,)
     feature_mask: Tensor  # (B, L)
     generators: Sequence[torch.Generator]  # one for each text
     n_steps: int
-    path: DiscretizedPath
+    new_path: Callable[[], WordPath]  # of Discretized Integrated Gradients
 
     @property
     def ends(self) -> tuple[Tensor, Tensor]:
         """Input and baseline at the embedding, (B, L, D) each."""
-        return self.problem.moves.points[0], self.problem.moves.baselines[0]
+        return self.problem.paths.points[0], self.problem.paths.baselines[0]
+
+    @functools.cached_property
+    def at_embedding(self) -> AtEmbedding:
+        """The model as Captum's methods take it."""
+        return AtEmbedding(
+            self.model,
+            self.layer,
+            names=tuple(self.inputs),
+            max_rows=self.problem.max_rows or ROWS,
+            dtype=self.ends[0].dtype,
+        )
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What all of Captum's methods are called with."""
-        return {"target": self.targets, "additional_forward_args": self.inputs}
+        """The arguments that all of Captum's methods take."""
+        inputs = tuple(self.inputs.values())
+        return {"target": self.targets, "additional_forward_args": inputs}
 
     def one_by_one(self) -> Iterator[MethodInput]:
-        """Each text alone, so that what is drawn does not depend on the batch."""
+        """Yield each text alone, so that its random draws do not depend on the batch."""
         x, b = self.ends
         for number, generator in enumerate(self.generators):
-            one = slice(number, number + 1)
-            moves = WordPaths.between((x[one],), (b[one],), (self.feature_mask[one],))
+            row = slice(number, number + 1)
+            paths = WordPaths.between((x[row],), (b[row],), (self.feature_mask[row],))
             yield replace(
                 self,
-                problem=replace(self.problem, moves=moves),
-                inputs=tuple(tensor[one] for tensor in self.inputs),
-                targets=self.targets[one],
-                feature_mask=self.feature_mask[one],
+                problem=replace(self.problem, paths=paths),
+                inputs={name: tensor[row] for name, tensor in self.inputs.items()},
+                targets=self.targets[row],
+                feature_mask=self.feature_mask[row],
                 generators=[generator],
             )
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a method says of a batch; every position carries its word's score."""
+    """A method's scores of a batch; every position carries its word's score."""
 
     values: Tensor  # (B, L)
-    word_deltas: Sequence[float | None]  # (B,): the worst measured error of a word, where known
+    word_deltas: Sequence[float | None]  # (B,): the largest measured error of a word, where known
     standard_error: Tensor | None = None  # (B, L)
     residual: Tensor | None = None  # (B,)
+    std: Tensor | None = None  # (B, L): standard deviation over the draws of a random baseline
 
     def cpu(self) -> Scores:
-        """The same on the CPU."""
-        known = (self.standard_error, self.residual)
-        error, residual = (None if one is None else one.cpu() for one in known)
-        return replace(self, values=self.values.cpu(), standard_error=error, residual=residual)
+        """Move the scores to the CPU."""
+        error, residual = self.standard_error, self.residual
+        return replace(
+            self,
+            values=self.values.cpu(),
+            standard_error=None if error is None else error.cpu(),
+            residual=None if residual is None else residual.cpu(),
+        )
+
+    def words(self, batch: Batch, number: int) -> tuple[Word, ...]:
+        """Return a text's words with their scores and what is known of their errors."""
+        spans = batch.spans[number]
+        scores, std, error = (
+            None if values is None else [values[number, span.position].item() for span in spans]
+            for values in (self.values, self.std, self.standard_error)
+        )
+        return scored_words(spans, scores or [], std=std, standard_error=error)
 
 
 Method = Callable[[MethodInput], Scores]
 
 
-def sig(question: MethodInput) -> Scores:
-    """Exact word scores; the delta is |F(x) through the hook − F(x) of the untouched model|."""
-    problem = question.problem
+def sig(batch: MethodInput) -> Scores:
+    """Exact word scores; the delta is |F(x) through the hook − F(x) of the unchanged model|."""
+    problem = batch.problem
     effects = problem.word_effects()
-    hooked = problem.values(problem.moves.points)
-    plain = hooked if problem.whole is None else problem.whole.to(hooked)
+    hooked = problem.values(problem.paths.points)
+    known = problem.value_at_input
+    unhooked = hooked if known is None else known.to(hooked)
     error = effects.standard_error
     return Scores(
-        problem.moves.spread(effects.mean)[0],
-        (hooked - plain).abs().tolist(),
-        None if error is None else problem.moves.spread(error)[0],
+        problem.paths.scatter(effects.mean)[0],
+        (hooked - unhooked).abs().tolist(),
+        None if error is None else problem.paths.scatter(error)[0],
         effects.residual,
     )
 
 
-def sequential_dig(question: MethodInput) -> Scores:
+def sequential_dig(batch: MethodInput) -> Scores:
     """SIG along each word's path of Discretized Integrated Gradients.
 
     Whatever the path, a word's exact score is F(x) − F(x̄ʷ); this one has the path's error.
     """
-    problem = question.problem
-    steps = problem.path_steps(question.path)
-    found, _ = problem.integral(functools.partial(by_steps, steps=steps), True)
-    scores = word_sums(found.attributions.sum(-1), question.feature_mask)
+    problem = batch.problem
+    integrate = integrator(steps=problem.path_steps(batch.new_path()))
+    integral, _ = problem.integral(integrate, True)
     return Scores(
-        scores,
-        found.word_delta.abs().amax(1).tolist(),
-        found.standard_error,
-        found.residual,
+        word_sums(integral.attributions.sum(-1), batch.feature_mask),
+        integral.word_delta.abs().amax(1).tolist(),
+        integral.standard_error,
+        integral.residual,
     )
 
 
-def dig(question: MethodInput) -> Scores:
-    """Discretized Integrated Gradients: all words move at once, each along its own path."""
-    problem = question.problem.together()
-    steps = problem.path_steps(question.path)
-    found, _ = problem.integral(functools.partial(by_steps, steps=steps), True)
-    return _summed(question, found.attributions)
+def dig(batch: MethodInput) -> Scores:
+    """Discretized Integrated Gradients: all words move together, each along its own path."""
+    problem = batch.problem.as_one_word()
+    integrate = integrator(steps=problem.path_steps(batch.new_path()))
+    integral, _ = problem.integral(integrate, True)
+    return _summed(batch, integral.attributions)
 
 
-def ig(question: MethodInput) -> Scores:
+def ig(batch: MethodInput) -> Scores:
     """Captum's IntegratedGradients, Gauss-Legendre."""
-    x, b = question.ends
-    found = captum.attr.IntegratedGradients(question.at_embedding).attribute(
-        x, b, n_steps=question.n_steps, **question.arguments,
-        internal_batch_size=max(question.at_embedding.most, len(x)),
+    x, b = batch.ends
+    attributions = captum.attr.IntegratedGradients(batch.at_embedding).attribute(
+        x, b, n_steps=batch.n_steps, **batch.arguments,
+        internal_batch_size=max(batch.at_embedding.max_rows, len(x)),
     )  # fmt: skip
-    return _summed(question, found)
+    return _summed(batch, attributions)
 
 
-def input_x_gradient(question: MethodInput) -> Scores:
+def input_x_gradient(batch: MethodInput) -> Scores:
     """Captum's InputXGradient."""
-    found = captum.attr.InputXGradient(question.at_embedding)
-    return _summed(question, found.attribute(_leaf(question), **question.arguments))
+    method = captum.attr.InputXGradient(batch.at_embedding)
+    return _summed(batch, method.attribute(_leaf(batch), **batch.arguments))
 
 
-def saliency(question: MethodInput) -> Scores:
+def saliency(batch: MethodInput) -> Scores:
     """Captum's Saliency: absolute gradients, without a sign."""
-    found = captum.attr.Saliency(question.at_embedding)
-    return _summed(question, found.attribute(_leaf(question), **question.arguments))
+    method = captum.attr.Saliency(batch.at_embedding)
+    return _summed(batch, method.attribute(_leaf(batch), **batch.arguments))
 
 
-def gradient_shap(question: MethodInput) -> Scores:
-    """Captum's GradientShap, its defaults."""
+def gradient_shap(batch: MethodInput) -> Scores:
+    """Captum's GradientShap with its defaults."""
 
-    def of_one(one: MethodInput) -> Tensor:
-        x, b = one.ends
-        return captum.attr.GradientShap(one.at_embedding).attribute(x, b, **one.arguments)
+    def attribute(text: MethodInput) -> Tensor:
+        x, b = text.ends
+        return captum.attr.GradientShap(text.at_embedding).attribute(x, b, **text.arguments)
 
-    return _summed(question, _drawn_one_by_one(question, of_one))
+    return _summed(batch, _draw_one_by_one(batch, attribute))
 
 
-def deep_lift(question: MethodInput) -> Scores:
-    """Captum's DeepLift; non-linearities that are no modules of torch count by their gradient.
+def deep_lift(batch: MethodInput) -> Scores:
+    """Captum's DeepLift; non-linearities that are not modules of torch count by their gradient.
 
     Raises:
-        ValueError: if the model is not one that DeepLift can follow.
+        ValueError: if DeepLift cannot follow the model.
     """
-    x, b = _leaf(question), question.ends[1]
+    x, b = _leaf(batch), batch.ends[1]
     try:
-        with warnings.catch_warnings():  # that it hooks the model, which it unhooks again
+        with warnings.catch_warnings():  # DeepLift hooks the model, and removes the hooks again
             warnings.filterwarnings("ignore", "Setting forward, backward hooks")
-            found = captum.attr.DeepLift(question.at_embedding).attribute(
-                x, b, **question.arguments
-            )
+            method = captum.attr.DeepLift(batch.at_embedding)
+            attributions = method.attribute(x, b, **batch.arguments)
     except (RuntimeError, AssertionError, AttributeError) as error:
         raise ValueError(
-            f"DeepLift cannot follow {type(question.at_embedding.model).__name__} "
+            f"DeepLift cannot follow {type(batch.model).__name__} "
             f"({str(error).splitlines()[0]}): use another method"
         ) from error
-    return _summed(question, found)
+    return _summed(batch, attributions)
 
 
-def occlusion(question: MethodInput) -> Scores:
-    """Captum's Occlusion, a window of one token."""
-    x, b = question.ends
-    found = captum.attr.Occlusion(question.at_embedding).attribute(
-        x, (1, *x.shape[2:]), baselines=b, **question.arguments
+def occlusion(batch: MethodInput) -> Scores:
+    """Captum's Occlusion with a window of one token."""
+    x, b = batch.ends
+    attributions = captum.attr.Occlusion(batch.at_embedding).attribute(
+        x, (1, *x.shape[2:]), baselines=b, **batch.arguments
     )
-    return _summed(question, _once(found)[..., None])
+    return _summed(batch, _first_feature(attributions)[..., None])
 
 
-def shapley(question: MethodInput) -> Scores:
-    """Captum's ShapleyValueSampling over words, its defaults."""
+def shapley(batch: MethodInput) -> Scores:
+    """Captum's ShapleyValueSampling over words, with its defaults."""
 
-    def of_one(one: MethodInput) -> Tensor:
-        x, b = one.ends
+    def attribute(text: MethodInput) -> Tensor:
+        x, b = text.ends
+        path_of = text.problem.paths.path_of[0]
         # numbers without a gap; positions that never move join a word that does, at no cost
-        numbers = (one.problem.moves.path_of[0]).clamp(min=0)[..., None]
-        found = captum.attr.ShapleyValueSampling(one.at_embedding).attribute(
-            x, b, feature_mask=numbers, perturbations_per_eval=SHAPLEY_AT_ONCE, **one.arguments
-        )
-        return torch.where(one.problem.moves.path_of[0] >= 0, _once(found), 0)
+        attributions = captum.attr.ShapleyValueSampling(text.at_embedding).attribute(
+            x, b, feature_mask=path_of.clamp(min=0)[..., None],
+            perturbations_per_eval=SHAPLEY_PERMUTATIONS, **text.arguments,
+        )  # fmt: skip
+        return torch.where(path_of >= 0, _first_feature(attributions), 0)
 
-    values = _drawn_one_by_one(question, of_one)
+    values = _draw_one_by_one(batch, attribute)
     return Scores(values, [None] * len(values))
 
 
-def random(question: MethodInput) -> Scores:
+def random(batch: MethodInput) -> Scores:
     """A control: scores drawn uniformly from [0, 1)."""
     rows = []
-    for mask, generator in zip(question.feature_mask, question.generators, strict=True):
+    for mask, generator in zip(batch.feature_mask, batch.generators, strict=True):
         seed = int(torch.randint(2**63 - 1, (), generator=generator))  # one draw, however padded
-        drawn = torch.rand(int(mask.max()) + 1, generator=torch.Generator().manual_seed(seed))
-        rows.append(drawn.to(mask.device)[mask])
+        draws = torch.rand(int(mask.max()) + 1, generator=torch.Generator().manual_seed(seed))
+        rows.append(draws.to(mask.device)[mask])
     return Scores(torch.stack(rows), [None] * len(rows))
 
 
-METHODS: dict[str, Method] = {
+METHODS: dict[MethodName, Method] = {
     "sig": sig,
     "ig": ig,
     "dig": dig,
@@ -267,37 +297,57 @@ METHODS: dict[str, Method] = {
 IN_CONTEXTS = ("sig", "sequential_dig")  # methods that move one word at a time
 
 
-def answer(method: Method, question: MethodInput) -> Scores:
-    """Ask a method; the model's weights are not differentiated, and random numbers are kept."""
-    with frozen(question.at_embedding.modules()):
-        return method(question)
+def mean_scores(draws: Sequence[Scores]) -> Scores:
+    """Average one or several draws of the same batch, on the CPU."""
+    draws = [draw.cpu() for draw in draws]
+    if len(draws) == 1:
+        return draws[0]
+    values = torch.stack([draw.values for draw in draws])
+    deltas = zip(*(draw.word_deltas for draw in draws), strict=True)
+    errors = [draw.standard_error for draw in draws if draw.standard_error is not None]
+    residuals = [draw.residual for draw in draws if draw.residual is not None]
+    error = None
+    if errors:
+        error = torch.stack(errors).square().mean(0).div(len(draws)).sqrt()
+    return Scores(
+        values=values.mean(0),
+        word_deltas=[_largest(of_text) for of_text in deltas],
+        standard_error=error,
+        residual=torch.stack(residuals).mean(0) if residuals else None,
+        std=values.std(0),
+    )
 
 
-def _summed(question: MethodInput, attributions: Tensor) -> Scores:  # (B, L, D)
-    sums = word_sums(attributions.detach().flatten(2).sum(-1), question.feature_mask)
+def _largest(deltas: Sequence[float | None]) -> float | None:
+    known = [delta for delta in deltas if delta is not None]
+    return max(known) if known else None
+
+
+def _summed(batch: MethodInput, attributions: Tensor) -> Scores:  # (B, L, D)
+    sums = word_sums(attributions.detach().flatten(2).sum(-1), batch.feature_mask)
     return Scores(sums, [None] * len(sums))
 
 
-def _once(found: Tensor) -> Tensor:
-    """(B, L, D) → (B, L): methods that move whole positions give every feature the same value."""
-    return found.flatten(2)[..., 0]
+def _first_feature(attributions: Tensor) -> Tensor:
+    """(B, L, D) → (B, L): methods that move whole positions give all features the same value."""
+    return attributions.flatten(2)[..., 0]
 
 
-def _leaf(question: MethodInput) -> Tensor:
-    return question.ends[0].clone().requires_grad_()
+def _leaf(batch: MethodInput) -> Tensor:
+    return batch.ends[0].clone().requires_grad_()
 
 
-def _drawn_one_by_one(question: MethodInput, of_one: Callable[[MethodInput], Tensor]) -> Tensor:
-    found = []
-    for one in question.one_by_one():
-        with _global_draws(one.generators[0]):
-            found.append(of_one(one).detach())
-    return torch.cat(found)
+def _draw_one_by_one(batch: MethodInput, attribute: Callable[[MethodInput], Tensor]) -> Tensor:
+    rows = []
+    for text in batch.one_by_one():
+        with _global_draws(text.generators[0]):
+            rows.append(attribute(text).detach())
+    return torch.cat(rows)
 
 
 @contextmanager
 def _global_draws(generator: torch.Generator) -> Iterator[None]:
-    """Captum draws from the global generators: seed them, and set them back after."""
+    """Seed the global generators, from which Captum draws, and restore them afterwards."""
     seed = int(torch.randint(2**31, (), generator=generator))
     of_numpy = np.random.get_state()
     with torch.random.fork_rng(range(torch.cuda.device_count())):

@@ -1,4 +1,4 @@
-"""Models and tokenizers of transformers: how they are loaded, and where words enter a model."""
+"""Models and tokenizers of transformers: how they are loaded, and what their modules reveal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **options: Any) -> Any:
-    """A model in eval mode, all of whose weights stand in the checkpoint.
+    """Load a model in eval mode, with all its weights from the checkpoint; safetensors only.
 
     Args:
         auto_class: one of transformers' auto classes of models.
@@ -34,10 +34,10 @@ def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **option
 
 
 def pretrained_tokenizer(name_or_path: str | Path) -> Any:
-    """A tokenizer; transformers makes up an empty one where there are no files.
+    """Load a tokenizer; transformers makes up an empty one where there are no files.
 
     Raises:
-        ValueError: if it knows special tokens only.
+        ValueError: if it knows only special tokens.
     """
     from transformers import AutoTokenizer
 
@@ -48,7 +48,7 @@ def pretrained_tokenizer(name_or_path: str | Path) -> Any:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers with their names, 16 hexadecimal digits of it."""
+    """Hash all parameters and buffers with their names: 16 hexadecimal digits of SHA-256."""
     digest = hashlib.sha256()
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, tensor in sorted(tensors.items()):
@@ -59,19 +59,19 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def word_embedding(model: nn.Module) -> nn.Module:
-    """The module that turns the input's token ids into vectors, as the forward pass calls it.
+    """Find the module that turns the input's token ids into vectors in the forward pass.
 
-    It is `model.get_input_embeddings()`, but where several modules are tied to one weight (T5,
-    BART) that may be one that never runs; then it is the encoder's.
+    It is `model.get_input_embeddings()`. Where several modules are tied to one weight (T5, BART),
+    that one may never run; then it is the encoder's.
 
     Raises:
-        ValueError: if the model does not say where its words enter.
+        ValueError: if the model does not name its word embedding.
     """
     try:
         named = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError) as error:
         raise ValueError(
-            f"{type(model).__name__} does not tell its word embedding: pass layer="
+            f"{type(model).__name__} does not name its word embedding: pass layer="
         ) from error
     tied = [
         module
@@ -83,15 +83,7 @@ def word_embedding(model: nn.Module) -> nn.Module:
     return tied[-1] if tied else named  # the encoder's own follows the one that all share
 
 
-def takes_single_rows_only(model: nn.Module) -> bool:
-    """Whether a transformers classifier refuses several rows, as it cannot tell padding."""
-    return getattr(model.config, "pad_token_id", 0) is None
-
-
-def reads_ahead(model: nn.Module) -> bool:
-    """Whether a language model without an encoder sees what follows, so that it cannot be forced.
-
-    Attention that is not causal would show it the target's later tokens.
-    """
+def is_bidirectional(model: nn.Module) -> bool:
+    """Whether a language model without an encoder attends to later tokens, such as the target's."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
     return any(getattr(module, "is_causal", True) is False for module in decoder.modules())

@@ -1,7 +1,7 @@
-"""Keys and values of what stands before a change, computed once and shared by all rows.
+"""Keys and values of the positions before a change, computed once and shared by all rows.
 
 In a causal model nothing before a changed position changes. A row that changes position p needs a
-pass over the positions from p on; what attention needs of the others is the input's.
+pass over the positions from p on; their attention uses the input's keys and values of the others.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from transformers.cache_utils import (
 
 
 class PrefixLayer(DynamicLayer):
-    """One row's keys and values (1, H, p, D) that go before those of any number of rows.
+    """One row's keys and values (1, H, p, D), placed before those of any number of rows.
 
-    They are expanded, and what is put behind them is not kept: a pass holds one layer's at a time.
+    They are expanded, and those after them are not kept, so that a pass holds one layer's at a
+    time.
     """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
-        """Begin as a layer that has seen p positions."""
         super().__init__()
         self.lazy_initialization(keys, values)
         self.keys, self.values = self.prefix = keys, values
@@ -34,7 +34,7 @@ class PrefixLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """The prefix and what follows it, (R, H, p + q, D) each."""
+        """Return the prefix and the states after it, (R, H, p + q, D) each."""
         keys, values = self.prefix
         return _before(keys, key_states), _before(values, value_states)
 
@@ -50,22 +50,22 @@ class SharedPrefix:
     layers: tuple[tuple[Tensor, Tensor], ...]  # (1, H, L, D) each
 
     def upto(self, length: int) -> Cache:
-        """A cache that has seen the first positions."""
+        """Return a cache that has seen the first positions."""
         cache = DynamicCache()
         cache.layers = [PrefixLayer(k[..., :length, :], v[..., :length, :]) for k, v in self.layers]
         return cache
 
 
 class NoPrefixError(Exception):
-    """A model gives no keys and values that could be shared; says why."""
+    """A model has no keys and values that could be shared; the message says why."""
 
 
 def shared_prefix(cache: Any, length: int) -> SharedPrefix:
-    """What a causal model's pass over one row of `length` positions gave, to be shared.
+    """Take the keys and values of a causal model's pass over one row of `length` positions.
 
     Args:
-        cache: the keys and values of its output.
-        length: positions of the row.
+        cache: the cache in the model's output.
+        length: number of positions of the row.
 
     Raises:
         NoPrefixError: if the model has no cache of keys and values of every position.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -18,12 +18,12 @@ from captum_sig.words.grouping import Span
 
 @dataclass(frozen=True)
 class Word:
-    """One word and its score.
+    """A word and its score.
 
-    `start` and `end` are character offsets in the text, None where the tokenizer keeps none;
-    `score` is in logits of the explained label; `normalized` is the score divided by the L2 norm
-    of all the text's scores. `std` is the score's standard deviation over the draws of a random
-    baseline, `standard_error` its standard error where contexts were sampled, both in logits.
+    `start` and `end` are character offsets in the text, None if the tokenizer keeps none. `score`
+    is in logits of the explained label, `normalized` the score divided by the L2 norm of all the
+    text's scores. `std` is the score's standard deviation over the draws of a random baseline,
+    `standard_error` its standard error where contexts were sampled; both are in logits.
     """
 
     word: str
@@ -40,12 +40,11 @@ class WordAttribution:
     """Why a model gave a text the label `target`, word by word.
 
     `label` is the predicted label, `probability` its probability and `probabilities` that of each
-    label (None and empty where the model does not give probabilities, or a text without any
-    token gave it nothing to read). `max_abs_word_delta` is the worst measured gap, in logits,
-    between a word's score and the difference F(x) − F(x̄ʷ) with the model's own F(x), asked
-    without any hook; exact scores differ from it by rounding only. It is None for methods
-    without completeness per word. `residual` is Σ of the scores − (F(x) − F(x̄)), x̄ the sentence of
-    baselines, where words moved in several contexts.
+    label; they are None and empty if the model does not return probabilities or the text has no
+    token. `max_abs_word_delta` is the largest measured gap, in logits, between a word's score and
+    F(x) − F(x̄ʷ), with F(x) from the model without any hook; exact scores differ from it only by
+    rounding. It is None for methods without completeness per word. `residual` is Σ of the
+    scores − (F(x) − F(x̄)), x̄ the sentence of baselines, if words moved in several contexts.
     """
 
     text: str
@@ -79,17 +78,17 @@ class WordAttribution:
         return f"{predicted}  ({explained}{self.method}, baseline {self.baseline})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings, ready for `json.dumps`.
+        """Return plain lists, numbers and strings, ready for `json.dumps`.
 
-        What only some methods and baselines tell (`std`, `standard_error`, `residual`) is left
-        out where it is not told.
+        Fields that only some methods and baselines have (`std`, `standard_error`, `residual`) are
+        omitted if they are None.
         """
         words = [without_none(asdict(word), ("std", "standard_error")) for word in self.words]
         return without_none({**asdict(self), "words": words}, ("residual",))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> WordAttribution:
-        """The inverse of `to_dict`.
+        """Rebuild a result from `to_dict`.
 
         Raises:
             TypeError: if a field is missing or unknown.
@@ -97,11 +96,7 @@ class WordAttribution:
         return cls(**{**data, "words": tuple(Word(**word) for word in data["words"])})
 
     def to_captum_record(self, true_label: str = "") -> Any:
-        """A record for `captum.attr.visualization.visualize_text`, its strings escaped.
-
-        Args:
-            true_label: the label to show as the true one.
-        """
+        """Return a record for `captum.attr.visualization.visualize_text`, its strings escaped."""
         import torch
         from captum.attr import visualization
 
@@ -126,30 +121,39 @@ class WordAttribution:
 
 
 def without_none(data: dict[str, Any], optional: Sequence[str]) -> dict[str, Any]:
-    """Without the optional fields that are None."""
+    """Drop the optional fields that are None."""
     return {key: data[key] for key in data if key not in optional or data[key] is not None}
 
 
-def scored_words(spans: Iterable[Span], scores: Sequence[float]) -> tuple[Word, ...]:
-    """Words with their scores, normalised over the words.
-
-    Args:
-        spans: the words.
-        scores: of each of them.
-    """
-    found = list(zip(spans, scores, strict=True))
+def scored_words(
+    spans: Sequence[Span],
+    scores: Sequence[float],
+    *,
+    std: Sequence[float] | None = None,
+    standard_error: Sequence[float] | None = None,
+) -> tuple[Word, ...]:
+    """Join words with their scores, normalized over the words, and with the scores' errors."""
     norm = math.hypot(*scores) or 1.0
     return tuple(
-        Word(span.word, span.start, span.end, score, score / norm) for span, score in found
+        Word(
+            word=span.word,
+            start=span.start,
+            end=span.end,
+            score=score,
+            normalized=score / norm,
+            std=None if std is None else std[number],
+            standard_error=None if standard_error is None else standard_error[number],
+        )
+        for number, (span, score) in enumerate(zip(spans, scores, strict=True))
     )
 
 
-ABSENT = "∅"  # in place of a token where target or contrast has ended
+ABSENT = "∅"  # in place of a token after the end of target or contrast
 
 
 @dataclass(frozen=True)
 class TargetToken:
-    """One token that the model was made to give, and its log-probability after what precedes it."""
+    """A token of the target, and its log-probability after everything that precedes it."""
 
     token: str
     id: int
@@ -158,23 +162,23 @@ class TargetToken:
 
 @dataclass(frozen=True, eq=False)
 class GenerationAttribution:
-    """Why a language model gives a target after a prompt: every prompt word by every target token.
+    """Why a language model generates a target after a prompt: prompt words by target tokens.
 
     T rows, W columns; tensors are float64 on the CPU, in nats (natural-log probabilities).
 
-    `matrix[t, w]` is log p(token t | prompt, tokens before t) less the same with word w at its
-    baseline; exact. With a contrast, T is the longer of both, row t is that of target token t less
-    that of contrast token t, and where one has ended the other's alone: so columns sum to the
-    effect on log p(target) − log p(contrast).
+    `matrix[t, w]` is log p(token t | prompt, tokens before t) minus the same with word w at its
+    baseline; it is exact. With a contrast, row t is that of target token t minus that of contrast
+    token t. T is the longer of both, and after the end of one, the other's rows stand alone, so
+    that columns sum to the effect on log p(target) − log p(contrast).
 
-    The columns are the prompt's `words`, and with `attributes_target` after them the target's
-    tokens but the last (0 for tokens that do not come later). A word's `score` is its column's sum,
-    `start` and `end` are offsets in `prompt`, which for a chat is the text that its template made.
+    The columns are the prompt's `words`, followed with `attributes_target` by the target's tokens
+    except the last (0 for tokens that do not come later). A word's `score` is its column's sum;
+    `start` and `end` are offsets in `prompt`, for a chat in the text that its template produced.
 
-    `word_deltas` is the measured error of each column's sum, (W,): what log p(target) through hook
-    and prefix cache differs by from the untouched model's; with `attributions`, (W, D), the
-    quadrature's, Σ_j attributions_wj − the column's sum. `converged` is False for columns that
-    stopped short of a tolerance. `without_cache` says why no prefix cache was used, None if it was.
+    `word_deltas`, (W,), is the measured error of each column's sum: the gap between log p(target)
+    through hook and prefix cache and that of the unchanged model. With `attributions`, (W, D), it
+    is the quadrature's: Σ_j attributions_wj − the column's sum. `converged` is False for columns
+    that stopped short of a tolerance. `without_cache` says why no prefix cache was used, if so.
     """
 
     prompt: str
@@ -193,30 +197,29 @@ class GenerationAttribution:
     converged: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Check the matrix's shape."""
         wanted = len(self.rows), len(self.columns)
         if tuple(self.matrix.shape) != wanted:
             raise ValueError(f"matrix has shape {tuple(self.matrix.shape)}; wanted {wanted}")
 
     @property
     def method(self) -> str:
-        """Sequential Integrated Gradients."""
+        """Name of the method."""
         return "sig"
 
     @property
     def text(self) -> str:
-        """The prompt, in which the words stand."""
+        """The prompt, which contains the words."""
         return self.prompt
 
     @property
     def columns(self) -> list[str]:
-        """What each column of the matrix stands for."""
+        """Label of each column of the matrix."""
         earlier = self.target_tokens[:-1] if self.attributes_target else ()
         return [word.word for word in self.words] + [token.token for token in earlier]
 
     @property
     def rows(self) -> list[str]:
-        """What each row of the matrix stands for: a token, or with a contrast "token − token"."""
+        """Label of each row of the matrix: a token, or with a contrast "token − token"."""
         tokens = [token.token for token in self.target_tokens]
         if self.contrast is None:
             return tokens
@@ -224,8 +227,8 @@ class GenerationAttribution:
         length = max(len(tokens), len(others))
         padded = (side + [ABSENT] * (length - len(side)) for side in (tokens, others))
         return [
-            f"{one.strip(' ') or one} − {other.strip(' ') or other}"
-            for one, other in zip(*padded, strict=True)
+            f"{token.strip(' ') or token} − {other.strip(' ') or other}"
+            for token, other in zip(*padded, strict=True)
         ]
 
     @property
@@ -235,17 +238,17 @@ class GenerationAttribution:
 
     @property
     def log_probabilities(self) -> Tensor:
-        """Of the target's tokens, (T,)."""
+        """Log-probabilities of the target's tokens, (T,)."""
         return _vector(token.log_probability for token in self.target_tokens)
 
     @property
     def contrast_log_probabilities(self) -> Tensor:
-        """Of the contrast's tokens; empty without a contrast."""
+        """Log-probabilities of the contrast's tokens; empty without a contrast."""
         return _vector(token.log_probability for token in self.contrast_tokens)
 
     @property
     def max_abs_word_delta(self) -> float:
-        """The worst of `word_deltas`."""
+        """The largest of `word_deltas` in absolute value."""
         return float(self.word_deltas.abs().max())
 
     @property
@@ -258,39 +261,39 @@ class GenerationAttribution:
         return f"{value}  ({self.method}, baseline {self.baseline}, nats)"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings, ready for `json.dumps`; what is None is left out."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, value in given.items():
+        """Return plain lists, numbers and strings, ready for `json.dumps`; None is omitted."""
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in data.items():
             if isinstance(value, Tensor):
-                given[name] = value.tolist()
+                data[name] = value.tolist()
         for name in ("target_tokens", "contrast_tokens"):
-            given[name] = [asdict(token) for token in given[name]]
-        given["words"] = [
+            data[name] = [asdict(token) for token in data[name]]
+        data["words"] = [
             without_none(asdict(word), ("std", "standard_error")) for word in self.words
         ]
-        return without_none(given, tuple(name for name, value in given.items() if value is None))
+        return without_none(data, tuple(name for name, value in data.items() if value is None))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> GenerationAttribution:
-        """The inverse of `to_dict`.
+        """Rebuild a result from `to_dict`.
 
         Raises:
             TypeError: if a field is missing or unknown.
         """
-        given = dict(data)
+        fields_of = dict(data)
         if "words" in data:
-            given["words"] = tuple(Word(**word) for word in data["words"])
+            fields_of["words"] = tuple(Word(**word) for word in data["words"])
         for name in ("target_tokens", "contrast_tokens"):
-            given[name] = tuple(TargetToken(**token) for token in data.get(name, ()))
+            fields_of[name] = tuple(TargetToken(**token) for token in data.get(name, ()))
         for name in ("matrix", "word_deltas", "attributions"):
-            if name in given:
-                given[name] = torch.tensor(given[name], dtype=torch.float64)
-        if "converged" in given:
-            given["converged"] = torch.tensor(given["converged"], dtype=torch.bool)
-        return cls(**given)
+            if name in fields_of:
+                fields_of[name] = torch.tensor(fields_of[name], dtype=torch.float64)
+        if "converged" in fields_of:
+            fields_of["converged"] = torch.tensor(fields_of["converged"], dtype=torch.bool)
+        return cls(**fields_of)
 
     def to_captum_result(self) -> Any:
-        """As `captum.attr.LLMAttributionResult`, with its plots; tensors in float32."""
+        """Return a `captum.attr.LLMAttributionResult`, with its plots; tensors in float32."""
         from captum.attr import LLMAttributionResult
 
         return LLMAttributionResult(
@@ -301,21 +304,19 @@ class GenerationAttribution:
         )
 
     def to_html(self) -> str:
-        """A self-contained page: hover a token of the target to colour the prompt by it."""
+        """Return a self-contained page: hover over a target token to colour the prompt by it."""
         return heatmap.to_page([self])
 
     def to_png(self) -> bytes:
-        """The heat map as a picture."""
+        """Return the heat map as a PNG picture."""
         return heatmap.to_png(self)
 
     def __eq__(self, other: object) -> bool:
-        """Whether all fields are equal, tensors to the bit."""
         if not isinstance(other, GenerationAttribution):
             return NotImplemented
         return self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
-        """By what was asked."""
         return hash((self.prompt, self.words, self.target_tokens, self.contrast_tokens))
 
     def _repr_html_(self) -> str:
@@ -327,5 +328,5 @@ def _vector(values: Any) -> Tensor:
 
 
 def _plotted(labels: Sequence[str]) -> list[str]:
-    """As matplotlib shows them: two dollars would make a formula of what stands between."""
+    """Escape dollars for matplotlib, which makes a formula of the text between two of them."""
     return [label.replace("$", r"\$") if label.count("$") > 1 else label for label in labels]

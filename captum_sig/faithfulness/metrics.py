@@ -261,7 +261,7 @@ def _ask(predict: Predict, rows: list[tuple[Sentence, Tensor]], max_tokens: int)
             return predict(ids[part].to(rows[0][0].ids.device)).cpu()
 
         with torch.no_grad(), Chunks((ids,), max(1, max_tokens // length), False) as chunks:
-            log_p = torch.cat([found for _, found in chunks(forward, len(ids))])
+            log_p = torch.cat([found for _, found in chunks.map(forward, len(ids))])
         shaped = log_p.dim() == 2 and len(log_p) == len(ids) and log_p.shape[1] > targets[at].max()
         if not (shaped and log_p.max() <= NO_LOG):
             raise ValueError(

@@ -1,8 +1,8 @@
-"""Texts to padded batches of ids, with their words."""
+"""Encode texts into padded batches of token ids, with their words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,60 +11,73 @@ from torch import Tensor, nn
 
 from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.words.grouping import (
-    Grouping,
     Span,
     encoding_groups,
     feature_mask,
+    grouping_of,
     spans,
-    token_groups,
-    word_groups,
 )
 
-LEVELS: dict[str, Callable[..., Grouping]] = {"word": word_groups, "token": token_groups}
-
-PADDED = 1.25  # at most; more rows in a pass gain less than padding costs
-ROOM_FOR_ANY_TEXT = 10**9  # tokenizers without a limit name a number beyond this
-
-
-def grouping(level: str) -> Callable[..., Grouping]:
-    """Which tokens form a word at this level.
-
-    Raises:
-        ValueError: if there is no such level.
-    """
-    if level not in LEVELS:
-        raise ValueError(f"level {level!r} is unknown: use one of {', '.join(LEVELS)}")
-    return LEVELS[level]
+MAX_PADDING = 1.25  # beyond this, more rows in a pass gain less than padding costs
+NO_LIMIT = 10**9  # tokenizers without a limit report a number beyond this
 
 
 @dataclass(frozen=True)
 class Batch:
     """Texts of similar length, padded."""
 
-    numbers: list[int]  # which of the caller's texts these are
+    numbers: list[int]  # places of these texts in the caller's list
     texts: list[str]
     ids: Tensor  # (B, L)
     others: dict[str, Tensor]  # the model's further inputs, such as the attention mask
     feature_mask: Tensor  # (B, L)
     spans: list[list[Span]]  # the words of each text
-    dropped: list[int]  # tokens of each text beyond the model's limit
+    dropped: list[int]  # number of tokens of each text beyond the model's limit
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Token ids with the units that are ablated together, and the class to watch.
+
+    Raises:
+        ValueError: if these do not fit together.
+    """
+
+    ids: Tensor  # (L,) token ids, special tokens included, no padding
+    units: Tensor  # (L,) long: equal numbers 0 … n − 1 are ablated together, −1 never
+    target: int  # the class whose probability is watched
+    replacement: int  # id in place of an ablated token
+
+    def __post_init__(self) -> None:
+        shapes = tuple(self.ids.shape), tuple(self.units.shape)
+        if shapes[0] != shapes[1] or self.ids.dim() != 1 or len(self.ids) == 0:
+            raise ValueError(f"ids and units have shapes {shapes}; wanted (L,) for both, L >= 1")
+        numbers = sorted(set(self.units.tolist()) - {-1})
+        if numbers != list(range(len(numbers))):
+            raise ValueError(f"units must be 0, 1, … without gaps, or -1; got {numbers}")
+        if self.target < 0:
+            raise ValueError(f"target must be the index of a class, got {self.target}")
+
+    @property
+    def n_units(self) -> int:
+        """The number of units, n."""
+        return int(self.units.max()) + 1
 
 
 class Encoder:
-    """A tokenizer, and what a word is.
+    """Encodes texts with a tokenizer.
 
     Args:
         tokenizer: a transformers tokenizer.
         level: "word" or "token".
-        limit: most tokens that the model reads.
-        multiple: the model pads to a multiple of this by itself; do it first, so that positions
-            agree.
+        limit: maximum number of tokens that the model reads.
+        multiple: length to whose multiples the model pads by itself; padding first keeps positions
+            consistent.
     """
 
     def __init__(self, tokenizer: Any, level: str, limit: int, multiple: int | None = None) -> None:
-        """Check the level."""
         self.tokenizer = tokenizer
-        self.groups = grouping(level)
+        self.groups = grouping_of(level)
         self.limit = min(tokenizer.model_max_length, limit)
         self.multiple = multiple
         if multiple is not None:
@@ -74,18 +87,23 @@ class Encoder:
         self,
         texts: Sequence[str],
         batch_size: int,
+        *,
         truncation: bool,
         device: torch.device,
-        *,
         max_tokens: int | None = None,
     ) -> Iterator[Batch]:
-        """The texts by length, at most `batch_size` in a batch; texts without a token alone.
+        """Yield the texts by length, at most `batch_size` in a batch; texts without a token alone.
 
-        With `max_tokens` a batch of several texts has no more positions, those of padding counted.
+        Texts share a batch if the longest is at most `MAX_PADDING` times as long as the shortest.
+        They must be equally long if the tokenizer has no pad token, or pads at the left, where most
+        models would number the words' positions differently.
 
-        Texts share a batch if the longest is at most `PADDED` times as long as the shortest. They
-        must be equally long if the tokenizer has no pad token, or pads at the left, where most
-        models would number the words' positions otherwise.
+        Args:
+            texts: the texts.
+            batch_size: maximum number of texts in a batch.
+            truncation: whether texts beyond the limit are cut, with a warning.
+            device: device of the tensors.
+            max_tokens: maximum number of positions in a batch of several texts, with padding.
 
         Raises:
             ValueError: if a text is too long and may not be truncated.
@@ -98,16 +116,18 @@ class Encoder:
         lengths = [len(ids) for ids in encoded]
         self._check_lengths(lengths, truncation)
         pads = self.tokenizer.pad_token_id is not None and self.tokenizer.padding_side == "right"
-        some: list[int] = []
+        numbers: list[int] = []
         for number in sorted(range(len(texts)), key=lambda number: lengths[number]):
-            longest = lengths[some[0]] * (PADDED if pads else 1) if some else 0
-            positions = (len(some) + 1) * lengths[number]
-            full = len(some) == batch_size or (max_tokens is not None and positions > max_tokens)
-            if some and (full or lengths[number] > longest):
-                yield self._encode(some, texts, lengths, pads, device)
-                some = []
-            some.append(number)
-        yield self._encode(some, texts, lengths, pads, device)
+            longest = lengths[numbers[0]] * (MAX_PADDING if pads else 1) if numbers else 0
+            n_positions = (len(numbers) + 1) * lengths[number]
+            full = len(numbers) == batch_size or (
+                max_tokens is not None and n_positions > max_tokens
+            )
+            if numbers and (full or lengths[number] > longest):
+                yield self._encode(numbers, texts, lengths, pads, device)
+                numbers = []
+            numbers.append(number)
+        yield self._encode(numbers, texts, lengths, pads, device)
 
     def _encode(
         self,
@@ -119,7 +139,7 @@ class Encoder:
     ) -> Batch:
         texts = [all_texts[number] for number in numbers]
         encoding = self.tokenizer(
-            texts, padding=pads, truncation=True, max_length=min(self.limit, ROOM_FOR_ANY_TEXT),
+            texts, padding=pads, truncation=True, max_length=min(self.limit, NO_LIMIT),
             pad_to_multiple_of=self.multiple, return_tensors="pt", verbose=False,
         )  # fmt: skip
         names = [name for name in self.tokenizer.model_input_names if name in encoding]
@@ -147,7 +167,7 @@ class Encoder:
             return
         message = (
             f"{len(dropped)} of {len(lengths)} texts exceed the model's {self.limit} tokens: "
-            f"{sum(dropped)} tokens (up to {max(dropped)} of one text) "
+            f"{sum(dropped)} tokens (at most {max(dropped)} of one text) "
         )
         if not truncation:
             raise ValueError(message + "would be dropped; shorten them or allow truncation")
@@ -155,11 +175,11 @@ class Encoder:
 
 
 def checked_texts(texts: str | Sequence[str]) -> list[str]:
-    """One text or several → a list.
+    """Turn one text or several into a list.
 
     Raises:
         TypeError: if a text is not a string.
-        ValueError: if it holds half a character.
+        ValueError: if it contains half a surrogate pair.
     """
     if not isinstance(texts, Iterable):
         raise TypeError(f"texts must be a string or several, got {type(texts).__name__}")
@@ -172,49 +192,19 @@ def checked_texts(texts: str | Sequence[str]) -> list[str]:
     return several
 
 
-def padded_to(model: nn.Module) -> int | None:
-    """The multiple to which the model pads by itself (Longformer: its attention window)."""
+def padding_multiple(model: nn.Module) -> int | None:
+    """Return the multiple to which the model pads by itself (Longformer: its attention window)."""
     window = getattr(model.config, "attention_window", None)
     return max(window) if isinstance(window, (list, tuple)) else window
 
 
 def token_limit(model: nn.Module) -> int:
-    """Most tokens that the model reads, as its config and its position embedding tell."""
-    positions = getattr(model.config, "max_position_embeddings", None) or ROOM_FOR_ANY_TEXT
-    if positions < 0:  # how XLNet says that it has no limit
-        return ROOM_FOR_ANY_TEXT
+    """Return the maximum number of tokens by the model's config and its position embedding."""
+    positions = getattr(model.config, "max_position_embeddings", None) or NO_LIMIT
+    if positions < 0:  # XLNet's way of having no limit
+        return NO_LIMIT
     for module in model.modules():
         padding = getattr(getattr(module, "position_embeddings", None), "padding_idx", None)
-        if padding is not None:  # RoBERTa's positions start behind the padding's
+        if padding is not None:  # RoBERTa's positions start after the padding's
             return positions - padding - 1
     return positions
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A row of ids, what is ablated together, and what is watched.
-
-    Raises:
-        ValueError: if these do not fit together.
-    """
-
-    ids: Tensor  # (L,) token ids, special tokens included, no padding
-    units: Tensor  # (L,) long: equal numbers 0 … n − 1 are ablated together, −1 never
-    target: int  # the class whose probability is watched
-    replacement: int  # id in place of an ablated token
-
-    def __post_init__(self) -> None:
-        """Refuse what is no sentence."""
-        shapes = tuple(self.ids.shape), tuple(self.units.shape)
-        if shapes[0] != shapes[1] or self.ids.dim() != 1 or len(self.ids) == 0:
-            raise ValueError(f"ids and units have shapes {shapes}; wanted (L,) for both, L >= 1")
-        found = sorted(set(self.units.tolist()) - {-1})
-        if found != list(range(len(found))):
-            raise ValueError(f"units must be 0, 1, … without gaps, or -1; got {found}")
-        if self.target < 0:
-            raise ValueError(f"target must be the index of a class, got {self.target}")
-
-    @property
-    def n_units(self) -> int:
-        """How many units there are, n."""
-        return int(self.units.max()) + 1

@@ -1,4 +1,4 @@
-"""From positions to words: which tokens form a word, which belong to no word, sums over words.
+"""From positions to words: which tokens form a word, which belong to none, sums over words.
 
 A *grouping* of one text is a list with an entry per position: the number of the word that the
 token belongs to, or None for special tokens and padding. A *feature mask* is its tensor form for
@@ -16,19 +16,22 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from captum_sig._names import Level
+
 Grouping = list[int | None]
 Offsets = Sequence[tuple[int, int]]
 
-# How a piece shows whether it starts a word or goes on with one.
+# Markers by which a token shows that it starts or continues a word.
 STARTS = ("▁", "Ġ")  # sentencepiece, byte-level BPE
 CONTINUES = ("##",)  # WordPiece
-NEWLINES = {"<0x0A>", "\n", "Ċ"}  # as pieces, where no marker stands for a new line
+NEWLINES = {"<0x0A>", "\n", "Ċ"}  # tokens of tokenizers without a marker for new lines
 
 
 def special_ids(tokenizer: Any) -> set[int]:
-    """Ids of special tokens. An unknown word is a word: unk counts only in a second role.
+    """Return the ids of special tokens; unk is one only if it has a second role.
 
-    Padding with unk's id is no such role; the attention mask tells it from words.
+    An unknown word is a word. Padding with unk's id is not a second role: the attention mask
+    distinguishes it from words.
     """
     roles = ("bos", "eos", "sep", "cls", "mask")
     named = [getattr(tokenizer, f"{role}_token_id", None) for role in roles]
@@ -43,7 +46,7 @@ def token_groups(
     text: str | None = None,
     offsets: Offsets | None = None,
 ) -> Grouping:
-    """Every token its own word, whatever the rest; special tokens and padding belong to none."""
+    """Make every token its own word; special tokens and padding belong to none."""
     special = special_ids(tokenizer)
     return [None if token in special else position for position, token in enumerate(ids)]
 
@@ -55,16 +58,16 @@ def word_groups(
     text: str | None = None,
     offsets: Offsets | None = None,
 ) -> Grouping:
-    """The words of one text.
+    """Group the tokens of one text into words.
 
     Args:
         tokenizer: a transformers tokenizer.
-        ids: token ids of the text, special tokens and padding included.
-        word_ids: what a fast tokenizer's `BatchEncoding.word_ids()` gives. Where it is missing,
-            or the tokenizer does not split into words first, the pieces' own markers ▁, Ġ or ##
-            decide; a tokenizer without markers has a word per token.
-        text: what was tokenized; with `offsets` it keeps words whole at combining marks.
-        offsets: characters of the text that each token stands for.
+        ids: token ids of the text, including special tokens and padding.
+        word_ids: a fast tokenizer's `BatchEncoding.word_ids()`. If it is missing, or the tokenizer
+            does not split into words first, the tokens' own markers ▁, Ġ or ## decide; without
+            markers every token is a word.
+        text: the tokenized text; with `offsets`, words stay whole at combining marks.
+        offsets: characters of the text that each token covers.
     """
     groups = token_groups(tokenizer, ids)
     if word_ids is not None and _splits(tokenizer):
@@ -74,13 +77,27 @@ def word_groups(
     return groups if text is None or offsets is None else joined(text, groups, offsets)
 
 
+LEVELS: dict[Level, Callable[..., Grouping]] = {"word": word_groups, "token": token_groups}
+
+
+def grouping_of(level: str) -> Callable[..., Grouping]:
+    """Return the function that groups tokens at this level.
+
+    Raises:
+        ValueError: if there is no such level.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level {level!r} is unknown: use one of {', '.join(LEVELS)}")
+    return LEVELS[level]
+
+
 _SPLITS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 def _splits(tokenizer: Any) -> bool:
-    """Whether a fast tokenizer splits a text into words first; asked once.
+    """Whether a fast tokenizer splits a text into words first; checked once.
 
-    Else `word_ids` has one word for all that stands between two added tokens.
+    If not, `word_ids` has one word for everything between two added tokens.
     """
     if tokenizer not in _SPLITS:
         ids = tokenizer("a b", add_special_tokens=False).word_ids()
@@ -89,23 +106,24 @@ def _splits(tokenizer: Any) -> bool:
 
 
 def joined(text: str, groups: Grouping, offsets: Offsets) -> Grouping:
-    """The words of one text, whole where a tokenizer parts them at combining marks.
+    """Join the words that a tokenizer splits at combining marks.
 
-    GPT-2 and its kind take the marks of Hindi, Hebrew or decomposed accents for no letters.
+    GPT-2 and similar tokenizers do not treat the marks of Hindi, Hebrew or decomposed accents as
+    letters.
 
     >>> joined("cafe\u0301s", [0, 1, 2], [(0, 4), (4, 5), (5, 6)])
     [0, 0, 0]
     """
-    found: Grouping = []
+    result: Grouping = []
     for position, (group, (start, _)) in enumerate(zip(groups, offsets, strict=True)):
         before = groups[position - 1] if position else None
         if group is None or before is None or group == before or not 0 < start < len(text):
             same = group is not None and group == before
-            found.append(found[-1] if same else group)
+            result.append(result[-1] if same else group)
             continue
         left, right = (unicodedata.category(text[at])[0] for at in (start - 1, start))
-        found.append(found[-1] if right == "M" or (left, right) == ("M", "L") else group)
-    return found
+        result.append(result[-1] if right == "M" or (left, right) == ("M", "L") else group)
+    return result
 
 
 def encoding_groups(
@@ -114,13 +132,13 @@ def encoding_groups(
     group: Callable[..., Grouping] = word_groups,
     texts: Sequence[str] | None = None,
 ) -> list[Grouping]:
-    """The words of every text that a tokenizer has encoded; what is not attended has none.
+    """Group the tokens of every encoded text; positions that are not attended belong to no word.
 
     Args:
         tokenizer: a transformers tokenizer.
-        encoding: what it gave, for one text or several, as lists or tensors.
+        encoding: its output for one text or several, as lists or tensors.
         group: `word_groups` or `token_groups`.
-        texts: what it was given, to keep words whole at combining marks.
+        texts: the encoded texts, to keep words whole at combining marks.
     """
     ids = _rows(encoding["input_ids"])
     attended = (
@@ -128,7 +146,7 @@ def encoding_groups(
         if "attention_mask" in encoding
         else [[1] * len(row) for row in ids]
     )
-    found = []
+    groupings = []
     for number, row in enumerate(ids):
         word_ids = encoding.word_ids(number) if tokenizer.is_fast else None
         words = (
@@ -137,8 +155,8 @@ def encoding_groups(
             else group(tokenizer, row, word_ids)
         )
         pairs = zip(words, attended[number], strict=True)
-        found.append([word if seen else None for word, seen in pairs])
-    return found
+        groupings.append([word if seen else None for word, seen in pairs])
+    return groupings
 
 
 def _rows(values: Any) -> list[list[int]]:
@@ -169,10 +187,10 @@ _MARKED: WeakKeyDictionary[Any, tuple[str, ...] | None] = WeakKeyDictionary()
 
 
 def _marked(tokenizer: Any) -> tuple[str, ...] | None:
-    """What the tokenizer marks: starts of words, continuations, or (None) neither.
+    """Return the markers in use: of word starts, of continuations, or None.
 
-    The majority of its pieces decides, as the other sign may stand for itself ("##" of Markdown).
-    Counting takes as long as explaining a short text, so it is done once for a tokenizer.
+    The majority of the tokens decides, since the other marker may be text ("##" in Markdown).
+    Counting takes as long as explaining a short text, so it is done once per tokenizer.
     """
     if tokenizer not in _MARKED:
         pieces = tokenizer.get_vocab()
@@ -186,7 +204,7 @@ def _marked(tokenizer: Any) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True)
 class Span:
-    """A word in its text: first position in the grouping, and character offsets where known."""
+    """A word in its text: first position in the grouping, and character offsets if known."""
 
     position: int
     word: str
@@ -201,16 +219,16 @@ def spans(
     groups: Grouping,
     offsets: Sequence[tuple[int, int]] | None,
 ) -> list[Span]:
-    """The words of a grouping in their order; offsets exclude the space around a word.
+    """List the words of a grouping in order; offsets exclude the space around a word.
 
-    Without a fast tokenizer's offsets the word is searched in the text, and its start and end are
-    None if it does not stand there as the tokenizer spells it.
+    Without a fast tokenizer's offsets the word is searched in the text; its start and end are None
+    if the text does not contain it as the tokenizer spells it.
     """
     positions: dict[int, list[int]] = {}
     for position, word in enumerate(groups):
         if word is not None:
             positions.setdefault(word, []).append(position)
-    found = []
+    words = []
     cursor = 0
     for members in positions.values():
         if offsets is not None:
@@ -218,28 +236,28 @@ def spans(
             end = max(offsets[position][1] for position in members)
         else:
             pieces = tokenizer.convert_ids_to_tokens([ids[position] for position in members])
-            spelt = tokenizer.convert_tokens_to_string(pieces)
-            spelt = spelt.replace(" ##", "").removeprefix("##").strip()
-            start = _lower(text).find(spelt.lower(), cursor)
+            spelled = tokenizer.convert_tokens_to_string(pieces)
+            spelled = spelled.replace(" ##", "").removeprefix("##").strip()
+            start = _lower(text).find(spelled.lower(), cursor)
             if start < 0:
-                found.append(Span(members[0], spelt, None, None))
+                words.append(Span(members[0], spelled, None, None))
                 continue
-            cursor = end = start + len(spelt)
+            cursor = end = start + len(spelled)
         bare = text[start:end].strip()
-        if bare:  # else the word is white space, and that is what it shows
+        if bare:  # else the word is white space, which is kept
             start += text[start:end].index(bare)
             end = start + len(bare)
-        found.append(Span(members[0], text[start:end], start, end))
-    return found
+        words.append(Span(members[0], text[start:end], start, end))
+    return words
 
 
 def _lower(text: str) -> str:
-    """Lower case in which every character stays where it was."""
+    """Convert to lower case without changing any character's position."""
     return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
 
 def feature_mask(groups: Sequence[Grouping]) -> Tensor:
-    """Groupings of equal length → (B, L) integers; positions of no word get numbers of their own.
+    """Turn groupings of equal length into (B, L) integers; other positions get their own numbers.
 
     >>> feature_mask([[None, 0, 0, 1, None]])
     tensor([[5, 0, 0, 1, 9]])
@@ -254,19 +272,20 @@ def feature_mask(groups: Sequence[Grouping]) -> Tensor:
 
 
 def word_sums(per_position: Tensor, mask: Tensor) -> Tensor:
-    """Sums over words, (B, L) → (B, L): every position carries the sum over its own word.
+    """Sum over words, (B, L) → (B, L): every position carries the sum over its own word.
 
     >>> word_sums(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0, 0, 1]]))
     tensor([[3., 3., 4.]])
     """
-    same = mask[:, :, None] == mask[:, None, :]
-    return (same * per_position[:, None, :]).sum(-1)
+    numbers, number = mask.unique(return_inverse=True)
+    sums = per_position.new_zeros(len(mask), len(numbers))
+    return sums.scatter_add_(1, number, per_position).gather(1, number)
 
 
 def word_positions(
     tokenizer: Any, input_ids: Tensor, attention_mask: Tensor | None = None
 ) -> Tensor:
-    """False at special tokens and padding, True elsewhere; shaped as `input_ids`."""
+    """Return True at words, False at special tokens and padding; shaped as `input_ids`."""
     special = torch.tensor(
         sorted(special_ids(tokenizer)), dtype=input_ids.dtype, device=input_ids.device
     )
@@ -279,7 +298,7 @@ def words_by_text(
     input_ids: Tensor,  # (B, L)
     attention_mask: Tensor | None,  # (B, L)
 ) -> Iterator[tuple[int, Tensor]]:
-    """The number of each text and its words' positions, (W,); texts without any are left out."""
+    """Yield each text's number and its words' positions, (W,); skip texts without words."""
     if input_ids.dim() != 2:
         raise ValueError(
             f"input_ids has shape {tuple(input_ids.shape)}; wanted (texts, positions): "
@@ -291,9 +310,9 @@ def words_by_text(
 
 
 def ordinary_tokens(tokenizer: Any, size: int) -> Tensor:
-    """Ids below `size` that are tokens but no special ones, ascending; (N,).
+    """Return the ids below `size` of all tokens but special ones, ascending; (N,).
 
-    Rows that only round up a model's vocabulary have no token, so they are not among them.
+    Rows that only pad a model's vocabulary have no token, so they are not included.
     """
     tokens = set(tokenizer.get_vocab().values()) - special_ids(tokenizer)
     return torch.tensor(sorted(token for token in tokens if token < size), dtype=torch.long)

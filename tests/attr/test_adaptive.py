@@ -7,14 +7,14 @@ import pytest
 
 from captum_sig.attr.adaptive import (
     DEGREE,
-    FEW,
+    FEW_NODES_MARGIN,
     REFINED,
     STARTS,
     first_nodes,
     more_nodes,
     panel_weights,
+    path_error,
     running_error,
-    whole_error,
 )
 from captum_sig.quadrature import clenshaw_curtis
 
@@ -86,10 +86,10 @@ def test_the_running_error_is_where_the_slope_turns_between_nodes():
 def test_the_whole_error_is_the_largest_of_three_and_stricter_for_few_nodes():
     none = np.zeros((1, 8))
     one = np.array([1.0])
-    assert whole_error(one, 0 * one, none) == [1]
-    assert whole_error(0 * one, one, none) == [2]
-    assert whole_error(0 * one, 0 * one, none + 1) == pytest.approx([1.5 * 8**0.5])
-    assert whole_error(one, 0 * one, np.zeros((1, STARTS[0] - 1))) == [FEW]
+    assert path_error(one, 0 * one, none) == [1]
+    assert path_error(0 * one, one, none) == [2]
+    assert path_error(0 * one, 0 * one, none + 1) == pytest.approx([1.5 * 8**0.5])
+    assert path_error(one, 0 * one, np.zeros((1, STARTS[0] - 1))) == [FEW_NODES_MARGIN]
 
 
 def test_the_next_nodes():

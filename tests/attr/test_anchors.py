@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_sig.attr import dig, neighbors
+from captum_sig.attr import dig
 from captum_sig.attr.dig import STRATEGIES, DiscretizedPath
 
 
@@ -15,7 +15,6 @@ from captum_sig.attr.dig import STRATEGIES, DiscretizedPath
 def nothing_kept(tmp_path, monkeypatch):
     """Nothing is kept from test to test, and nothing in the real home."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(neighbors, "_kept", {})
     monkeypatch.setattr(dig, "_searches", [])
 
 
@@ -125,7 +124,7 @@ def test_points_are_those_of_the_rules(
     assert knots.points.dtype == torch.float64
     for word in range(len(vectors)):
         expected, _ = reference(vectors, word, baseline(vectors), path)
-        found = knots.points[knots.of[0, word]]
+        found = knots.points[knots.path_of[0, word]]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
         assert torch.equal(found[0], baseline(vectors))
         assert torch.equal(found[-1], vectors[word])
@@ -154,7 +153,7 @@ def test_float32_stays_monotone_and_ends_exactly():
         knots = DiscretizedPath("greedy", n_anchors, 3, 20)(
             layer, ids, vectors[9].expand(1, 200, -1)
         )
-        points = knots.points[knots.of[0]]
+        points = knots.points[knots.path_of[0]]
         assert points.dtype == torch.float32
         assert points.shape[1] == 8 * (n_anchors + 1) + 1
         assert torch.equal(points[:, -1], vectors)
@@ -174,7 +173,7 @@ def test_a_batch_equals_its_positions_alone(strategy, monkeypatch):
         for i in range(9):
             dig._searches.clear()
             alone = path(layer, ids[b : b + 1, i : i + 1], baselines[b : b + 1, i : i + 1])
-            assert torch.equal(batch.points[batch.of[b, i]], alone.points[0])
+            assert torch.equal(batch.points[batch.path_of[b, i]], alone.points[0])
 
 
 def test_a_path_for_each_pair_of_word_and_baseline():
@@ -183,7 +182,7 @@ def test_a_path_for_each_pair_of_word_and_baseline():
     zeros = torch.zeros(5, dtype=torch.float64)
     baselines = torch.stack([zeros, zeros + 1])[torch.tensor([[0, 0, 0], [0, 1, 0]])]
     knots = DiscretizedPath(n_anchors=4)(layer, ids, baselines)
-    assert knots.of.tolist() == [[0, 1, 0], [1, 2, 0]]
+    assert knots.path_of.tolist() == [[0, 1, 0], [1, 2, 0]]
     assert knots.points.shape == (3, 6, 5)
 
 
@@ -193,7 +192,7 @@ def test_a_word_that_is_its_baseline_stays():
     knots = DiscretizedPath(n_anchors=4, factor=1)(
         embedding(vectors), torch.tensor([[7, 8, 9]]), vectors[7].expand(1, 3, -1)
     )
-    paths = knots.points[knots.of[0]]
+    paths = knots.points[knots.path_of[0]]
     assert torch.equal(paths[:2], vectors[7].expand(2, 11, -1))
     assert (paths[2] != vectors[7]).any()
 
@@ -204,7 +203,7 @@ def test_nothing_to_do(shape):
         embedding(gaussian()), torch.zeros(shape, dtype=torch.long), torch.zeros(*shape, 5)
     )
     assert knots.points.shape == (0, 6, 5)
-    assert knots.of.shape == shape
+    assert knots.path_of.shape == shape
 
 
 def test_half_precision_is_computed_in_float32():
@@ -283,7 +282,7 @@ def test_other_weights_baselines_and_settings_are_other_paths(searched):
     points = DiscretizedPath(n_anchors=4)(layer, ids, zeros).points[0]
     expected, _ = reference(layer.weight, 3, zeros[0, 0].double(), DiscretizedPath(n_anchors=4))
     torch.testing.assert_close(points, expected, rtol=0, atol=1e-14)
-    assert len(dig._searches) == dig.KEPT
+    assert len(dig._searches) == dig.MAX_SEARCHES
 
 
 def test_memory_is_bounded_and_keeps_the_latest(monkeypatch, searched):
@@ -294,10 +293,10 @@ def test_memory_is_bounded_and_keeps_the_latest(monkeypatch, searched):
     monkeypatch.setattr(dig, "CACHE_SIZE", 4 * 10)
     dig._searches.clear()
     assert torch.equal(path(layer, ids, zeros).points, expected.points)
-    assert {word for word, _ in dig._searches[0].found} == set(range(10, 20))
+    assert {word for word, _ in dig._searches[0].cache} == set(range(10, 20))
     path(layer, ids[:, 10:12], zeros[:, :2])
     path(layer, ids[:, :1], zeros[:, :1])
-    assert {word for word, _ in dig._searches[0].found} == {0, 10, 11, *range(13, 20)}
+    assert {word for word, _ in dig._searches[0].cache} == {0, 10, 11, *range(13, 20)}
 
 
 def test_threads_share_what_is_found(searched):
@@ -319,7 +318,7 @@ def test_threads_share_what_is_found(searched):
 def test_a_warning_points_at_the_caller(tmp_path):
     (tmp_path / "file").write_text("")
     path = DiscretizedPath(n_anchors=4, cache_dir=tmp_path / "file")
-    with pytest.warns(UserWarning, match="not kept") as caught:
+    with pytest.warns(UserWarning, match="not stored") as caught:
         path(embedding(gaussian()), torch.tensor([[3]]), torch.zeros(1, 1, 5))
     assert caught[0].filename == __file__
 
@@ -331,10 +330,10 @@ def test_a_warning_points_at_the_caller(tmp_path):
     ("arguments", "message"),
     [
         ({"strategy": "nearest"}, "'nearest' is unknown: use one of greedy, maxcount"),
-        ({"n_anchors": 0}, "n_anchors must be a whole number, 1 at least, got 0"),
-        ({"n_anchors": 2.0}, "n_anchors must be a whole number, 1 at least, got 2.0"),
-        ({"factor": -1}, "factor must be a whole number, 0 at least, got -1"),
-        ({"n_neighbors": 0}, "n_neighbors must be a whole number, 1 at least, got 0"),
+        ({"n_anchors": 0}, "n_anchors must be an integer of at least 1, got 0"),
+        ({"n_anchors": 2.0}, "n_anchors must be an integer of at least 1, got 2.0"),
+        ({"factor": -1}, "factor must be an integer of at least 0, got -1"),
+        ({"n_neighbors": 0}, "n_neighbors must be an integer of at least 1, got 0"),
     ],
 )
 def test_settings_that_make_no_path(arguments, message):
@@ -350,14 +349,14 @@ ID = torch.zeros(1, 1, dtype=torch.long)
     [
         (nn.Linear(2, 5), ID, torch.zeros(1, 1, 5), "a Linear; wanted the word embedding"),
         (None, ID[0], torch.zeros(1, 5), r"ids have shape \(1,\) .*; wanted .* \(B, L\)"),
-        (None, ID.float(), torch.zeros(1, 1, 5), "torch.float32; wanted whole numbers"),
-        (None, ID.bool(), torch.zeros(1, 1, 5), "torch.bool; wanted whole numbers"),
+        (None, ID.float(), torch.zeros(1, 1, 5), "torch.float32; wanted integers"),
+        (None, ID.bool(), torch.zeros(1, 1, 5), "torch.bool; wanted integers"),
         (None, ID, torch.zeros(1, 1, 4), r"\(1, 1, 4\) .*; wanted floats \(1, 1, 5\)"),
         (None, ID, ID, r"\(1, 1\) and torch.int64; wanted floats \(1, 1, 5\)"),
         (None, ID, torch.zeros(1, 1, 5).long(), "torch.int64; wanted floats"),
         (None, ID, torch.full((1, 1, 5), torch.nan), "NaN; wanted finite vectors"),
-        (None, ID + 40, torch.zeros(1, 1, 5), "ids go from 40 to 40; wanted 0 to 39"),
-        (None, ID - 1, torch.zeros(1, 1, 5), "ids go from -1 to -1; wanted 0 to 39"),
+        (None, ID + 40, torch.zeros(1, 1, 5), "ids range from 40 to 40; wanted 0 to 39"),
+        (None, ID - 1, torch.zeros(1, 1, 5), "ids range from -1 to -1; wanted 0 to 39"),
     ],
 )
 def test_tensors_that_do_not_fit(layer, ids, baselines, message, monkeypatch):

@@ -38,7 +38,7 @@ def by_hand(model, ids: Tensor, base: Tensor, words: list[list[int]]) -> Tensor:
     with torch.no_grad():
         x, b = model.embedding(ids), model.embedding(base)
     knots = DiscretizedPath(**OPTIONS)(model.embedding, ids, b)
-    paths = knots.points[knots.of]  # (1, L, K, D)
+    paths = knots.points[knots.path_of]  # (1, L, K, D)
     found = torch.zeros_like(x)
     for positions in words:
         for k in range(paths.shape[2] - 1):
@@ -147,5 +147,5 @@ def test_captums_language_model_attribution_takes_it():
 @pytest.mark.parametrize("wrong", ["dig", DiscretizedPath])
 def test_a_path_must_be_made_first(bert, wrong):
     sig = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)
-    with pytest.raises(TypeError, match=r"path must be such as .*\.DiscretizedPath\(\)"):
+    with pytest.raises(TypeError, match=r"must be an instance such as .*DiscretizedPath\(\)"):
         sig.attribute(IDS, mask_baseline(IDS), target=1, path=wrong)

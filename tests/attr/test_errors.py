@@ -138,7 +138,7 @@ class TestLayer:
         )
 
     def test_layer_without_positions(self):
-        with pytest.raises(ValueError, match=r"Linear gives .* \(2, 2\); wanted .*\(2, L, D\)"):
+        with pytest.raises(ValueError, match=r"Linear returns .* \(2, 2\); wanted .*\(2, L, D\)"):
             self.sig(self.bert.model.classifier).attribute(random_ids(2, 5), MASK, target=0)
 
     def test_layer_input_of_ids(self):
@@ -169,9 +169,9 @@ class TestLayer:
     def test_layers_that_give_no_tensors(self):
         lstm = nn.LSTM(3, 4, batch_first=True)
         sig = LayerSequentialIntegratedGradients(lambda x: lstm(x)[0].sum((1, 2)), lstm)
-        with pytest.raises(ValueError, match="LSTM gives Tensor, tuple; wanted floating"):
+        with pytest.raises(ValueError, match="LSTM returns Tensor, tuple; wanted floating"):
             sig.attribute(X)
-        with pytest.raises(ValueError, match="BertModel gives BaseModelOutput.*; wanted"):
+        with pytest.raises(ValueError, match="BertModel returns BaseModelOutput.*; wanted"):
             self.sig(self.bert.model.bert).attribute(random_ids(2, 5), MASK, target=0)
         embeddings = self.bert.model.bert.embeddings
         with pytest.raises(ValueError, match="BertEmbeddings gives nothing; wanted"):

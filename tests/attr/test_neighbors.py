@@ -25,12 +25,7 @@ from captum_sig.attr.neighbors import (
 def kept(tmp_path, monkeypatch):
     """Nothing is kept from test to test, and nothing in the real home."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(neighbors, "_kept", {})
     return tmp_path / "captum_sig" / "neighbors"
-
-
-def forget():
-    neighbors._kept.clear()
 
 
 def squared_distances(vectors, point):
@@ -166,7 +161,7 @@ def test_vocabulary_in_inference_mode_can_be_used_outside():
 
 
 def test_a_change_of_the_vocabulary_is_seen(monkeypatch):
-    monkeypatch.setattr(neighbors, "AT_ONCE", 4)
+    monkeypatch.setattr(neighbors, "COMPARED_ROWS", 4)
     layer = Scaled(10, 4)
     vectors = vocabulary(layer)
     assert is_vocabulary(vectors, layer)
@@ -236,8 +231,6 @@ def test_computed_once_for_each_matrix(kept, computed):
     assert torch.equal(nearest_neighbors(vectors, 5), expected)
     nearest_neighbors(vectors, 5).zero_()  # what is kept is not the caller's
     assert torch.equal(nearest_neighbors(vectors.clone(), 5), expected)
-    forget()
-    assert torch.equal(nearest_neighbors(vectors, 5), expected)
     assert computed == [(150, 5)]
     assert len(list(kept.iterdir())) == 1
 
@@ -247,18 +240,6 @@ def test_other_numbers_weights_and_dtypes_are_computed(kept, computed):
     for matrix, n in itertools.product((vectors, vectors + 1, vectors.double()), (5, 6)):
         nearest_neighbors(matrix, n)
     assert len(computed) == len(list(kept.iterdir())) == 6
-    assert len(neighbors._kept) == neighbors.CACHE_SIZE
-
-
-def test_the_latest_stay_in_memory(tmp_path, computed):
-    first, *others = (gaussian(20) for _ in range(neighbors.CACHE_SIZE + 1))
-    for vectors in (first, *others[:-1], first, others[-1]):
-        nearest_neighbors(vectors, 5)
-    shutil.rmtree(tmp_path / "captum_sig")
-    nearest_neighbors(first, 5)
-    assert len(computed) == neighbors.CACHE_SIZE + 1
-    nearest_neighbors(others[0], 5)
-    assert len(computed) == neighbors.CACHE_SIZE + 2
 
 
 def test_a_folder_of_ones_own(tmp_path, kept):
@@ -319,7 +300,6 @@ def test_a_file_that_is_not_what_was_written_is_replaced(kept, computed, damage)
     damage(file)
     computed.clear()
     for _ in range(2):
-        forget()
         assert torch.equal(nearest_neighbors(vectors, 5), expected)
     assert computed == [(150, 5)]
 
@@ -327,11 +307,10 @@ def test_a_file_that_is_not_what_was_written_is_replaced(kept, computed, damage)
 def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, computed):
     (tmp_path / "file").write_text("")
     vectors = gaussian()
-    with pytest.warns(UserWarning, match="not kept .*pass a cache_dir") as caught:
+    with pytest.warns(UserWarning, match="not stored .*pass a cache_dir") as caught:
         found = nearest_neighbors(vectors, 5, cache_dir=tmp_path / "file")
     assert caught[0].filename == __file__
     assert torch.equal(found, brute_force(vectors, 5))
-    assert torch.equal(nearest_neighbors(vectors, 5, cache_dir=tmp_path / "file"), found)
     assert len(computed) == 1
 
 

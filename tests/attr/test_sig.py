@@ -328,7 +328,7 @@ class TestLayers:
         ids = random_ids(1, 6)
         with pytest.warns(UserWarning, match="Multiple layers provided"):
             sig = LayerSequentialIntegratedGradients(bert.logits, layers)
-        with pytest.raises(ValueError, match="gives a torch.float64 tensor of shape"):
+        with pytest.raises(ValueError, match="returns a torch.float64 tensor of shape"):
             sig.attribute(ids.repeat(2, 1), 0, target=0)  # position embeddings are (1, L, D)
         words, positions = sig.attribute(ids, mask_baseline(ids), target=0)
         one = LayerSequentialIntegratedGradients(bert.logits, bert.embedding)

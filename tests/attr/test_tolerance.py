@@ -290,7 +290,7 @@ def test_an_example_is_held_to_its_own_largest_word():
         ({"tolerance": -1e-3}, "positive number, got -0.001"),
         ({"tolerance": float("nan")}, "positive number, got nan"),
         ({"tolerance": "1e-3"}, "positive number, got '1e-3'"),
-        ({"tolerance": 1e-3, "method": "riemann_left"}, "leave method 'riemann_left' out"),
+        ({"tolerance": 1e-3, "method": "riemann_left"}, "leave out either method 'riemann_left'"),
         ({"tolerance": 1e-3, "n_steps": 5}, "at least 9; got 5"),
         ({"tolerance": 1e-3, "n_steps": 0}, "n_steps must be a positive integer"),
     ],

@@ -60,7 +60,7 @@ def run(explain: CorpusExplainer, path: Path, output: Path) -> float:
 def row_tokens(explain: CorpusExplainer, given: list[str]) -> int:
     """Rows of each text's sweep (its words, the input) times its tokens."""
     encoder = explain.explainer.encoder
-    batches = encoder.batches(given, 1024, True, torch.device("cpu"))
+    batches = encoder.batches(given, 1024, truncation=True, device=torch.device("cpu"))
     return sum(
         (len(spans) + 1) * int(length)
         for batch in batches

@@ -59,7 +59,7 @@ def doubling(use_values: bool) -> Scheme:
             residual = abs(found.sum() - values[-1] + values[0])
             if use_values:
                 running = _polynomial_running_error(rule.nodes, integrand.sum(1), values)
-                small = n >= 9 and adaptive.RUNNING * running <= tolerance * path.scale
+                small = n >= 9 and adaptive.RUNNING_MARGIN * running <= tolerance * path.scale
             else:
                 small = previous is not None and (
                     np.linalg.norm(found - previous) <= 3 * tolerance * path.scale
@@ -100,7 +100,7 @@ def refining(path: WordPath, tolerance: float) -> tuple[int, Floats]:
         )
         change = (weights - adaptive.panel_weights(nodes[None], below=1))[0] @ integrand
         doubts = np.linalg.norm(change, axis=1)[None]
-        error = adaptive.whole_error(residual, running, doubts)[0]
+        error = adaptive.path_error(residual, running, doubts)[0]
         if error <= tolerance * path.scale or len(nodes) >= POINTS:
             return len(nodes), weights[0].sum(0) @ integrand
         worst = np.maximum(panels, doubts)[0]

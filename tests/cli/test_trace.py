@@ -179,7 +179,7 @@ def test_nothing_to_move_is_said(demo):
         (["--target", "happy"], "use one of NEGATIVE (0), POSITIVE (1)"),
         (["--baseline", "zeros"], "use one of mask, pad, unk, eos"),
         (["--level", "sentence"], "use one of word, token"),
-        (["--n-steps", "0"], "n_steps must be a whole number, 1 at least, got 0"),
+        (["--n-steps", "0"], "n_steps must be a whole number, at least 1, got 0"),
         (["--method", "dig", "--n-steps", "9"], "leave n_steps out"),
         (["--format", "xml"], "use one of text, json, png"),
         (["--format", "png"], "pass --output FILE.png"),

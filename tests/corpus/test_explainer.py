@@ -201,7 +201,7 @@ def test_the_options_of_text_classification(options, more):
     ("options", "why"),
     [
         ({"method": "magic"}, "method 'magic' is unknown"),
-        ({"target": "NEUTRAL"}, "target 'NEUTRAL' is no label"),
+        ({"target": "NEUTRAL"}, "target 'NEUTRAL' unknown label"),
         ({"baseline": "magic"}, "baseline"),
         ({"contexts": "two_sided", "method": "ig"}, "has no contexts"),
         ({"batch_size": 0}, "batch_size must be at least 1"),

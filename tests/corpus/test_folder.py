@@ -224,7 +224,7 @@ def test_a_line_of_a_megabyte_is_cut_and_counted(tmp_path):
         (("--address", "auto"), "--address is for --engine ray only"),
         (("--num-workers", "2"), "--num-workers is for --engine ray only"),
         (("--method", "magic"), "method 'magic' is unknown"),
-        (("--target", "NEUTRAL"), "target 'NEUTRAL' is no label"),
+        (("--target", "NEUTRAL"), "target 'NEUTRAL' unknown label"),
         (("--text-column", "txt"), "has no column 'txt'"),
         (("--model", "./nowhere"), "there is no folder ./nowhere"),
     ],

@@ -26,7 +26,7 @@ from transformers import (
 
 from captum_sig import TextClassificationExplainer, WordAttribution
 from captum_sig.demo_model import PATH
-from captum_sig.words.encoding import PADDED, Encoder
+from captum_sig.words.encoding import MAX_PADDING, Encoder
 from tests.tiny_models import (
     MASK,
     SHAPE,
@@ -129,11 +129,11 @@ def test_nothing_to_attribute(explainer, text, method):
 def test_little_padding():
     explainer = TextClassificationExplainer(bert(), wordpiece_tokenizer())
     texts = ["bad " * count for count in (30, 1, 8, 9, 10, 2, 31, 20, 30)]
-    batches = list(explainer.encoder.batches(texts, 3, True, torch.device("cpu")))
+    batches = list(explainer.encoder.batches(texts, 3, truncation=True, device=torch.device("cpu")))
     assert sorted(number for batch in batches for number in batch.numbers) == list(range(9))
     assert max(len(batch.texts) for batch in batches) == 3
     for batch in batches:
-        assert batch.others["attention_mask"].sum(1).min() * PADDED >= batch.ids.shape[1]
+        assert batch.others["attention_mask"].sum(1).min() * MAX_PADDING >= batch.ids.shape[1]
 
 
 def gpt2(pad: int | None) -> nn.Module:
@@ -161,7 +161,7 @@ class TestDecoders:
         tokenizer = unsplit_tokenizer()
         explainer = TextClassificationExplainer(gpt2(2), tokenizer, baseline="unk")
         texts = ["the good good good movies", "good good good movies"]
-        (batch,) = explainer.encoder.batches(texts, 2, True, torch.device("cpu"))
+        (batch,) = explainer.encoder.batches(texts, 2, truncation=True, device=torch.device("cpu"))
         assert (batch.others["attention_mask"] == 0).any()
         for found, text in zip(explainer(texts), texts, strict=True):
             assert found.scores == pytest.approx(explainer(text).scores, abs=1e-10)
@@ -186,7 +186,9 @@ class TestAwkwardModels:
 
     def test_without_a_pad_id_in_the_config_rows_go_one_by_one(self):
         explainer = TextClassificationExplainer(gpt2(None), unsplit_tokenizer(), baseline="unk")
-        with pytest.warns(UserWarning, match="has no pad_token_id, so rows go one by one"):
+        with pytest.warns(
+            UserWarning, match="has no pad_token_id, so rows are evaluated one by one"
+        ):
             found = explainer(["the good movies", "good"])
         assert [len(result.words) for result in found] == [3, 1]
         padded = TextClassificationExplainer(gpt2(2), unsplit_tokenizer(), baseline="unk")
@@ -330,12 +332,14 @@ class TestErrors:
     """Got, wanted, do this."""
 
     def test_unknown_label(self, explainer):
-        with pytest.raises(ValueError, match=r"'happy' .* NEGATIVE \(0\), POSITIVE \(1\), neutral"):
+        with pytest.raises(
+            ValueError, match=r"'happy'; choose from NEGATIVE \(0\), POSITIVE \(1\), neutral"
+        ):
             explainer("bad", target="happy")
 
     @pytest.mark.parametrize("target", [3, -1, "7"])
     def test_index_out_of_range(self, explainer, target):
-        with pytest.raises(ValueError, match="is no label of this model"):
+        with pytest.raises(ValueError, match="unknown label"):
             explainer("bad", target=target)
 
     def test_unknown_method(self, explainer):
@@ -358,7 +362,9 @@ class TestErrors:
 
     def test_tokens_of_a_batch(self, explainer):
         texts = ["bad movie"] * 7 + ["bad bad movie is bad"]
-        batches = explainer.encoder.batches(texts, 99, True, torch.device("cpu"), max_tokens=13)
+        batches = explainer.encoder.batches(
+            texts, 99, truncation=True, device=torch.device("cpu"), max_tokens=13
+        )
         found = [tuple(batch.ids.shape) for batch in batches]
         assert found == [(3, 4), (3, 4), (1, 4), (1, 7)]  # one that is too long goes alone
 
@@ -381,7 +387,7 @@ class TestErrors:
         class Bare(nn.Module):
             config = BertConfig(**SHAPE)
 
-        with pytest.raises(ValueError, match="Bare does not tell its word embedding: pass layer="):
+        with pytest.raises(ValueError, match="Bare does not name its word embedding: pass layer="):
             TextClassificationExplainer(Bare(), wordpiece_tokenizer())
 
     def test_checkpoint_without_a_head(self, tmp_path):
@@ -442,6 +448,6 @@ def test_words_are_whole_whatever_their_marks():
     """GPT-2's kind of tokenizer takes combining marks for no letters."""
     encoder = Encoder(byte_level_tokenizer(), "word", limit=128)
     text = "हिन्दी cafe\u0301s"
-    (batch,) = encoder.batches([text], 1, False, torch.device("cpu"))
+    (batch,) = encoder.batches([text], 1, truncation=False, device=torch.device("cpu"))
     assert [span.word for span in batch.spans[0]] == text.split()
     assert len(batch.feature_mask.unique()) == 2

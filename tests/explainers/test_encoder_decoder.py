@@ -92,5 +92,5 @@ def test_attributions():
 def test_a_decoder_that_has_no_first_id():
     model = encoder_decoder("T5")
     model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = None
-    with pytest.raises(ValueError, match="what its decoder begins with: set"):
+    with pytest.raises(ValueError, match="with which its decoder begins: set"):
         TextGenerationExplainer(model, wordpiece_tokenizer())(PROMPT, TARGET)

@@ -79,7 +79,7 @@ def test_the_cache_changes_nothing(name, size):
         explain(PROMPT, TARGET, use_cache=use, internal_batch_size=size) for use in (True, False)
     )
     assert on.without_cache is None
-    assert off.without_cache == "it was not asked for"
+    assert off.without_cache == "it was not requested"
     assert_equal(on.matrix, off.matrix, 1e-5)
 
 

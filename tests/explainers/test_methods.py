@@ -274,7 +274,7 @@ def test_contexts_by_name_and_by_callable(explainer):
     ("options", "message"),
     [({"method": "ig:two_sided"}, "ig does not move one word at a time"),
      ({"method": "ig", "contexts": "two_sided"}, "ig does not move one word at a time"),
-     ({"method": "sig:two_sided", "contexts": "input"}, "names contexts already"),
+     ({"method": "sig:two_sided", "contexts": "input"}, "already names contexts"),
      ({"method": "sig:several"}, "contexts 'several' is unknown"),
      ({"method": "lime"}, "method 'lime' is unknown: use one of sig, ig, dig"),
      ({"target": [0, 1]}, "target has 2 entries; wanted one, or 1")],
@@ -313,7 +313,7 @@ def test_sampled_contexts_without_a_generator_draw_from_the_texts_own(explainer)
      (lambda e: e("bad", target=1.0), TypeError, "target must be a label or a list"),
      (lambda e: e(None), TypeError, "texts must be a string or several, got NoneType"),
      (lambda e: TextClassificationExplainer(e.model, e.tokenizer, seed=None), ValueError,
-      "seed must be a whole number")],
+      "seed must be an integer")],
 )  # fmt: skip
 def test_wrong_types_are_told_at_the_door(explainer, call, error, message):
     with pytest.raises(error, match=message):

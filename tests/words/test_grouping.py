@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from captum_sig.attr.arguments import masks_of
+from captum_sig.attr.arguments import feature_masks
 from captum_sig.words import (
     encoding_groups,
     feature_mask,
@@ -149,5 +149,5 @@ def test_word_sums():
 
 def test_default_masks_number_other_lengths_on():
     x, y, z = torch.zeros(2, 3, 4), torch.zeros(2, 3), torch.zeros(2, 2, 5)
-    masks = [mask[0].tolist() for mask in masks_of(None, (x, y, z))]
+    masks = [mask[0].tolist() for mask in feature_masks(None, (x, y, z))]
     assert masks == [[0, 1, 2], [0, 1, 2], [3, 4]]

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from captum_sig import TextGenerationExplainer, baselines
-from captum_sig.words.prompts import Prompter
+from captum_sig.words.prompts import PromptEncoder
 from tests import oracle
 from tests.plain_loop import assert_equal, plain_loop, word_positions
 from tests.tiny_language_models import causal, chat_tokenizer
@@ -34,7 +34,7 @@ def test_a_target_that_starts_with_its_own_word_has_its_usual_tokens(explain, re
                          [("a good mov", "ie", ["ie"]), ("a good ", "movie", list("mov") + ["ie"]),
                           ("a g", "ood", ["ood"])])  # fmt: skip
 def test_tokens_that_would_merge_stay_apart(explain, prompt, target, pieces):
-    with pytest.warns(UserWarning, match="joins the prompt's end and the target's start") as caught:
+    with pytest.warns(UserWarning, match="merges the prompt's end and the target's") as caught:
         result = explain(prompt, target)
     assert prompt[-12:] + "|" + target in str(caught[0].message)
     assert [token.token for token in result.target_tokens] == pieces
@@ -52,9 +52,9 @@ def test_sentencepiece_gets_no_space_that_is_not_there():
     tokenizer.backend_tokenizer.decoder = decoders.Sequence(  # as Llama 2's
         [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    prompter = Prompter(tokenizer, "word", one_text=True)
+    prompter = PromptEncoder(tokenizer, "word", one_text=True)
     prompt = prompter.prompt("the good", ())
-    with pytest.warns(UserWarning, match="joins"):
+    with pytest.warns(UserWarning, match="merges"):
         merged = prompter.target(prompter.prompt("the goo", ()), "d", 13)
     assert tokenizer.convert_ids_to_tokens(merged) == ["d"]
     assert tokenizer.convert_ids_to_tokens(prompter.target(prompt, " good", 13)) == ["▁good"]
@@ -63,9 +63,9 @@ def test_sentencepiece_gets_no_space_that_is_not_there():
 
 def test_a_tokenizer_that_forgets_case_and_spaces_takes_the_targets_own_tokens():
     tokenizer = wordpiece_tokenizer()
-    prompter = Prompter(tokenizer, "word", one_text=True)
+    prompter = PromptEncoder(tokenizer, "word", one_text=True)
     prompt = prompter.prompt("the movie is", ())
-    with pytest.warns(UserWarning, match="joins"):
+    with pytest.warns(UserWarning, match="merges"):
         apart = prompter.target(prompt, "Bad", 64)
     assert apart == prompter.target(prompt, " Bad", 64) == [tokenizer.vocab["bad"]]
 
@@ -126,16 +126,16 @@ def bad_input():
     hi = [{"role": "user", "content": "hi"}]
     return [
         (gpt2, ("", " a"), {}, ValueError, "the prompt is empty: pass text"),
-        (gpt2, ("<|endoftext|>", " a"), {}, ValueError, "no word of the prompt"),
+        (gpt2, ("<|endoftext|>", " a"), {}, ValueError, "has no word left to explain"),
         (gpt2, ("a", ""), {}, ValueError, "the target is empty: pass at least one token"),
         (gpt2, ("a", []), {}, ValueError, "the target has no token"),
-        (gpt2, ("a", [5, 300]), {}, ValueError, "target id 300 is none of the model's 0 … 299"),
+        (gpt2, ("a", [5, 300]), {}, ValueError, "target id 300 is not among the model's 0 … 299"),
         (gpt2, ("a", [0.5]), {}, TypeError, "target must be text or a sequence of ids"),
         (gpt2, ("a", b"x"), {}, TypeError, "target must be text or a sequence of ids"),
         (gpt2, ("a", [True]), {}, TypeError, "target must be text or a sequence of ids"),
         (gpt2, ("a", " b"), {"skip_tokens": "a"}, TypeError, "must be a list of ids or tokens"),
         (gpt2, ("a", " b"), {"skip_tokens": 7}, TypeError, "must be a list of ids or tokens"),
-        (gpt2, ("a", " b"), {"skip_tokens": [999]}, ValueError, "999, which is no token"),
+        (gpt2, ("a", " b"), {"skip_tokens": [999]}, ValueError, "999, which is not a token"),
         (gpt2, ("a", " b", {"max_new_tokens": 3}), {}, ValueError,
          "generation_kwargs are for prompts without a target"),
         (gpt2, ("a", 7), {}, TypeError, "target must be text or a sequence of ids, got 7"),
@@ -147,8 +147,8 @@ def bad_input():
         (gpt2, ("a" * 129, " b"), {}, ValueError,
          "prompt with its target has 130 tokens, beyond the model's context of 128: shorten it"),
         (gpt2, ("a" * 129,), {}, ValueError, "the prompt has 129 tokens"),
-        (gpt2, ("a", " b"), {"skip_tokens": ["zzz"]}, ValueError, "'zzz', which is no token"),
-        (gpt2, ("a", " b"), {"skip_tokens": ["a"]}, ValueError, "is left to explain"),
+        (gpt2, ("a", " b"), {"skip_tokens": ["zzz"]}, ValueError, "'zzz', which is not a token"),
+        (gpt2, ("a", " b"), {"skip_tokens": ["a"]}, ValueError, "has no word left to explain"),
         (gpt2, ("a", " b"), {"contrast": " c", "attribute_target": True}, ValueError,
          "leave attribute_target or contrast out"),
         (gpt2, ("a", " b"), {"n_steps": 0, "attributions": True}, ValueError, "n_steps"),
@@ -158,11 +158,11 @@ def bad_input():
         (gpt2, ("a", " b"), {"n_steps": 50}, ValueError, "they are for attributions=True"),
         (gpt2, ("a", " b"), {"internal_batch_size": 0}, ValueError, "at least 1 row"),
         (gpt2, ("a", None, {"num_return_sequences": 2, "num_beams": 2}), {}, ValueError,
-         "generation_kwargs give 2 texts"),
+         "generation_kwargs produce 2 texts"),
         (gpt2, (hi, " a"), {}, ValueError, "no chat template: set tokenizer.chat_template"),
         (chat, ([{"role": "user"}], " a"), {}, TypeError, 'message 0 must be {"role"'),
-        (with_template(SHOUTED), (hi, " a"), {}, ValueError, "changes what the messages say"),
-        (with_template(FORGETFUL), (hi * 2, " a"), {}, ValueError, "changes what the messages say"),
+        (with_template(SHOUTED), (hi, " a"), {}, ValueError, "changes the messages"),
+        (with_template(FORGETFUL), (hi * 2, " a"), {}, ValueError, "changes the messages"),
         (chat, ([[]], " a"), {}, ValueError, "the chat has no message"),
         (with_template("{{ raise_exception('no, never') }}"), (hi, " a"), {}, ValueError,
          "the chat template refuses the messages: no, never"),
@@ -294,7 +294,7 @@ LLAMA2 = (
 def test_a_chat_for_a_tokenizer_that_does_not_split_into_words(template):
     tokenizer = llamas_kind()
     tokenizer.chat_template = template
-    prompter = Prompter(tokenizer, "word", one_text=True)
+    prompter = PromptEncoder(tokenizer, "word", one_text=True)
     chat = [("user", "the film"), ("assistant", "is good"), ("user", "is the film good.")]
     prompt = prompter.prompt([{"role": role, "content": text} for role, text in chat], ())
     assert [span.word for span in prompt.spans] == ["the", "film", "is", "good", "is", "the",
@@ -306,7 +306,7 @@ def test_a_chat_for_a_tokenizer_that_does_not_split_into_words(template):
 
 @pytest.mark.parametrize("text", ["हिन्दी फिल्म अच्छी है", "cafe\u0301s noirs", "שָׁלוֹם לָכֶם"])
 def test_words_are_whole_whatever_their_marks(text):
-    prompter = Prompter(byte_level_tokenizer(), "word", one_text=True)
+    prompter = PromptEncoder(byte_level_tokenizer(), "word", one_text=True)
     assert [span.word for span in prompter.prompt(text, ()).spans] == text.split()
 
 
@@ -317,7 +317,7 @@ def test_a_list_says_which_prompt_is_wrong(explain):
 
 def test_a_model_without_a_head_is_refused():
     model = causal("gpt2").transformer
-    with pytest.raises(ValueError, match="GPT2Model gives no logits"):
+    with pytest.raises(ValueError, match="GPT2Model returns no logits"):
         TextGenerationExplainer(model, byte_level_tokenizer(), baseline="eos")("a", " b")
 
 
