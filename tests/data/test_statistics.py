@@ -25,7 +25,7 @@ def bca_by_loops(values: list[float], level: float, n_resamples: int, seed: int)
         drawn = [values[i] for i in rng.integers(n, size=n)]
         means.append(math.fsum(drawn) / n)
     below = sum(0.5 if math.isclose(m, mean) else float(m < mean) for m in means)
-    z0 = NormalDist().inv_cdf((below + 0.5) / (n_resamples + 1))
+    z0 = NormalDist().inv_cdf(below / n_resamples)
     without = [(math.fsum(values) - value) / (n - 1) for value in values]
     gaps = [math.fsum(without) / n - one for one in without]
     a = math.fsum(g**3 for g in gaps) / (6 * math.fsum(g**2 for g in gaps) ** 1.5)
@@ -49,18 +49,19 @@ def test_equals_a_slow_loop_with_the_same_draws(values, level):
 @pytest.mark.parametrize("size", [1, 7, 64, 10**6])
 def test_blocks_change_nothing(monkeypatch, size):
     expected = bootstrap(skewed(20), n_resamples=101)
-    monkeypatch.setattr(statistics, "DRAWS_AT_ONCE", size)
+    monkeypatch.setattr(statistics, "MAX_BATCH_NUMBERS", size)
     assert bootstrap(skewed(20), n_resamples=101) == expected
 
 
 def test_many_values_are_drawn_in_little_memory():
-    values = skewed(100_000)
+    values = skewed(20_000)
+    bootstrap(skewed(9))  # loads SciPy
     tracemalloc.start()
-    found = bootstrap(values, n_resamples=20)
+    found = bootstrap(values, n_resamples=100)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.low < found.mean < found.high
-    assert peak < 8e6  # bytes; all draws at once would take 32e6
+    assert peak < 8e6  # bytes; all draws at once would take 32e6, the jackknife 3.2e9
 
 
 @pytest.mark.parametrize(
@@ -133,16 +134,11 @@ def test_equal_values_have_no_width(values):
     assert bootstrap(values) == Interval(values[0], values[0], values[0], len(values))
 
 
-@pytest.mark.parametrize("level", [0.5, 1 - 1e-12])
+@pytest.mark.parametrize("level", [0.5, 0.9999])
 def test_one_example_that_is_unlike_all_others(level):
     values = [0.0] * 99 + [1.0]
     found = bootstrap(values, level=level, n_resamples=500)
     assert 0 <= found.low <= found.mean <= found.high <= 0.2
-
-
-def test_one_resample_is_enough_to_compute():
-    found = bootstrap(skewed(5), n_resamples=1)
-    assert found.low == found.high
 
 
 @pytest.mark.parametrize("seed", [0, 9])
@@ -190,7 +186,9 @@ def test_values_are_left_as_they_were():
         ([1.0], {"level": 95}, "level must"),
         ([1.0], {"level": 0}, "level must"),
         ([1.0], {"level": math.nan}, "level must"),
+        ([1.0], {"level": 0.99999}, "level must"),
         ([1.0], {"n_resamples": 0}, "n_resamples must"),
+        ([1.0], {"n_resamples": 99}, "n_resamples must"),
     ],
 )
 def test_what_does_not_fit_is_refused(values, options, message):
