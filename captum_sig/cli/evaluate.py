@@ -73,7 +73,7 @@ def evaluate(
             masked_lm=masked_lm,
             methods=_names(methods),
             baselines=_names(baselines),
-            metrics=_names(metrics),
+            metrics=_names(metrics),  # type: ignore[arg-type]  # the config checks them
             top_fraction=top_fraction,
             level=level,
             explain=explain,

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from captum_sig._files import replace_text
+from captum_sig._names import MetricName
 from captum_sig._warnings import TruncationWarning
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.data.records import Record
@@ -52,7 +53,7 @@ class EvaluationConfig:
     masked_lm: str | None
     methods: tuple[str, ...]  # as `TextClassificationExplainer` takes them, such as "sig:sampled4"
     baselines: tuple[str, ...]
-    metrics: tuple[str, ...]  # names in `faithfulness.METRICS`
+    metrics: tuple[MetricName, ...]
     top_fraction: float
     level: str
     explain: str  # "predicted" or "label"
