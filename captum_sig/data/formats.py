@@ -11,7 +11,7 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -210,32 +210,29 @@ class ParquetFile:
     ) -> Iterator[Row]:
         """Read the row groups that hold these rows; numbered classes become their names."""
         start, end = place[0], self.metadata.num_rows if n_rows is None else place[0] + n_rows
-        groups, offset, row = [], 0, start  # `offset`: the first row of a group
-        skip = start
-        for group in range(self.metadata.num_row_groups):
-            size = self.metadata.row_group(group).num_rows
-            if offset + size <= start:
-                skip -= size
-            elif offset < end:
-                groups.append(group)
-            offset += size
-        classes = [_classes(self._feature(name).get("names")) for name in columns]
+        sizes = (self.metadata.row_group(i).num_rows for i in range(self.metadata.num_row_groups))
+        bounds = pairwise(accumulate(sizes, initial=0))
+        groups = {i: low for i, (low, high) in enumerate(bounds) if low < end and high > start}
+        row = min(groups.values(), default=0)
+        classes = list(map(self._classes, columns))
         try:
             with self.parquet.ParquetFile(self.path, memory_map=True) as file:
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns):
-                    for index in range(min(skip, len(batch)), len(batch)):
+                for batch in file.iter_batches(
+                    BATCH_ROWS, row_groups=list(groups), columns=columns
+                ):
+                    for index in range(len(batch)):
                         row += 1
-                        scalars = [batch.column(name)[index] for name in columns]
-                        yield f"row {row}", _scalar_values(scalars, classes)
-                    skip = max(0, skip - len(batch))
+                        if row > start:
+                            scalars = [batch.column(name)[index] for name in columns]
+                            yield f"row {row}", _scalar_values(scalars, classes)
         except (self.arrow.ArrowException, OSError) as error:
             raise _unreadable(self.path, "Parquet", error) from error
 
-    def _feature(self, column: str) -> dict[str, Any]:
-        """Return what `datasets` has noted about a column."""
-        noted = json.loads((self.schema.metadata or {}).get(b"huggingface", "{}"))
-        feature = noted.get("info", {}).get("features", {}).get(column)
-        return feature if isinstance(feature, dict) else {}
+    def _classes(self, column: str) -> dict[Any, Any]:
+        """Return the names of classes that `datasets` has stored for a column."""
+        stored = json.loads((self.schema.metadata or {}).get(b"huggingface", "{}"))
+        feature = stored.get("info", {}).get("features", {}).get(column)
+        return _classes(feature.get("names") if isinstance(feature, dict) else None)
 
 
 class JsonList:
