@@ -63,7 +63,7 @@ def bootstrap(
     mean, n = float(values.mean()), len(values)
     if (values == values[0]).all():
         return Interval(float(values[0]), float(values[0]), float(values[0]), n)
-    from scipy import stats  # takes half a second
+    from scipy import stats  # slow to import
 
     gaps = values - mean
     scale = np.abs(gaps).max()

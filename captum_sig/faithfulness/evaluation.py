@@ -229,14 +229,14 @@ class Evaluation:
     def _complete_lines(self) -> list[Line]:
         """Return the lines of complete units, and remove all others from the file."""
         path = self.folder / EXAMPLES
-        found: dict[Unit, list[Line]] = {}
+        by_unit: dict[Unit, list[Line]] = {}
         for line in _read_lines(path):
-            found.setdefault(_unit(line), []).append(line)
+            by_unit.setdefault(_unit(line), []).append(line)
         lines: list[Line] = []
-        for unit, lines_of_unit in found.items():
+        for unit, unit_lines in by_unit.items():
             numbers = [example.number for example in self.units.get(unit, ())]
-            if [line["number"] for line in lines_of_unit] == numbers:
-                lines += lines_of_unit
+            if [line["number"] for line in unit_lines] == numbers:
+                lines += unit_lines
         replace_text(path, "".join(map(_as_line, lines)))
         return lines
 

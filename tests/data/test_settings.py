@@ -1,4 +1,4 @@
-"""Settings of a folder: what is read, and when a run may not be resumed."""
+"""The settings file of a folder: how it is read, and when a run cannot be resumed."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: a slow reference, coverage, equivariance, what is refused."""
+"""Bootstrap intervals: a slow reference, coverage, equivariance, invalid arguments."""
 
 import math
 import tracemalloc
@@ -17,7 +17,7 @@ def skewed(n: int, seed: int = 0) -> np.ndarray:
 
 
 def bca_by_loops(values: list[float], level: float, n_resamples: int, seed: int):
-    """Efron's interval, one resample and one left-out example at a time."""
+    """Compute Efron's interval one resample and one left-out example at a time."""
     rng = np.random.default_rng(seed)
     n, mean = len(values), math.fsum(values) / len(values)
     means = []
@@ -47,7 +47,7 @@ def test_equals_a_slow_loop_with_the_same_draws(values, level):
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 10**6])
-def test_blocks_change_nothing(monkeypatch, size):
+def test_batches_change_nothing(monkeypatch, size):
     expected = bootstrap(skewed(20), n_resamples=101)
     monkeypatch.setattr(statistics, "MAX_BATCH_NUMBERS", size)
     assert bootstrap(skewed(20), n_resamples=101) == expected
@@ -74,7 +74,7 @@ def test_many_values_are_drawn_in_little_memory():
     ],
     ids=["normal", "exponential", "chi-square", "coin"],
 )
-def test_intervals_hold_the_true_mean_as_often_as_they_say(draw, true):
+def test_intervals_cover_the_true_mean_as_often_as_stated(draw, true):
     rng = np.random.default_rng(0)
     found = [bootstrap(draw(rng), n_resamples=600, seed=seed) for seed in range(2000)]
     below = np.mean([true < one.low for one in found])
@@ -109,7 +109,7 @@ def test_a_seed_fixes_the_interval_whatever_else_is_drawn():
 
 @pytest.mark.parametrize("shift", [0, -1e6])
 @pytest.mark.parametrize("scale", [1, 1e-3, 1e200, 1e-200])
-def test_moves_and_stretches_with_the_values(shift, scale):
+def test_shifts_and_scales_with_the_values(shift, scale):
     one = bootstrap(skewed(40))
     other = bootstrap(shift * scale + scale * skewed(40))
     for name in ("mean", "low", "high"):
@@ -117,7 +117,7 @@ def test_moves_and_stretches_with_the_values(shift, scale):
         assert getattr(other, name) == pytest.approx(expected, rel=1e-13, abs=0)
 
 
-def test_turns_round_with_the_sign():
+def test_is_mirrored_by_the_sign():
     one, other = bootstrap(skewed(40)), bootstrap(-skewed(40))
     assert (other.mean, other.low, other.high) == pytest.approx((-one.mean, -one.high, -one.low))
 
@@ -135,7 +135,7 @@ def test_equal_values_have_no_width(values):
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9999])
-def test_one_example_that_is_unlike_all_others(level):
+def test_a_single_outlier(level):
     values = [0.0] * 99 + [1.0]
     found = bootstrap(values, level=level, n_resamples=500)
     assert 0 <= found.low <= found.mean <= found.high <= 0.2
@@ -191,12 +191,12 @@ def test_values_are_left_as_they_were():
         ([1.0], {"n_resamples": 99}, "n_resamples must"),
     ],
 )
-def test_what_does_not_fit_is_refused(values, options, message):
+def test_invalid_arguments_are_refused(values, options, message):
     with pytest.raises(ValueError, match=message):
         bootstrap(values, **options)
 
 
-def test_pairs_need_a_partner():
+def test_pairs_need_equal_lengths():
     with pytest.raises(ValueError, match="first has 2 values and second 1"):
         paired([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="second has 1 numbers"):

@@ -1,4 +1,4 @@
-"""`captum-sig evaluate` against a plain recomputation, interrupted runs, and what it refuses."""
+"""`captum-sig evaluate`: against a plain recomputation, after interruptions, with bad input."""
 
 import csv
 import functools
@@ -80,7 +80,7 @@ def done(data, output, *options):
 
 
 def lines_of(folder):
-    """The lines without the seconds, which no two runs share."""
+    """Return the lines without the seconds, which differ between runs."""
     written = (folder / "examples.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in written]
 
@@ -110,7 +110,7 @@ def same_results(one, other):
 
 
 def sorted_values(rows, method, baseline, metric):
-    """In the texts' own order, as the bootstrap draws from them."""
+    """Return the values sorted by text, the order in which the bootstrap draws from them."""
     mine = [row for row in rows if (row["method"], row["baseline"]) == (method, baseline)]
     return [row[metric] for row in sorted(mine, key=lambda row: row["text"])]
 
@@ -129,19 +129,19 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory, small_blocks):
-    """An undisturbed run of three blocks: folder and what was printed."""
+    """An uninterrupted run of three blocks: its folder and its result."""
     folder = tmp_path_factory.mktemp("results") / "new" / "folder"
     options = ["--methods", ",".join(NAMES), "--metrics", ",".join(METRICS)]
     result = done(data, folder, *OPTIONS, *options)
     return folder, result
 
 
-# What a run says, recomputed.
+# The results of a run are recomputed.
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("method", NAMES)
-def test_each_text_is_explained_as_alone(demo, whole, method, baseline):
+def test_each_text_is_explained_as_if_alone(demo, whole, method, baseline):
     explainer = TextClassificationExplainer(
         demo.model, demo.tokenizer, baseline=baseline, level="token", n_draws=2, seed=SEED
     )
@@ -157,7 +157,7 @@ def test_each_text_is_explained_as_alone(demo, whole, method, baseline):
 
 
 def test_metrics_are_those_of_a_slow_loop(demo, whole):
-    """Words of level token are the positions between [CLS] and [SEP]."""
+    """At level token, the words are the positions between [CLS] and [SEP]."""
     mask_id = demo.tokenizer.mask_token_id
 
     @functools.cache
@@ -208,7 +208,7 @@ def test_tables_are_means_of_the_lines(whole):
     assert shown == to_markdown(typed, COLUMNS, numbers)
 
 
-def test_paired_is_each_text_less_that_of_the_first_method(whole):
+def test_paired_differences_are_to_the_first_method(whole):
     folder, lines = whole[0], lines_of(whole[0])
     rows = table(folder, "paired.csv")
     assert list(rows[0]) == list(PAIRED_COLUMNS) == [
@@ -251,7 +251,7 @@ def test_explained_labels_may_be_those_of_the_data(demo, data, tmp_path):
     assert wrong["scores"] == pytest.approx(alone.scores, abs=2e-5)
 
 
-# What decides the results, and what does not.
+# What the results depend on, and what they do not depend on.
 
 
 FEW = ["random", "sig", "sig:sampled4"]
@@ -263,7 +263,7 @@ def again(data, folder, *options):
 
 
 def few(rows):
-    """What a run of few methods and one metric has of these lines or rows."""
+    """Keep what a run of `FEW` methods and one metric has of these lines or rows."""
     others = set(METRICS) - {"log_odds"}
     return [
         {k: v for k, v in row.items() if k not in others}
@@ -279,7 +279,7 @@ def test_the_same_run_gives_the_same(data, whole, tmp_path):
         assert table(tmp_path, name) == few(table(whole[0], name))
 
 
-def test_the_order_of_the_data_and_blocks_do_not_count(whole, tmp_path, monkeypatch):
+def test_results_do_not_depend_on_order_or_block_size(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "Evaluation", Evaluation)
     shuffled = write(tmp_path / "reviews.tsv", [ROWS[i] for i in (5, 2, 7, 0, 3, 6, 1, 4)])
     folder = again(shuffled, tmp_path / "o")
@@ -298,7 +298,7 @@ def test_another_seed_changes_what_is_drawn(data, whole, tmp_path):
     assert differ == {(m, b) for m in FEW for b in BASELINES} - {("sig", "mask")}
 
 
-# Runs that were interrupted.
+# Interrupted runs.
 
 CUTS = (0.0, 0.001, 0.13, 0.5, 0.77, 0.999, 1.0)
 
@@ -315,7 +315,7 @@ def resumed(data, folder, *options):
 
 
 @pytest.mark.parametrize("share", CUTS)
-def test_a_run_goes_on_behind_any_byte(data, quick, tmp_path, share):
+def test_a_run_resumes_after_any_byte(data, quick, tmp_path, share):
     folder = tmp_path / "o"
     folder.mkdir()
     content = (quick / "examples.jsonl").read_bytes()
@@ -330,7 +330,7 @@ def test_a_file_may_be_missing(data, quick, tmp_path, name):
     folder = Path(shutil.copytree(quick, tmp_path / "o"))
     (folder / name).unlink()
     result = resumed(data, folder)
-    if name == "plan.json":  # nobody knows of what the results are
+    if name == "plan.json":  # the settings of the results are unknown
         assert_refused(result, "has no plan.json")
         for text in ("{", "[1]", "null"):
             (folder / name).write_text(text)
@@ -356,7 +356,7 @@ def test_only_whole_units_are_kept_wherever_the_file_ends(demo, quick, tmp_path)
         assert len(left.lines) == content[:whole_units].count(b"\n")
 
 
-def test_a_damaged_middle_is_done_again(data, quick, tmp_path):
+def test_damaged_units_are_repeated(data, quick, tmp_path):
     folder = Path(shutil.copytree(quick, tmp_path / "o"))
     lines = (folder / "examples.jsonl").read_bytes().splitlines(keepends=True)
     lines[4] = b"\0" * 40 + b"\n"
@@ -414,7 +414,7 @@ def test_results_are_not_overwritten(data, tmp_path, name):
         (["--model", str(PATH)], "model 'demo'"),
     ],
 )
-def test_other_options_are_not_mixed_in(data, quick, tmp_path, options, named):
+def test_other_settings_are_refused(data, quick, tmp_path, options, named):
     folder = Path(shutil.copytree(quick, tmp_path / "o"))
     assert_refused(resumed(data, folder, *options), named)
     assert same_results(folder, quick)
@@ -442,7 +442,7 @@ def test_another_model_of_the_same_name_is_noticed(data, tmp_path):
     assert_refused(result, "was made with weights")
 
 
-# What is refused, in one line, with nothing left behind.
+# Errors are one line, and leave nothing behind.
 
 
 def assert_refused(result, *messages):
@@ -480,7 +480,7 @@ def assert_refused(result, *messages):
         (["--text-column", "review"], "must be one of 'sentence', 'label'"),
     ],
 )  # fmt: skip
-def test_options_that_cannot_be(data, tmp_path, options, message):
+def test_invalid_options(data, tmp_path, options, message):
     assert_refused(run(data, tmp_path / "o", *options), message)
     assert not (tmp_path / "o").exists()
 
@@ -502,7 +502,7 @@ def test_options_that_cannot_be(data, tmp_path, options, message):
         ("a.jsonl", b'{"text": ""}\n{"text": "  "}\n', [], "no text of"),
     ],
 )  # fmt: skip
-def test_data_that_cannot_be(tmp_path, name, content, options, message):
+def test_invalid_data(tmp_path, name, content, options, message):
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
     if content is not None:
@@ -524,7 +524,7 @@ SHAPE = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "num_atte
 
 
 def saved(folder, kind, tokenizer, task="SequenceClassification", **changes):
-    """A random model and a tokenizer in a folder."""
+    """Save a random model and a tokenizer in a folder."""
     config = getattr(transformers, f"{kind}Config")(**{**SHAPE, **changes})
     getattr(transformers, f"AutoModelFor{task}").from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -564,7 +564,7 @@ def test_a_masked_lm_of_another_vocabulary(data, tmp_path):
 
 
 def test_a_method_that_cannot_follow_the_model(simple, tmp_path):
-    """Layers of ALBERT share one ReLU, which DeepLift refuses."""
+    """The layers of ALBERT share one ReLU, which DeepLift rejects."""
     model = saved(tmp_path / "model", "Albert", wordpiece_tokenizer(), hidden_act="relu",
                   num_hidden_layers=2)  # fmt: skip
     options = ["--model", model, "--methods", "deep_lift", "--metrics", "log_odds"]
@@ -588,7 +588,7 @@ def test_dig_needs_an_embedding():
         LayerDiscretizedIntegratedGradients(bert.logits, bert.model.classifier)
 
 
-# Texts and labels in all their forms.
+# Texts and labels in every form.
 
 
 @pytest.fixture(scope="module")
@@ -673,7 +673,7 @@ def test_a_text_that_is_too_long_is_cut_with_one_warning(tmp_path):
         assert len(line["scores"]) == len(line["words"])
 
 
-def test_a_text_that_is_there_twice(tmp_path):
+def test_a_repeated_text(tmp_path):
     done(write(tmp_path / "d.tsv", [*ROWS[:2], ROWS[0]]), tmp_path / "o", *QUICK)
     lines = {(line["number"], line["method"]): line for line in lines_of(tmp_path / "o")}
     assert len(lines) == 6
@@ -691,7 +691,7 @@ def test_many_short_texts(tmp_path, monkeypatch):
     assert (tmp_path / "o" / "paired.csv").read_text() == ",".join(PAIRED_COLUMNS) + "\n"
 
 
-# What goes wrong or is watched on the way.
+# Failures during a run, and its progress bar.
 
 
 def test_a_score_that_is_not_finite_names_the_text(data, tmp_path, monkeypatch, demo):
@@ -737,7 +737,7 @@ def test_a_bar_goes_to_terminals_only(demo, tmp_path, monkeypatch, stream, wante
     assert wanted or shown == ""
 
 
-def test_lines_that_are_no_records_are_dropped(tmp_path):
+def test_invalid_lines_are_dropped(tmp_path):
     path = tmp_path / "examples.jsonl"
     path.write_text('{}\n[]\n3\n{"block": 0, "baseline": "mask"\n', encoding="utf-8")
     assert evaluation._read_lines(path) == []
