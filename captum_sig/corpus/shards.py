@@ -238,17 +238,17 @@ def rows(shard: Shard) -> Iterator[Row]:
     source: Source = FORMATS[path.suffix.lower()](path)
     columns = [shard.text_column, *([shard.id_column] if shard.id_column else [])]
     number = shard.row
-    for values in islice(source.rows(shard.place, columns, shard.n_rows), shard.n_rows):
-        yield _row(shard, number, values)
+    for row in islice(source.rows(columns, shard.place, shard.n_rows), shard.n_rows):
+        yield _row(shard, number, *row)
         number += 1
     if number != shard.row + shard.n_rows:
         raise changed
 
 
-def _row(shard: Shard, number: int, values: list[Any] | ValueError) -> Row:
+def _row(shard: Shard, number: int, where: str, values: list[Any] | ValueError) -> Row:
     name = f"{shard.file}:{number}"
     if isinstance(values, ValueError):
-        return Row(number, name, None, str(values))
+        return Row(number, name, None, f"{where}: {values}")
     text, *id = values
     name = str(id[0]) if id and id[0] is not None else name
     try:

@@ -1,1 +1,1 @@
-"""Labelled texts in, tables out: what faithfulness and corpus share."""
+"""Read labelled texts, write tables: shared by `faithfulness` and `corpus`."""

@@ -1,4 +1,4 @@
-"""Packages that only some features need."""
+"""Import packages that only some features need."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from typing import Any
 
 
 def optional_import(name: str, what: str, extra: str = "data") -> Any:
-    """A module of a package that not everybody has.
+    """Import a module of a package that may not be installed.
+
+    Args:
+        name: of the module.
+        what: the feature that needs it, named in the error.
+        extra: the extra of this package that installs it.
 
     Raises:
-        ValueError: if it is not installed; `what` needs it, and `extra` brings it.
+        ValueError: if it is not installed.
     """
     try:
         return importlib.import_module(name)

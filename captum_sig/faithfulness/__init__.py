@@ -1,4 +1,4 @@
-"""Faithfulness of word scores: metrics, and the evaluation of methods on texts of one's own."""
+"""Faithfulness of word scores: metrics, and the evaluation of methods on your own texts."""
 
 from captum_sig.faithfulness.metrics import (
     BINS,

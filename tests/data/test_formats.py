@@ -1,4 +1,4 @@
-"""Labelled texts from every kind of file, and one line about every file that is none."""
+"""Labelled texts are read from every format; every unreadable file gets a one-line error."""
 
 import contextlib
 import csv
@@ -21,7 +21,7 @@ PAIRS = [
     ("", "neg"),
 ]
 RECORDS = [Record(*pair) for pair in PAIRS]
-TAIL = {  # what nobody may read beyond the limit
+TAIL = {  # must not be read if it lies beyond the limit
     ".tsv": b"one field too many\tpos\t\xff\n",
     ".csv": b'"never closed\xff',
     ".jsonl": b"{\xff",
@@ -30,7 +30,7 @@ TAIL = {  # what nobody may read beyond the limit
 
 
 def content(ending: str, pairs=PAIRS, header=("sentence", "label")) -> str:
-    """The pairs as the text of a file, by the simplest means."""
+    """Return the pairs as the text of a file, built in the simplest way."""
     objects = [dict(zip(header, pair, strict=True)) for pair in pairs]
     if ending == ".tsv":
         return "".join("\t".join(row) + "\n" for row in [header, *pairs])
@@ -53,7 +53,7 @@ def write(tmp_path):
 
 
 def message(path: Path, **options) -> str:
-    """What is said about a file that cannot be read: always one line that names it."""
+    """Return the error for an unreadable file, which is always one line that names the file."""
     with pytest.raises((ValueError, OSError)) as caught:
         read_records(path, **options)
     said = str(caught.value)
@@ -92,13 +92,13 @@ def test_the_limit_takes_the_first(write, ending, limit):
 
 
 @pytest.mark.parametrize("ending", TAIL)
-def test_nothing_behind_the_limit_is_read(write, ending):
+def test_nothing_after_the_limit_is_read(write, ending):
     path = write("x" + ending, content(ending).encode() + TAIL[ending])
     assert read_records(path, limit=5) == RECORDS
     assert message(path, limit=6)
 
 
-def test_a_csv_as_pythons_writer_writes_it(tmp_path):
+def test_csv_written_by_python(tmp_path):
     pairs = [("two\nlines, \"quoted\"\r\nand 'so'", "a,b"), ("\ttabs\t", "c")]
     path = tmp_path / "x.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -173,16 +173,16 @@ def test_the_only_column_of_strings_holds_the_texts(write, name, data):
 )
 def test_unclear_columns_are_listed(write, name, data, listed):
     said = message(write(name, data))
-    assert said.endswith(f"one of {listed}")
-    assert "--text-column" in said
-    assert "--label-column" in said
+    assert said.endswith(f"to one of {listed}")
+    assert "text_column" in said
+    assert "label_column" in said
 
 
 @pytest.mark.parametrize("ending", TEXT_FILES)
 @pytest.mark.parametrize("kind", ["text", "label"])
-def test_a_named_column_must_be_there(write, ending, kind):
+def test_a_named_column_must_be_present(write, ending, kind):
     said = message(write("x" + ending, content(ending)), **{f"{kind}_column": "Label"})
-    assert said.endswith(f"no column 'Label': --{kind}-column must be one of 'sentence', 'label'")
+    assert said.endswith(f"no column 'Label': {kind}_column must be one of 'sentence', 'label'")
 
 
 def test_two_columns_of_one_name_are_refused(write):
@@ -210,9 +210,22 @@ def test_an_empty_label_is_none(write):
     ]
 
 
-def test_the_first_label_may_stand_in_any_row(write):
+def test_the_first_label_may_be_in_any_row(write):
     path = write("x.jsonl", '{"text": "a"}\n{"label": 1, "text": "b"}\n')
     assert read_records(path) == [Record("a", None), Record("b", "1")]
+    lines = ['{"text": "a"}'] * 1500 + ['{"text": "b", "label": 1}']
+    assert read_records(write("y.jsonl", "\n".join(lines)))[-1] == Record("b", "1")
+
+
+def test_long_fields_are_read(write):
+    path = write("x.csv", "text\n" + "a" * 200_000)
+    assert read_records(path) == [Record("a" * 200_000, None)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "x.tsv")
+    assert "cannot be read twice" in message(tmp_path / "x.tsv")
 
 
 @pytest.mark.parametrize(
@@ -220,31 +233,34 @@ def test_the_first_label_may_stand_in_any_row(write):
     [
         ("x.tsv", "text\tlabel\na\t1\n\nb\n", "line 4: got 1 fields; wanted 2"),
         ("x.csv", 'text,label\n"a\nb",1\na,b,c\n', "line 4: got 3 fields; wanted 2"),
-        ("x.csv", 'text,label\n"a\nb"c,1\n', "line 2: ',' expected after"),
-        ("x.csv", 'text,label\n"a,1\nb,2\n', "line 2: unexpected end of data"),
-        ("x.csv", "text\rone\rtwo\r", "line 1: new-line character"),
-        ("x.csv", "text\n" + "a" * 200_000, "line 2: field larger than field limit"),
-        ("x.jsonl", '{"text": "a"}\n{"text": \n', "line 2, cannot be read as an object"),
-        ("x.jsonl", '[{"text": "a"}]', "line 1: got a list; wanted an object on each line"),
-        ("x.jsonl", "[" * 100_000, "line 1, cannot be read as an object on each line"),
+        ("x.csv", 'text,label\n"a\nb"c,1\n', "lines 2–3: ',' expected after"),
+        ("x.csv", 'text,label\n"a,1\nb,2\n', "lines 2–3: unexpected end of data"),
+        ("x.csv", "text\rone\rtwo\r", "the header of "),
+        ("x.jsonl", '{"text": "a"}\n{"text": \n', "line 2: not valid JSON at character "),
+        ("x.jsonl", '[{"text": "a"}]', "line 1: got a list; wanted an object"),
+        ("x.jsonl", "[" * 100_000, "line 1: not valid JSON: "),
         ("x.json", '{"text": "a"}', "holds a dict; wanted a list of objects"),
         ("x.json", '{"text": "a"}\n{"text": "b"}', "Extra data: line 2"),
         ("x.json", '\n\n[{"text": "a"}, {"text" "b"}]', "line 3"),
-        ("x.json", '[{"text": "a"}, "b"]', "row 2: got a str; wanted a list of objects"),
+        ("x.json", '[{"text": "a"}, "b"]', "row 2: got a str; wanted an object"),
         ("x.json", '[{"text": "a"}, {"text": null}]', "row 2: the text is null"),
-        ("x.json", '[{"text": "a"}, {"label": 1}]', "row 2: the text is null"),
+        ("x.json", '[{"text": "a"}, {"label": 1}]', "row 2: there is no 'text'"),
+        ("x.jsonl", '{"text": "a"}\n{"label": 1}', "line 2: there is no 'text'"),
+        ("x.jsonl", "{}\n", "line 1: the text is null"),
         ("x.jsonl", '\n{"text": 3}', "line 2: the text is of type int"),
         ("x.jsonl", '{"text": "a\\ud83d"}', "line 1: the text holds half a surrogate pair"),
         ("x.jsonl", '{"text": "a", "label": [1, 2]}', "line 1: the label is a list"),
-        ("x.tsv", b"text\tlabel\na\t1\nb\xff\t0\n", "UTF-8 at line 3, byte 16 of the file"),
-        ("x.csv", b"\xef\xbb\xbftext\ncaf\xe9\n", "UTF-8 at line 2, byte 11 of the file"),
-        ("x.json", '[{"text": "a"}]'.encode("utf-16"), "UTF-8 at line 1, byte 0 of the file"),
+        ("x.tsv", b"text\tlabel\na\t1\nb\xff\t0\n", "line 3: not UTF-8 at byte 1"),
+        ("x.csv", b"\xef\xbb\xbftext\ncaf\xe9\n", "line 2: not UTF-8 at byte 3"),
+        ("x.tsv", "text\na".encode("utf-16"), "is UTF-16: save it as UTF-8"),
+        ("x.json", '[{"text": "a"}]'.encode("utf-16"), "line 1: not UTF-8 at byte 0"),
+        ("x.json", b'[{"text":\n"\xe9"}]', "line 2: not UTF-8 at byte 11"),
         ("x.txt", "text\na", "ends in none of .tsv, .csv, "),
-        ("x", "text\na", ".parquet, / (a folder that datasets saved)"),
+        ("x", "text\na", ".json, / (a folder that datasets saved)"),
         ("x.tsv.gz", b"\x1f\x8b", "ends in none of"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_with_its_place(write, name, data, expected):
+def test_errors_name_the_place(write, name, data, expected):
     assert expected in message(write(name, data))
 
 
@@ -275,7 +291,7 @@ def test_a_file_that_may_not_be_read(write):
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_that_takes_nothing(write, limit):
+def test_a_limit_below_1_is_refused(write, limit):
     with pytest.raises(ValueError, match="limit must be at least 1"):
         read_records(write("x.tsv", content(".tsv")), limit=limit)
 
@@ -340,7 +356,7 @@ def test_categories_in_parquet(arrow, write_parquet):
     assert [record.text for record in read_records(path)] == ["x", "y", "x"]
 
 
-def test_parquet_that_is_none_or_damaged(arrow, write, write_parquet):
+def test_invalid_or_damaged_parquet(arrow, write, write_parquet):
     assert "cannot be read as Parquet" in message(write("y.parquet", "text\nno"))
     assert "cannot be read as Parquet" in message(write("y.parquet", ""))
     path = write_parquet({"text": [f"{i} {i * i}" for i in range(1000)]})
@@ -403,7 +419,7 @@ def test_classes_of_a_dataset_in_parquet(dataset, tmp_path):
     assert read_records(path) == NAMED
 
 
-def test_the_only_split_or_the_one_that_is_named(datasets, dataset, tmp_path):
+def test_a_single_or_named_split(datasets, dataset, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     datasets.DatasetDict(train=dataset).save_to_disk(one)
     datasets.DatasetDict(train=dataset, test=dataset.select([1])).save_to_disk(two)
@@ -430,7 +446,7 @@ def test_datasets_that_cannot_be_read(datasets, tmp_path):
 
 def test_a_folder_that_datasets_did_not_save(write, tmp_path):
     write("x.tsv", content(".tsv"))
-    assert "none saved by datasets: name a file in it" in message(tmp_path)
+    assert "datasets did not save: name a file in it" in message(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tables of results: digits, escapes, and files that are whole or not there."""
+"""Tables of results: digits, escapes, and files that are complete or absent."""
 
 import csv
 import io
@@ -117,7 +117,7 @@ def test_markdown():
     assert to_markdown([{"a|b": 1}], ["a|b"]).startswith("| a\\|b |\n| ---: |")
 
 
-def test_a_column_with_a_word_is_no_column_of_numbers():
+def test_a_column_with_a_word_is_not_numeric():
     rows = [{"a": 1.23456, "b": None}, {"a": "all", "b": None}]
     found = to_markdown(rows, ["a", "b"], {"a": ".1f", "b": ".1f"})
     assert found.splitlines()[1:] == ["| --- | --- |", "| 1.2 |  |", "| all |  |"]

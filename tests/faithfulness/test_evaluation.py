@@ -1,4 +1,4 @@
-"""`captum-sig evaluate` against a plain recomputation, interrupted runs, and what it refuses."""
+"""`captum-sig evaluate`: against a plain recomputation, after interruptions, with bad input."""
 
 import csv
 import functools
@@ -80,7 +80,7 @@ def done(data, output, *options):
 
 
 def lines_of(folder):
-    """The lines without the seconds, which no two runs share."""
+    """Return the lines without the seconds, which differ between runs."""
     written = (folder / "examples.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in written]
 
@@ -95,6 +95,14 @@ def cells(rows, column="mean"):
     return {(row["method"], row["baseline"], row["metric"]): float(row[column]) for row in rows}
 
 
+def configured(*methods):
+    return EvaluationConfig(
+        data="d", model="m", masked_lm=None, methods=methods, baselines=("mask",),
+        metrics=("log_odds",), top_fraction=0.2, level="token", explain="predicted", n_steps=50,
+        n_draws=5, seed=0,
+    )  # fmt: skip
+
+
 def same_results(one, other):
     return lines_of(one) == lines_of(other) and all(
         table(one, name) == table(other, name) for name in ("table.csv", "paired.csv")
@@ -102,7 +110,7 @@ def same_results(one, other):
 
 
 def sorted_values(rows, method, baseline, metric):
-    """In the texts' own order, as the bootstrap draws from them."""
+    """Return the values sorted by text, the order in which the bootstrap draws from them."""
     mine = [row for row in rows if (row["method"], row["baseline"]) == (method, baseline)]
     return [row[metric] for row in sorted(mine, key=lambda row: row["text"])]
 
@@ -110,7 +118,7 @@ def sorted_values(rows, method, baseline, metric):
 @pytest.fixture(scope="module")
 def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "BLOCK", 3)
+        patch.setattr(evaluation, "Evaluation", functools.partial(Evaluation, block_size=3))
         yield
 
 
@@ -121,19 +129,19 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory, small_blocks):
-    """An undisturbed run of three blocks: folder and what was printed."""
+    """An uninterrupted run of three blocks: its folder and its result."""
     folder = tmp_path_factory.mktemp("results") / "new" / "folder"
     options = ["--methods", ",".join(NAMES), "--metrics", ",".join(METRICS)]
     result = done(data, folder, *OPTIONS, *options)
     return folder, result
 
 
-# What a run says, recomputed.
+# The results of a run are recomputed.
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("method", NAMES)
-def test_each_text_is_explained_as_alone(demo, whole, method, baseline):
+def test_each_text_is_explained_as_if_alone(demo, whole, method, baseline):
     explainer = TextClassificationExplainer(
         demo.model, demo.tokenizer, baseline=baseline, level="token", n_draws=2, seed=SEED
     )
@@ -149,7 +157,7 @@ def test_each_text_is_explained_as_alone(demo, whole, method, baseline):
 
 
 def test_metrics_are_those_of_a_slow_loop(demo, whole):
-    """Words of level token are the positions between [CLS] and [SEP]."""
+    """At level token, the words are the positions between [CLS] and [SEP]."""
     mask_id = demo.tokenizer.mask_token_id
 
     @functools.cache
@@ -200,7 +208,7 @@ def test_tables_are_means_of_the_lines(whole):
     assert shown == to_markdown(typed, COLUMNS, numbers)
 
 
-def test_paired_is_each_text_less_that_of_the_first_method(whole):
+def test_paired_differences_are_to_the_first_method(whole):
     folder, lines = whole[0], lines_of(whole[0])
     rows = table(folder, "paired.csv")
     assert list(rows[0]) == list(PAIRED_COLUMNS) == [
@@ -232,7 +240,7 @@ def test_the_command_shows_all_that_matters(whole):
 
 
 def test_explained_labels_may_be_those_of_the_data(demo, data, tmp_path):
-    done(data, tmp_path / "o", *QUICK, "--target", "label")
+    done(data, tmp_path / "o", *QUICK, "--explain", "label")
     lines = lines_of(tmp_path / "o")
     assert all(line["explained"] == line["label"] for line in lines)
     (wrong,) = [x for x in lines if x["number"] == 6 and x["method"] == "input_x_gradient"]
@@ -243,7 +251,7 @@ def test_explained_labels_may_be_those_of_the_data(demo, data, tmp_path):
     assert wrong["scores"] == pytest.approx(alone.scores, abs=2e-5)
 
 
-# What decides the results, and what does not.
+# What the results depend on, and what they do not depend on.
 
 
 FEW = ["random", "sig", "sig:sampled4"]
@@ -255,7 +263,7 @@ def again(data, folder, *options):
 
 
 def few(rows):
-    """What a run of few methods and one metric has of these lines or rows."""
+    """Keep what a run of `FEW` methods and one metric has of these lines or rows."""
     others = set(METRICS) - {"log_odds"}
     return [
         {k: v for k, v in row.items() if k not in others}
@@ -271,8 +279,8 @@ def test_the_same_run_gives_the_same(data, whole, tmp_path):
         assert table(tmp_path, name) == few(table(whole[0], name))
 
 
-def test_the_order_of_the_data_and_blocks_do_not_count(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "BLOCK", 32)
+def test_results_do_not_depend_on_order_or_block_size(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "Evaluation", Evaluation)
     shuffled = write(tmp_path / "reviews.tsv", [ROWS[i] for i in (5, 2, 7, 0, 3, 6, 1, 4)])
     folder = again(shuffled, tmp_path / "o")
     for name in ("table.csv", "paired.csv"):
@@ -290,7 +298,7 @@ def test_another_seed_changes_what_is_drawn(data, whole, tmp_path):
     assert differ == {(m, b) for m in FEW for b in BASELINES} - {("sig", "mask")}
 
 
-# Runs that were interrupted.
+# Interrupted runs.
 
 CUTS = (0.0, 0.001, 0.13, 0.5, 0.77, 0.999, 1.0)
 
@@ -307,7 +315,7 @@ def resumed(data, folder, *options):
 
 
 @pytest.mark.parametrize("share", CUTS)
-def test_a_run_goes_on_behind_any_byte(data, quick, tmp_path, share):
+def test_a_run_resumes_after_any_byte(data, quick, tmp_path, share):
     folder = tmp_path / "o"
     folder.mkdir()
     content = (quick / "examples.jsonl").read_bytes()
@@ -322,45 +330,33 @@ def test_a_file_may_be_missing(data, quick, tmp_path, name):
     folder = Path(shutil.copytree(quick, tmp_path / "o"))
     (folder / name).unlink()
     result = resumed(data, folder)
-    if name == "plan.json":  # nobody knows of what the results are
-        assert_refused(result, "no plan.json that tells of what")
+    if name == "plan.json":  # the settings of the results are unknown
+        assert_refused(result, "has no plan.json")
         for text in ("{", "[1]", "null"):
             (folder / name).write_text(text)
-            assert_refused(resumed(data, folder), "no plan.json that tells of what")
+            assert_refused(resumed(data, folder), "plan.json is corrupt")
     else:
         assert same_results(folder, quick)
 
 
 def test_only_whole_units_are_kept_wherever_the_file_ends(demo, quick, tmp_path):
-    plan = EvaluationConfig(
-        "d",
-        "m",
-        None,
-        ("random", "sig"),
-        ("mask",),
-        ("log_odds",),
-        0.2,
-        "token",
-        "predicted",
-        50,
-        5,
-        0,
-    )
-    found = prepare_examples(demo, [Record(text, None) for text, _ in ROWS], "predicted")
-    Evaluation(plan, {"mask": demo}, found, tmp_path, resume=False)()
+    config = configured("random", "sig")
+    examples = prepare_examples(demo, [Record(text, None) for text, _ in ROWS], "predicted")
+    new = functools.partial(Evaluation, config, {"mask": demo}, examples, tmp_path, block_size=3)
+    new(resume=False).explain_remaining()
     path = tmp_path / "examples.jsonl"
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
     ends = [len(b"".join(lines[:n])) for n in (0, 3, 6, 9, 12, 14, 16)]  # 3, 3 and 2 texts
     for cut in {*range(0, len(content) + 1, 61), *ends, *[max(0, end - 1) for end in ends]}:
         path.write_bytes(content[:cut])
-        left = Evaluation(plan, {"mask": demo}, found, tmp_path, resume=True)
+        left = new(resume=True)
         whole_units = max(end for end in ends if end <= cut + 1)  # the last line break may lack
         assert path.read_bytes() == content[:whole_units]
         assert len(left.lines) == content[:whole_units].count(b"\n")
 
 
-def test_a_damaged_middle_is_done_again(data, quick, tmp_path):
+def test_damaged_units_are_repeated(data, quick, tmp_path):
     folder = Path(shutil.copytree(quick, tmp_path / "o"))
     lines = (folder / "examples.jsonl").read_bytes().splitlines(keepends=True)
     lines[4] = b"\0" * 40 + b"\n"
@@ -405,22 +401,22 @@ def test_results_are_not_overwritten(data, tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--seed", "1"], "seed 0, not 1"),
-        (["--top_fraction", "0.5"], "top_fraction 0.2, not 0.5"),
-        (["--level", "word"], "level 'token', not 'word'"),
-        (["--methods", "sig"], "methods"),
-        (["--baselines", "pad"], "baselines"),
-        (["--metrics", "ablation_auc"], "metrics"),
+        (["--seed", "1"], "was made with seed 0, not 1"),
+        (["--top-fraction", "0.5"], "0.2, not 0.5"),
+        (["--level", "word"], "was made with level 'token', not 'word'"),
+        (["--methods", "sig"], "was made with methods "),
+        (["--baselines", "pad"], "was made with baselines "),
+        (["--metrics", "ablation_auc"], "was made with metrics "),
         (["--n-steps", "7"], "n_steps"),
         (["--draws", "7"], "n_draws"),
-        (["--target", "label"], "target"),
+        (["--explain", "label"], "was made with explain "),
         (["--limit", "7"], "texts '8, "),
         (["--model", str(PATH)], "model 'demo'"),
     ],
 )
-def test_other_options_are_not_mixed_in(data, quick, tmp_path, options, named):
+def test_other_settings_are_refused(data, quick, tmp_path, options, named):
     folder = Path(shutil.copytree(quick, tmp_path / "o"))
-    assert_refused(resumed(data, folder, *options), f"holds results for {named}")
+    assert_refused(resumed(data, folder, *options), named)
     assert same_results(folder, quick)
 
 
@@ -430,7 +426,7 @@ def test_other_data_of_the_same_name_is_noticed(tmp_path, change):
     done(data, tmp_path / "o", *QUICK)
     write(data, [ROWS[0], change, ROWS[2]] if change else ROWS[:2])
     result = run(data, tmp_path / "o", *QUICK, "--resume")
-    assert_refused(result, "holds results for texts '3, ")
+    assert_refused(result, "was made with texts '3, ")
 
 
 def test_another_model_of_the_same_name_is_noticed(data, tmp_path):
@@ -443,10 +439,10 @@ def test_another_model_of_the_same_name_is_noticed(data, tmp_path):
         model.classifier.bias += 0.01
     model.save_pretrained(folder)
     result = run(data, tmp_path / "o", *QUICK, "--model", folder, "--resume")
-    assert_refused(result, "holds results for weights")
+    assert_refused(result, "was made with weights")
 
 
-# What is refused, in one line, with nothing left behind.
+# Errors are one line, and leave nothing behind.
 
 
 def assert_refused(result, *messages):
@@ -473,18 +469,18 @@ def assert_refused(result, *messages):
         (["--masked-lm", str(PATH)], "wanted a model that was trained to fill in masked words"),
         (["--model", "./nowhere"], "there is no folder ./nowhere"),
         (["--model", "no-such-model"], "no-such-model cannot be loaded"),
-        (["--top_fraction", "0"], "top_fraction is a share of the words, in (0, 1], got 0.0"),
-        (["--top_fraction", "2"], "got 2.0"),
+        (["--top-fraction", "0"], "of the words, must lie in (0, 1], got 0.0"),
+        (["--top-fraction", "2"], "got 2.0"),
         (["--limit", "0"], "limit must be at least 1, got 0"),
-        (["--n-steps", "0"], "n_steps must be a positive integer"),
-        (["--draws", "0"], "n_draws must be at least 1"),
+        (["--n-steps", "0"], "must be a positive integer"),
+        (["--draws", "0"], "must be at least 1"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--level", "letter"], "use one of word, token"),
-        (["--target", "gold"], "target must be predicted or label"),
+        (["--explain", "gold"], "must be 'predicted' or 'label', got 'gold'"),
         (["--text-column", "review"], "must be one of 'sentence', 'label'"),
     ],
 )  # fmt: skip
-def test_options_that_cannot_be(data, tmp_path, options, message):
+def test_invalid_options(data, tmp_path, options, message):
     assert_refused(run(data, tmp_path / "o", *options), message)
     assert not (tmp_path / "o").exists()
 
@@ -495,18 +491,18 @@ def test_options_that_cannot_be(data, tmp_path, options, message):
         ("none.tsv", None, [], "there is no file or folder"),
         ("a.tsv", b"", [], "holds no texts"),
         ("a.tsv", b"sentence\n", [], "holds no texts"),
-        ("a.tsv", b"\xff\xfe\0", [], "is not UTF-8 at line 1"),
+        ("a.tsv", b"\xff\xfe\0", [], "is UTF-16: save it as UTF-8"),
         ("a.xlsx", b"", [], "convert or rename it"),
-        ("a.jsonl", b"{", [], "line 1, cannot be read as an object on each line"),
+        ("a.jsonl", b"{", [], "line 1: not valid JSON at character 2"),
         ("a.parquet", b"x", [], "cannot be read as Parquet"),
-        ("a.tsv", b"sentence\nFine.\n", ["--target", "label"], "record 0 has no label to explain"),
+        ("a.tsv", b"sentence\nFine.\n", ["--explain", "label"], "record 0 has no label to explain"),
         ("a.tsv", b"text\tlabel\nFine.\t1\nBad.\thappy\n", [],
          "record 1 has label 'happy', which the model does not know: its labels are NEGATIVE (0), "
          "POSITIVE (1)"),
         ("a.jsonl", b'{"text": ""}\n{"text": "  "}\n', [], "no text of"),
     ],
 )  # fmt: skip
-def test_data_that_cannot_be(tmp_path, name, content, options, message):
+def test_invalid_data(tmp_path, name, content, options, message):
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
     if content is not None:
@@ -528,7 +524,7 @@ SHAPE = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "num_atte
 
 
 def saved(folder, kind, tokenizer, task="SequenceClassification", **changes):
-    """A random model and a tokenizer in a folder."""
+    """Save a random model and a tokenizer in a folder."""
     config = getattr(transformers, f"{kind}Config")(**{**SHAPE, **changes})
     getattr(transformers, f"AutoModelFor{task}").from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -568,7 +564,7 @@ def test_a_masked_lm_of_another_vocabulary(data, tmp_path):
 
 
 def test_a_method_that_cannot_follow_the_model(simple, tmp_path):
-    """Layers of ALBERT share one ReLU, which DeepLift refuses."""
+    """The layers of ALBERT share one ReLU, which DeepLift rejects."""
     model = saved(tmp_path / "model", "Albert", wordpiece_tokenizer(), hidden_act="relu",
                   num_hidden_layers=2)  # fmt: skip
     options = ["--model", model, "--methods", "deep_lift", "--metrics", "log_odds"]
@@ -592,7 +588,7 @@ def test_dig_needs_an_embedding():
         LayerDiscretizedIntegratedGradients(bert.logits, bert.model.classifier)
 
 
-# Texts and labels in all their forms.
+# Texts and labels in every form.
 
 
 @pytest.fixture(scope="module")
@@ -677,7 +673,7 @@ def test_a_text_that_is_too_long_is_cut_with_one_warning(tmp_path):
         assert len(line["scores"]) == len(line["words"])
 
 
-def test_a_text_that_is_there_twice(tmp_path):
+def test_a_repeated_text(tmp_path):
     done(write(tmp_path / "d.tsv", [*ROWS[:2], ROWS[0]]), tmp_path / "o", *QUICK)
     lines = {(line["number"], line["method"]): line for line in lines_of(tmp_path / "o")}
     assert len(lines) == 6
@@ -686,7 +682,7 @@ def test_a_text_that_is_there_twice(tmp_path):
 
 
 def test_many_short_texts(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "BLOCK", 32)
+    monkeypatch.setattr(evaluation, "Evaluation", Evaluation)
     data = write(tmp_path / "d.tsv", [(f"Film {i} is fun.", "1") for i in range(200)])
     done(data, tmp_path / "o", "--methods", "random", "--metrics", "log_odds")
     lines = lines_of(tmp_path / "o")
@@ -695,7 +691,7 @@ def test_many_short_texts(tmp_path, monkeypatch):
     assert (tmp_path / "o" / "paired.csv").read_text() == ",".join(PAIRED_COLUMNS) + "\n"
 
 
-# What goes wrong or is watched on the way.
+# Failures during a run, and its progress bar.
 
 
 def test_a_score_that_is_not_finite_names_the_text(data, tmp_path, monkeypatch, demo):
@@ -732,17 +728,16 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_bar_goes_to_terminals_only(demo, tmp_path, monkeypatch, stream, wanted):
-    plan = EvaluationConfig("d", "m", None, ("random",), ("mask",), ("log_odds",), 0.2, "token",
-                "predicted", 50, 5, 0)  # fmt: skip
-    found = prepare_examples(demo, [Record("A fine film.", None)], "predicted")
+    examples = prepare_examples(demo, [Record("A fine film.", None)], "predicted")
     monkeypatch.setattr(sys, "stderr", stream())
-    Evaluation(plan, {"mask": demo}, found, tmp_path, resume=False)(progress=wanted)
+    run = Evaluation(configured("random"), {"mask": demo}, examples, tmp_path, resume=False)
+    run.explain_remaining(progress=wanted)
     shown = sys.stderr.getvalue()
     assert ("random, mask" in shown) == (wanted and stream is Terminal)
     assert wanted or shown == ""
 
 
-def test_lines_that_are_no_records_are_dropped(tmp_path):
+def test_invalid_lines_are_dropped(tmp_path):
     path = tmp_path / "examples.jsonl"
     path.write_text('{}\n[]\n3\n{"block": 0, "baseline": "mask"\n', encoding="utf-8")
-    assert evaluation._whole_lines(path) == []
+    assert evaluation._read_lines(path) == []

@@ -1,12 +1,14 @@
-"""Every metric against one sentence at a time, and how few questions the model is asked."""
+"""Every metric against a loop over single sentences; the number of rows the model evaluates."""
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from captum_sig._names import MetricName
 from captum_sig.faithfulness import (
     BINS,
     METRICS,
@@ -27,10 +29,9 @@ WITH_K = {"log_odds": log_odds, "comprehensiveness": comprehensiveness, "suffici
 
 
 class Recorder:
-    """A tiny BERT's log-probabilities; keeps what it was asked."""
+    """Return a tiny BERT's log-probabilities, and record its inputs."""
 
     def __init__(self) -> None:
-        """Nothing asked yet."""
         self.model = tiny("bert")
         self.calls: list[Tensor] = []
         self.grad_modes: set[bool] = set()
@@ -50,7 +51,7 @@ def bert() -> Recorder:
 
 
 def sentence(pieces: list[int], seed: int, target: int = 1) -> Sentence:
-    """CLS, words of so many sub-tokens each, SEP."""
+    """Return CLS, words with these numbers of sub-tokens, SEP."""
     generator = torch.Generator().manual_seed(seed)
     words = [word for word, n in enumerate(pieces) for _ in range(n)]
     inner = torch.randint(len(SPECIALS), VOCAB, (len(words),), generator=generator)
@@ -63,7 +64,7 @@ def sentence(pieces: list[int], seed: int, target: int = 1) -> Sentence:
 
 
 def batch() -> tuple[list[Sentence], list[list[float]]]:
-    """Short and long, long words, ties, one word, words in parts, no special tokens."""
+    """Sentences short and long, with long or split words, ties, and without special tokens."""
     sentences = [
         sentence([1, 3, 1, 2, 1, 1], seed=1),
         sentence([1], seed=2, target=0),
@@ -132,7 +133,7 @@ def reference(name: str, predict, asked: Sentence, values: list[float], k: float
 
 @pytest.mark.parametrize("k", [0.05, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("name", METRICS)
-def test_each_metric_is_the_slow_one(bert, name, k):
+def test_each_metric_equals_the_slow_loop(bert, name, k):
     sentences, scores = batch()
     found = METRICS[name](bert, sentences, scores, k)
     assert found.shape == (len(sentences),)
@@ -141,7 +142,7 @@ def test_each_metric_is_the_slow_one(bert, name, k):
     torch.testing.assert_close(found, torch.tensor(slow, dtype=torch.float64), **CLOSE)
 
 
-def test_the_curve_is_the_slow_one(bert):
+def test_the_curve_equals_the_slow_loop(bert):
     sentences, scores = batch()
     curve = ablation_curve(bert, sentences, scores)
     assert curve.shape == (len(sentences), 31)
@@ -162,11 +163,11 @@ def test_aopc_is_the_mean_over_its_bins(bert, name):
     torch.testing.assert_close(found, each.mean(0), **CLOSE)
 
 
-WEIGHTS = torch.arange(10, dtype=torch.float64) - 4  # of ids 0 … 9; id 4 says nothing
+WEIGHTS = torch.arange(10, dtype=torch.float64) - 4  # of ids 0 … 9; id 4 is neutral
 
 
 def bag(ids: Tensor) -> Tensor:
-    """Two classes with log-odds of the summed weights."""
+    """Return the log-probabilities of two classes whose log-odds are the summed weights."""
     logit = WEIGHTS[ids].sum(1) / 4
     return torch.stack([-logit, logit], dim=1).div(2).log_softmax(1)
 
@@ -194,7 +195,7 @@ def test_the_true_scores_are_better_than_their_opposite(name):
     ("k", "n", "units"),
     [(0.2, 1, 1), (0.2, 4, 1), (0.2, 9, 1), (0.2, 10, 2), (0.1, 30, 3), (0.29, 100, 29), (1, 3, 3)],
 )
-def test_how_many_units_a_share_is(k, n, units):
+def test_the_number_of_units_in_a_fraction(k, n, units):
     asked = Sentence(torch.full((n,), 5), torch.arange(n), target=0, replacement=3)
     seen = []
     log_odds(lambda ids: seen.append(ids) or bag(ids), [asked], [[0.0] * n], k)
@@ -239,7 +240,7 @@ def test_a_sentence_without_units(bert, name):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_no_sentence_no_question(bert, name):
+def test_no_sentences_need_no_forward_pass(bert, name):
     assert METRICS[name](bert, [], []).shape == (0,)
     assert ablation_curve(bert, [], []).shape == (0, 1)
     assert bert.calls == []
@@ -270,7 +271,7 @@ def test_no_forward_pass_exceeds_max_tokens(bert, max_tokens):
     torch.testing.assert_close(found, ablation_auc(bert, sentences, scores), **CLOSE)
 
 
-def test_equal_rows_are_asked_once(bert):
+def test_equal_rows_are_evaluated_once(bert):
     one, values = sentence([1, 2, 1, 1, 1], seed=0), [0.1, 0.5, 0.2, 0.0, 0.3]
     other = replace(one, target=0)
     found = log_odds(bert, [one, other] * 50, [values] * 100)
@@ -290,7 +291,7 @@ def test_order_of_sentences_is_kept(bert, name):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_the_original_is_not_asked_again(bert, name):
+def test_the_original_is_not_evaluated_again(bert, name):
     sentences, scores = batch()
     whole = METRICS[name](bert, sentences, scores)
     original = log_probabilities(bert, sentences)
@@ -360,7 +361,11 @@ def test_probabilities_of_any_precision_become_float64(dtype):
     torch.testing.assert_close(found, exact, rtol=0, atol=4 * torch.finfo(dtype).eps)
 
 
-def test_the_table_of_metrics_says_what_a_header_needs():
+def test_the_listed_names_are_those_of_the_metrics():
+    assert tuple(METRICS) == get_args(MetricName)
+
+
+def test_metrics_state_direction_and_unit():
     assert {name for name, metric in METRICS.items() if metric.better == "higher"} == {
         "comprehensiveness",
         "aopc_comprehensiveness",
@@ -371,8 +376,8 @@ def test_the_table_of_metrics_says_what_a_header_needs():
 
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("k", [0, -0.1, 1.01, float("nan")])
-def test_a_share_outside_0_and_1_is_refused(bert, name, k):
-    with pytest.raises(ValueError, match=r"shares of the units must lie in \(0, 1\]"):
+def test_a_fraction_outside_0_and_1_is_refused(bert, name, k):
+    with pytest.raises(ValueError, match=r"fractions of the units must lie in \(0, 1\]"):
         METRICS[name](bert, *batch(), k)
     assert bert.calls == []
 
@@ -405,7 +410,7 @@ def test_options_that_do_not_fit_are_refused(bert, options, message):
 
 
 def test_no_bins_are_refused(bert):
-    with pytest.raises(ValueError, match="shares of the units"):
+    with pytest.raises(ValueError, match="fractions of the units"):
         aopc_sufficiency(bert, *batch(), bins=())
 
 
@@ -419,7 +424,7 @@ def test_no_bins_are_refused(bert):
         lambda ids: torch.full((len(ids), 2), torch.nan),
     ],
 )
-def test_predictions_that_are_no_log_probabilities_are_refused(predict):
+def test_predictions_must_be_log_probabilities(predict):
     sentences = [sentence([1, 1, 1], seed=seed) for seed in range(3)]
     with pytest.raises(ValueError, match="log-probabilities as from log_softmax"):
         log_odds(predict, sentences, torch.zeros(3, 3))
@@ -436,7 +441,7 @@ def test_predictions_that_are_no_log_probabilities_are_refused(predict):
         ({"target": -1}, "index of a class"),
     ],
 )
-def test_what_is_no_sentence_is_refused(changes, message):
+def test_invalid_sentences_are_refused(changes, message):
     fine = Sentence(torch.tensor([1, 2, 3]), torch.tensor([0, 1, -1]), target=0, replacement=4)
     with pytest.raises(ValueError, match=message):
         replace(fine, **changes)

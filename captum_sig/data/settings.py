@@ -1,0 +1,43 @@
+"""The settings file of a folder of results, which decides whether a run may be resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Raises:
+        ValueError: if the file is missing or is not a JSON object.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path.parent} has no {path.name}, the settings of its results: use another folder"
+        ) from None
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is corrupt: use another folder") from None
+
+
+def check_same_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to resume a folder whose results were made with other settings.
+
+    Args:
+        folder: the folder of results, named in the error.
+        before: the settings of the results, as read from JSON.
+        now: the settings of this run; only these names are compared. Tuples count as lists.
+
+    Raises:
+        ValueError: for the first setting that differs, with both values.
+    """
+    for name, value in json.loads(json.dumps(now)).items():
+        if before.get(name) != value:
+            raise ValueError(
+                f"{folder} was made with {name} {before.get(name)!r}, not {value!r}: use the same "
+                "settings, or another folder"
+            )
