@@ -35,9 +35,8 @@ class Progress:
 
         self.total, self.done, self.initial = total, done, done
         self.start = self.last_line = time.monotonic()
-        self.on_terminal = sys.stderr.isatty()
-        self.bar = tqdm(
-            total=total, initial=done, unit="text", disable=not self.on_terminal, dynamic_ncols=True
+        self.bar = tqdm(  # `disable=None`: unless stderr is a terminal
+            total=total, initial=done, unit="text", disable=None, dynamic_ncols=True
         )
 
     def update(self, n_texts: int) -> None:
@@ -45,7 +44,7 @@ class Progress:
         self.done += n_texts
         self.bar.update(n_texts)
         now = time.monotonic()
-        if not self.on_terminal and now - self.last_line >= SECONDS_BETWEEN_LINES:
+        if self.bar.disable and now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
             print(self.line(now - self.start), file=sys.stderr, flush=True)
 

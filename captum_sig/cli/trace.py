@@ -59,8 +59,8 @@ def trace(
     """Show the path from a baseline to a text: outputs, running integral, nearest tokens.
 
     Each line is a point of the path: the output F, the sum of gradient · step so
-    far, and the token nearest to each position. A terminal dims tokens that differ
-    from the text.
+    far, and the token nearest to each position. A terminal dims tokens that
+    differ from the text.
     """
     format_name = _choose_format(format, output)
     (explainer,) = terminal.load_classifiers(model, [baseline], masked_lm, level=level, seed=seed)
