@@ -12,6 +12,7 @@ import typer
 
 from captum_sig._names import Level
 from captum_sig.cli import options, terminal
+from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, OUTPUT_PANEL, RAY_PANEL
 
 if TYPE_CHECKING:
     from captum_sig.corpus.explainer import CorpusExplainer
@@ -68,19 +69,12 @@ def corpus(
     *,
     text_column: Annotated[str | None, options.TEXT_COLUMN(rich_help_panel="Input")] = None,
     id_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column of the ids; default: guessed, else file and row.",
-            rich_help_panel="Input",
-        ),
+        str | None, INPUT_PANEL(help="Column of the ids; default: guessed, else file and row.")
     ] = None,
     limit: Annotated[int | None, options.LIMIT(rich_help_panel="Input")] = None,
     truncation: Annotated[
         bool,
-        typer.Option(
-            help="Truncate texts that exceed the model's limit, or count them as failed.",
-            rich_help_panel="Input",
-        ),
+        INPUT_PANEL(help="Truncate texts that exceed the model's limit, or count them as failed."),
     ] = True,
     model: Annotated[str | None, options.MODEL(rich_help_panel="Explanation")] = None,
     target: Annotated[str | None, options.TARGET_LABEL(rich_help_panel="Explanation")] = None,
@@ -93,60 +87,31 @@ def corpus(
     level: Annotated[Level, options.LEVEL(rich_help_panel="Explanation")] = "word",
     n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
     batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Maximum texts per batch; default: 32, or 512 on a GPU.",
-            rich_help_panel="Explanation",
-        ),
+        int | None, EXPLANATION_PANEL(help="Maximum texts per batch; default: 32, or 512 on a GPU.")
     ] = None,
     device: Annotated[
-        str | None,
-        typer.Option(
-            help="Device of the model; default: a GPU if there is one.",
-            rich_help_panel="Explanation",
-        ),
+        str | None, EXPLANATION_PANEL(help="Device of the model; default: a GPU if there is one.")
     ] = None,
     engine: Annotated[
-        EngineName,
-        typer.Option(
-            help="local runs in this process, ray on this machine or a cluster.",
-            rich_help_panel="Ray",
-        ),
+        EngineName, RAY_PANEL(help="local runs in this process, ray on this machine or a cluster.")
     ] = "local",
     address: Annotated[
         str | None,
-        typer.Option(
-            help="Address of a running cluster, such as auto; default: start one here.",
-            rich_help_panel="Ray",
-        ),
+        RAY_PANEL(help="Address of a running cluster, such as auto; default: start one here."),
     ] = None,
     num_workers: Annotated[
         int | None,
-        typer.Option(
-            help="Number of workers, each with a model; default: one per GPU, else per CPU.",
-            rich_help_panel="Ray",
-        ),
+        RAY_PANEL(help="Number of workers, each with a model; default: one per GPU, else per CPU."),
     ] = None,
     gpus_per_worker: Annotated[
         float | None,
-        typer.Option(
-            help="GPUs per worker, possibly a fraction; default: 1 where there are GPUs.",
-            rich_help_panel="Ray",
-        ),
+        RAY_PANEL(help="GPUs per worker, possibly a fraction; default: 1 where there are GPUs."),
     ] = None,
     output: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for the shards; an unfinished run in it is resumed.",
-            rich_help_panel="Output",
-        ),
+        Path, OUTPUT_PANEL(help="Folder for the shards; an unfinished run in it is resumed.")
     ],
     shard_size: Annotated[
-        int,
-        typer.Option(
-            help="Maximum rows per output file (work lost if interrupted).",
-            rich_help_panel="Output",
-        ),
+        int, OUTPUT_PANEL(help="Maximum rows per output file (work lost if interrupted).")
     ] = 2048,
 ) -> None:
     """Explain every text of a corpus, on this machine or on a Ray cluster.

@@ -10,6 +10,7 @@ import typer
 
 from captum_sig._names import Level
 from captum_sig.cli import options, terminal
+from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
 
 if TYPE_CHECKING:
     from captum_sig.data.records import Record
@@ -31,11 +32,7 @@ def evaluate(
     limit: Annotated[int | None, options.LIMIT(rich_help_panel="Input")] = None,
     text_column: Annotated[str | None, options.TEXT_COLUMN(rich_help_panel="Input")] = None,
     label_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column of the labels; default: guessed; '' ignores labels.",
-            rich_help_panel="Input",
-        ),
+        str | None, INPUT_PANEL(help="Column of the labels; default: guessed; '' ignores labels.")
     ] = None,
     model: Annotated[str | None, options.MODEL(rich_help_panel="Explanation")] = None,
     methods: Annotated[
@@ -45,10 +42,7 @@ def evaluate(
     masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Explanation")] = None,
     explain: Annotated[
         ExplainedLabel,
-        typer.Option(
-            help="Label to explain: the model's, or the one in the data.",
-            rich_help_panel="Explanation",
-        ),
+        EXPLANATION_PANEL(help="Label to explain: the model's, or the one in the data."),
     ] = "predicted",
     level: Annotated[Level, options.LEVEL(rich_help_panel="Explanation")] = "token",
     n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
@@ -58,23 +52,11 @@ def evaluate(
         str, options.METRICS_OPTION(rich_help_panel="Metrics")
     ] = "log_odds, comprehensiveness, sufficiency",
     top_fraction: Annotated[
-        float,
-        typer.Option(
-            help="Fraction of the words that a metric removes or keeps.",
-            rich_help_panel="Metrics",
-        ),
+        float, METRICS_PANEL(help="Fraction of the words that a metric removes or keeps.")
     ] = 0.2,
-    output: Annotated[
-        Path,
-        typer.Option(help="Folder for examples.jsonl and the tables.", rich_help_panel="Output"),
-    ],
+    output: Annotated[Path, OUTPUT_PANEL(help="Folder for examples.jsonl and the tables.")],
     resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Resume the run in the output folder.",
-            rich_help_panel="Output",
-        ),
+        bool, OUTPUT_PANEL("--resume", help="Resume the run in the output folder.")
     ] = False,
 ) -> None:
     """Compare attribution methods by their faithfulness to a model, on your own texts.

@@ -12,6 +12,7 @@ import typer
 
 from captum_sig._names import Level
 from captum_sig.cli import options, terminal
+from captum_sig.cli.options import CLASSIFICATION_PANEL, GENERATION_PANEL, OUTPUT_PANEL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,56 +61,36 @@ def explain(
     seed: Annotated[int, options.SEED(rich_help_panel="Classification")] = 0,
     truncation: Annotated[
         bool,
-        typer.Option(
-            help="Truncate texts that exceed the model's limit, or refuse them.",
-            rich_help_panel="Classification",
-        ),
+        CLASSIFICATION_PANEL(help="Truncate texts that exceed the model's limit, or refuse them."),
     ] = True,
     contrast: Annotated[
         str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Explain why the target follows rather than this text.",
-            rich_help_panel="Generation",
+        GENERATION_PANEL(
+            metavar="TEXT", help="Explain why the target follows rather than this text."
         ),
     ] = None,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(
+        GENERATION_PANEL(
             min=1,
             metavar="N",
             help="Maximum number of tokens to generate without --target; default: 25.",
-            rich_help_panel="Generation",
         ),
     ] = None,
     attribute_target: Annotated[
-        bool,
-        typer.Option(
-            "--attribute-target",
-            help="Attribute to earlier target tokens too.",
-            rich_help_panel="Generation",
-        ),
+        bool, GENERATION_PANEL("--attribute-target", help="Attribute to earlier target tokens too.")
     ] = False,
     chat: Annotated[
-        bool,
-        typer.Option(
-            "--chat",
-            help="Pass each text as a user's message in a chat.",
-            rich_help_panel="Generation",
-        ),
+        bool, GENERATION_PANEL("--chat", help="Pass each text as a user's message in a chat.")
     ] = False,
     format: Annotated[
         Format | None,
-        typer.Option(
+        OUTPUT_PANEL(
             help="Output format; json: one line per text, png: one prompt of a generation task; "
-            "default: from the ending of --output, else text.",
-            rich_help_panel="Output",
+            "default: from the ending of --output, else text."
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="File to write; default: stdout.", rich_help_panel="Output"),
-    ] = None,
+    output: Annotated[Path | None, OUTPUT_PANEL(help="File to write; default: stdout.")] = None,
 ) -> None:
     """Show which words drove a classifier's decision or a language model's continuation.
 
@@ -118,7 +99,7 @@ def explain(
     _check_options_fit_task(context, task)
     format_name = format or FORMAT_OF_ENDING.get(output.suffix.lower() if output else "", "text")
     if format_name == "png" and task == CLASSIFICATION:
-        terminal.fail(f"a picture is for {GENERATION}: use html")
+        terminal.fail(f"--format png is for {GENERATION} only: use html")
     terminal.check_png_has_file(format_name, output)
     lines = [line for text in texts for line in (_read_stdin() if text == "-" else [text])]
     if task == CLASSIFICATION:

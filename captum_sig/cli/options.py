@@ -21,6 +21,15 @@ METHODS, SEQUENTIAL = get_args(MethodName), get_args(SequentialMethodName)
 BASELINES, METRICS = get_args(BaselineName), get_args(MetricName)
 CONTEXTS_NAMES = (*get_args(ContextsName), "sampled16")
 
+# Options in a panel of the help.
+CLASSIFICATION_PANEL = partial(typer.Option, rich_help_panel="Classification")
+EXPLANATION_PANEL = partial(typer.Option, rich_help_panel="Explanation")
+GENERATION_PANEL = partial(typer.Option, rich_help_panel="Generation")
+INPUT_PANEL = partial(typer.Option, rich_help_panel="Input")
+METRICS_PANEL = partial(typer.Option, rich_help_panel="Metrics")
+OUTPUT_PANEL = partial(typer.Option, rich_help_panel="Output")
+RAY_PANEL = partial(typer.Option, rich_help_panel="Ray")
+
 
 def split_names(value: str) -> tuple[str, ...]:
     """Split a comma-separated option into names."""

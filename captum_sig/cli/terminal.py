@@ -39,7 +39,7 @@ def option_name(argument: str) -> str:
 def check_png_has_file(format: str, output: Path | None) -> None:
     """Refuse to write a picture to stdout."""
     if format == "png" and output is None:
-        fail("a picture goes to a file: pass --output FILE.png")
+        fail("png cannot go to stdout: pass --output FILE.png")
 
 
 def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:

@@ -12,6 +12,7 @@ import typer
 
 from captum_sig._names import Level, PathName
 from captum_sig.cli import options, terminal
+from captum_sig.cli.options import OUTPUT_PANEL
 
 if TYPE_CHECKING:
     from captum_sig.path import TextTrace
@@ -43,17 +44,10 @@ def trace(
     level: Annotated[Level, options.LEVEL()] = "word",
     format: Annotated[
         Format | None,
-        typer.Option(
-            help="Output format; default: from the ending of --output, else text.",
-            rich_help_panel="Output",
-        ),
+        OUTPUT_PANEL(help="Output format; default: from the ending of --output, else text."),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            help="File to write (.txt, .json or .png); default: stdout.",
-            rich_help_panel="Output",
-        ),
+        Path | None, OUTPUT_PANEL(help="File to write (.txt, .json or .png); default: stdout.")
     ] = None,
 ) -> None:
     """Show the path from a baseline to a text: outputs, running integral, nearest tokens.

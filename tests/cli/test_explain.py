@@ -61,8 +61,8 @@ def test_empty_text(explain):
     ("options", "message"),
     [
         (["--target", "happy"], "NEGATIVE (0), POSITIVE (1)"),
-        (["--format", "png"], "a picture is for text-generation: use html"),
-        (["--output", "out.png"], "a picture is for text-generation: use html"),
+        (["--format", "png"], "--format png is for text-generation only: use html"),
+        (["--output", "out.png"], "--format png is for text-generation only: use html"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["--output", "/no/such/folder/file"], "/no/such/folder"),
     ],

@@ -67,7 +67,7 @@ def test_a_chat(generate):
     [
         (["--method", "ig"], "--method is for text-classification only"),
         (["--no-truncation"], "--truncation is for text-classification only"),
-        (["--format", "png"], "a picture goes to a file"),
+        (["--format", "png"], "png cannot go to stdout"),
         (["--target", ""], "the target is empty"),
         (["--baseline", "uniform"], "not for generation"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
