@@ -177,7 +177,7 @@ def _explain_remaining(run: CorpusRun, engine: Engine, explain: CorpusExplainer)
             except RuntimeError as error:
                 terminal.fail(str(error))
             except KeyboardInterrupt:
-                kept = f"{run.counts['rows']:,} texts are kept; rerun the same command to resume"
+                kept = f"{run.counts['rows']:,} texts are kept; the same command resumes"
                 typer.echo(f"captum-sig: interrupted: {kept}", err=True)
                 raise
         _print_summary(run.folder, counts, before)
