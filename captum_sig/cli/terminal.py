@@ -112,7 +112,7 @@ def load_classifiers(
 
 
 def load_generator(model: str | None, **options: Any) -> TextGenerationExplainer:
-    """Load the language model in a folder or of a hub name."""
+    """Load a language model by folder or hub name."""
     if model is None:
         fail("no language model is included: pass --model with a folder or hub name")
     _check_folders(model)
@@ -124,7 +124,7 @@ def load_generator(model: str | None, **options: Any) -> TextGenerationExplainer
 
 
 def load_corpus_explainer(model: str | None, **options: Any) -> CorpusExplainer:
-    """Load the model in a folder or of a hub name, by default the demo model."""
+    """Load a model by folder or hub name, by default the demo model, for columns of texts."""
     _check_folders(model, options["masked_lm"])
     from captum_sig.corpus.explainer import CorpusExplainer
     from captum_sig.demo_model import PATH
