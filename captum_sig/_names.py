@@ -26,3 +26,5 @@ MetricName = Literal[
     "log_odds", "comprehensiveness", "sufficiency", "aopc_comprehensiveness", "aopc_sufficiency",
     "ablation_auc",
 ]  # fmt: skip
+
+SequentialMethodName = Literal["sig", "sequential_dig"]  # move one word at a time, in contexts

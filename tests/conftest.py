@@ -5,6 +5,7 @@ import os
 import pty
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +72,20 @@ def demo():
     from captum_sig.demo_model import PATH
 
     return TextClassificationExplainer.from_pretrained(PATH)
+
+
+@pytest.fixture
+def run() -> Callable[..., Any]:
+    """Runs the command with these arguments and returns its output and exit code."""
+    from typer.testing import CliRunner
+
+    from captum_sig.cli.main import app
+
+    def run_command(*arguments: object, stdin: str | None = None, columns: int = 80) -> Any:
+        environment = {"COLUMNS": str(columns)}
+        return CliRunner().invoke(app, [*map(str, arguments)], input=stdin, env=environment)
+
+    return run_command
 
 
 @pytest.fixture

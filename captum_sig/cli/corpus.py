@@ -1,4 +1,4 @@
-"""`captum-sig corpus`: the words of many texts, into Parquet."""
+"""`captum-sig corpus`: explain the words of many texts, into Parquet."""
 
 from __future__ import annotations
 
@@ -6,206 +6,197 @@ import functools
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from captum_sig.cli import terminal
-from captum_sig.cli.options import (
-    ADDRESS,
-    BASELINE,
-    BATCH_SIZE,
-    CONTEXTS,
-    CUT,
-    DEVICE,
-    DRAWS,
-    ENGINE,
-    GPUS_PER_WORKER,
-    ID_COLUMN,
-    INPUTS,
-    LABEL,
-    LEVEL,
-    MASKED_LM,
-    METHOD,
-    MODEL,
-    NUM_WORKERS,
-    SEED,
-    SHARD_SIZE,
-    TEXT_COLUMN,
-)
+from captum_sig._names import Level
+from captum_sig.cli import options, terminal
+from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, OUTPUT_PANEL, RAY_PANEL
 
 if TYPE_CHECKING:
     from captum_sig.corpus.explainer import CorpusExplainer
     from captum_sig.corpus.folder import CorpusRun, Engine
 
-
-SECONDS = 30.0  # between two lines
+EngineName = Literal["local", "ray"]
+SECONDS_BETWEEN_LINES = 30.0
+MAX_EXAMPLES = 3  # of failed texts
 
 
 class Progress:
-    """Tells rate and time left on stderr; called with how many texts were done since.
+    """Reports progress on stderr: a bar on a terminal, else a line now and then.
 
     Args:
-        total: of texts.
-        done: were done before this run; they do not count as its speed.
+        total: the number of texts.
+        done: the number of texts done by earlier runs; they do not count towards the rate.
     """
 
     def __init__(self, total: int, done: int) -> None:
-        """Start the clock."""
         from tqdm import tqdm
 
         self.total, self.done, self.initial = total, done, done
-        self.on_terminal = sys.stderr.isatty()
-        self.bar = tqdm(
-            total=total, initial=done, unit="text", disable=not self.on_terminal, dynamic_ncols=True
+        self.start = self.last_line = time.monotonic()
+        self.bar = tqdm(  # `disable=None`: unless stderr is a terminal
+            total=total, initial=done, unit="text", disable=None, dynamic_ncols=True
         )
-        self.start = self.last = time.monotonic()
 
-    def __enter__(self) -> Progress:
-        """Show the bar."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """End the bar."""
-        self.bar.close()
-
-    def __call__(self, n_texts: int) -> None:
-        """So many more are done."""
+    def update(self, n_texts: int) -> None:
+        """Count texts that are done."""
         self.done += n_texts
         self.bar.update(n_texts)
         now = time.monotonic()
-        if not self.on_terminal and now - self.last >= SECONDS:
-            self.last = now
+        if self.bar.disable and now - self.last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = now
             print(self.line(now - self.start), file=sys.stderr, flush=True)
 
     def line(self, seconds: float) -> str:
-        """What a log is told so many seconds after the start."""
-        from tqdm import tqdm
-
+        """Return the line for a log, this many seconds after the start."""
         rate = (self.done - self.initial) / seconds
-        left = tqdm.format_interval((self.total - self.done) / rate) if rate else "?"
+        left = self.bar.format_interval((self.total - self.done) / rate) if rate else "?"
         return f"{self.done:,} of {self.total:,} texts, {rate:,.1f}/s, {left} left"
 
 
-ENGINES = ("local", "ray")
-SHOWN = 3  # bad rows, as examples
-
-
+@terminal.reporting_errors
 def corpus(
-    inputs: Annotated[list[str], INPUTS],
-    output: Annotated[Path, typer.Option(help="Folder for the shards; goes on with what it has.")],
-    model: Annotated[str | None, MODEL] = None,
-    target: Annotated[str | None, LABEL] = None,
-    method: Annotated[str, METHOD] = "sig",
-    contexts: Annotated[str | None, CONTEXTS] = None,
-    baseline: Annotated[str, BASELINE] = "mask",
-    masked_lm: Annotated[str | None, MASKED_LM] = None,
-    draws: Annotated[int, DRAWS] = 5,
-    seed: Annotated[int, SEED] = 0,
-    level: Annotated[str, LEVEL] = "word",
-    n_steps: Annotated[int, typer.Option(help="Steps of ig.")] = 50,
-    truncate: Annotated[bool, CUT] = True,
-    text_column: Annotated[str | None, TEXT_COLUMN] = None,
-    id_column: Annotated[str | None, ID_COLUMN] = None,
-    limit: Annotated[int | None, typer.Option(help="Take the first N rows.")] = None,
-    shard_size: Annotated[int, SHARD_SIZE] = 2048,
-    batch_size: Annotated[int | None, BATCH_SIZE] = None,
-    device: Annotated[str | None, DEVICE] = None,
-    engine: Annotated[str, ENGINE] = "local",
-    address: Annotated[str | None, ADDRESS] = None,
-    num_workers: Annotated[int | None, NUM_WORKERS] = None,
-    gpus_per_worker: Annotated[float | None, GPUS_PER_WORKER] = None,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUTS",
+            help="Files (.tsv, .csv, .jsonl, .parquet), folders of them, or glob patterns in "
+            "quotes.",
+        ),
+    ],
+    *,
+    text_column: Annotated[str | None, options.TEXT_COLUMN(rich_help_panel="Input")] = None,
+    id_column: Annotated[
+        str | None, INPUT_PANEL(help="Column of the ids; default: guessed, else file and row.")
+    ] = None,
+    limit: Annotated[int | None, options.LIMIT(rich_help_panel="Input")] = None,
+    truncation: Annotated[
+        bool,
+        INPUT_PANEL(help="Truncate texts that exceed the model's limit, or count them as failed."),
+    ] = True,
+    model: Annotated[str | None, options.MODEL(rich_help_panel="Explanation")] = None,
+    target: Annotated[str | None, options.TARGET_LABEL(rich_help_panel="Explanation")] = None,
+    method: Annotated[str, options.METHOD(rich_help_panel="Explanation")] = "sig",
+    contexts: Annotated[str | None, options.CONTEXTS(rich_help_panel="Explanation")] = None,
+    baseline: Annotated[str, options.BASELINE(rich_help_panel="Explanation")] = "mask",
+    masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Explanation")] = None,
+    n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Explanation")] = 5,
+    seed: Annotated[int, options.SEED(rich_help_panel="Explanation")] = 0,
+    level: Annotated[Level, options.LEVEL(rich_help_panel="Explanation")] = "word",
+    n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
+    batch_size: Annotated[
+        int | None, EXPLANATION_PANEL(help="Maximum texts per batch; default: 32, or 512 on a GPU.")
+    ] = None,
+    device: Annotated[
+        str | None, EXPLANATION_PANEL(help="Device of the model; default: a GPU if there is one.")
+    ] = None,
+    engine: Annotated[
+        EngineName, RAY_PANEL(help="local runs in this process, ray on this machine or a cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        RAY_PANEL(help="Address of a running cluster, such as auto; default: start one here."),
+    ] = None,
+    num_workers: Annotated[
+        int | None,
+        RAY_PANEL(help="Number of workers, each with a model; default: one per GPU, else per CPU."),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        RAY_PANEL(help="GPUs per worker, possibly a fraction; default: 1 where there are GPUs."),
+    ] = None,
+    output: Annotated[
+        Path, OUTPUT_PANEL(help="Folder for the shards; an unfinished run in it is resumed.")
+    ],
+    shard_size: Annotated[
+        int, OUTPUT_PANEL(help="Maximum rows per output file (work lost if interrupted).")
+    ] = 2048,
 ) -> None:
     """Explain every text of a corpus, on this machine or on a Ray cluster.
 
-    Writes Parquet, a row for each text: label, probability, words, offsets, scores, the error of
-    the worst word, or why there is no explanation. A run that was interrupted goes on with the same
-    command. `captum-sig report` makes tables of it.
+    Writes Parquet with a row for each text: label, probability, words, offsets,
+    scores, the error of the worst word, or why there is no explanation. The same
+    command resumes an interrupted run. Summarise with `captum-sig report`.
     """
-    chosen = _engine(engine, address, num_workers, gpus_per_worker)
-    settings: dict[str, Any] = {
-        "target": target, "method": method, "contexts": contexts, "baseline": baseline,
-        "masked_lm": masked_lm, "n_draws": draws, "seed": seed, "level": level, "n_steps": n_steps,
-        "truncation": truncate,
-    }  # fmt: skip
-    with terminal.reporting_errors():
-        from captum_sig.corpus.folder import CorpusRun
-        from captum_sig.corpus.shards import corpus as read
-        from captum_sig.explainers.models import weights_digest
-
-        _check_apart(inputs, output)
-        found = read(
-            inputs, text_column=text_column, id_column=id_column, shard_size=shard_size,
-            limit=limit,
-        )  # fmt: skip
-        explain = terminal.corpus_explainer(model, batch_size=batch_size, device=device, **settings)
-        weights = weights_digest(explain.explainer.model)
-        settings = {
-            "model": model or "demo", "weights": weights, **settings, "text_column": text_column,
-            "id_column": id_column, "shard_size": shard_size, "limit": limit,
-        }  # fmt: skip
-        _go(CorpusRun(output, found, settings), chosen, explain)
-
-
-def _engine(
-    name: str, address: str | None, num_workers: int | None, gpus_per_worker: float | None
-) -> Engine:
-    """The engine of this name with its options, which `local` has none of."""
-    from captum_sig.corpus.engines import locally, on_ray
-
-    options: dict[str, Any] = {
+    engine_options: dict[str, Any] = {
         "address": address, "num_workers": num_workers, "gpus_per_worker": gpus_per_worker,
     }  # fmt: skip
-    given = [option for option, value in options.items() if value is not None]
-    if name not in ENGINES:
-        terminal.fail(f"engine {name!r} is unknown: use one of {', '.join(ENGINES)}")
-    if name == "local" and given:
-        terminal.fail(f"--{given[0].replace('_', '-')} is for --engine ray only: leave it out")
-    return locally if name == "local" else functools.partial(on_ray, **options)
+    for name, value in engine_options.items():
+        if engine == "local" and value is not None:
+            terminal.fail(f"{terminal.option_name(name)} is for --engine ray only: leave it out")
+    settings: dict[str, Any] = {
+        "target": target, "method": method, "contexts": contexts, "baseline": baseline,
+        "masked_lm": masked_lm, "n_draws": n_draws, "seed": seed, "level": level,
+        "n_steps": n_steps, "truncation": truncation,
+    }  # fmt: skip
+    _check_output_is_outside(inputs, output)
+
+    from captum_sig.corpus.engines import locally, on_ray
+    from captum_sig.corpus.folder import CorpusRun
+    from captum_sig.corpus.shards import corpus as read
+    from captum_sig.explainers.models import weights_digest
+
+    texts = read(
+        inputs, text_column=text_column, id_column=id_column, shard_size=shard_size,
+        limit=limit,
+    )  # fmt: skip
+    explain = terminal.load_corpus_explainer(
+        model, batch_size=batch_size, device=device, **settings
+    )
+    weights = weights_digest(explain.explainer.model)
+    settings = {
+        "model": model or "demo", "weights": weights, **settings, "text_column": text_column,
+        "id_column": id_column, "shard_size": shard_size, "limit": limit,
+    }  # fmt: skip
+    run_engine = locally if engine == "local" else functools.partial(on_ray, **engine_options)
+    _explain_remaining(CorpusRun(output, texts, settings), run_engine, explain)
 
 
-def _check_apart(inputs: list[str], output: Path) -> None:
-    """Shards must not be taken for texts when the run goes on."""
-    for given in inputs:
-        if Path(given).is_dir() and output.resolve().is_relative_to(Path(given).resolve()):
-            raise ValueError(f"{output} lies in the input {given}: use a folder beside it")
+def _check_output_is_outside(inputs: list[str], output: Path) -> None:
+    """Refuse an output inside an input folder: a resumed run would read shards as texts."""
+    for folder in map(Path, inputs):
+        if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{output} lies in the input {folder}: use a folder beside it")
 
 
-def _go(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
+def _explain_remaining(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
     from captum_sig.corpus.shards import ShardWriter
-
-    pass
 
     with run.entered():
         before = run.counts["rows"]
-        with Progress(run.corpus.n_rows, before) as progress:
+        progress = Progress(run.corpus.n_rows, before)
+        with progress.bar:
             try:
                 counts = run(
-                    engine, ShardWriter(run.folder, explain, run.settings["weights"]), progress
+                    engine,
+                    ShardWriter(run.folder, explain, run.settings["weights"]),
+                    progress.update,
                 )
             except RuntimeError as error:
-                terminal.fail(" ".join(str(error).split()))
+                terminal.fail(str(error))
             except KeyboardInterrupt:
-                told = f"{run.counts['rows']:,} texts are kept; the same command goes on"
-                typer.echo(f"captum-sig: interrupted: {told}", err=True)
+                kept = f"{run.counts['rows']:,} texts are kept; the same command resumes"
+                typer.echo(f"captum-sig: interrupted: {kept}", err=True)
                 raise
-        _show(run.folder, counts, before)
+        _print_summary(run.folder, counts, before)
 
 
-def _show(folder: Path, counts: dict[str, int], before: int) -> None:
+def _print_summary(folder: Path, counts: dict[str, int], before: int) -> None:
     from captum_sig.corpus.query import bad_rows
     from captum_sig.viz.text import on_one_line, shortened
 
-    there = f" ({before:,} were there)" if before else ""
-    cut = f", {counts['truncated']:,} cut at the model's limit" if counts["truncated"] else ""
+    earlier = f" ({before:,} from earlier runs)" if before else ""
+    truncated = f", {counts['truncated']:,} truncated" if counts["truncated"] else ""
     typer.echo(
-        f"Texts: {counts['rows']:,}{there}; {counts['explained']:,} explained{cut}, "
-        f"{counts['bad']:,} bad."
+        f"Texts: {counts['rows']:,}{earlier}; {counts['explained']:,} explained{truncated}, "
+        f"{counts['bad']:,} failed."
     )
-    for file, row, error in bad_rows(folder, SHOWN) if counts["bad"] else ():
+    for file, row, error in bad_rows(folder, MAX_EXAMPLES) if counts["bad"] else ():
         typer.echo(f"  {file}, row {row}: {shortened(on_one_line(error), 120)}")
-    if counts["bad"] > SHOWN:
-        typer.echo(f"  … and {counts['bad'] - SHOWN:,} more, in column `error`")
+    if counts["bad"] > MAX_EXAMPLES:
+        typer.echo(f"  … and {counts['bad'] - MAX_EXAMPLES:,} more, in column `error`")
     if counts["duplicate_ids"]:
-        typer.echo(f"{counts['duplicate_ids']:,} rows have the id of another: file and row differ.")
+        typer.echo(f"{counts['duplicate_ids']:,} rows repeat an id; file and row still differ.")
     typer.echo(f"Shards and manifest.json are in {folder}: captum-sig report {folder}")

@@ -1,119 +1,123 @@
-"""`captum-sig evaluate`: which explanation is faithful to a model on its own data."""
+"""`captum-sig evaluate`: which attribution method is faithful to a model on its own data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from captum_sig.cli import terminal
-from captum_sig.cli.options import DRAWS, LEVEL, MASKED_LM, MODEL, SEED
+from captum_sig._names import Level
+from captum_sig.cli import options, terminal
+from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
 
 if TYPE_CHECKING:
     from captum_sig.data.records import Record
     from captum_sig.faithfulness.evaluation import EvaluationConfig
 
+ExplainedLabel = Literal["predicted", "label"]
 
+
+@terminal.reporting_errors
 def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Texts: .tsv, .csv, .jsonl, .json, .parquet, or a folder saved by datasets."
+            metavar="DATA",
+            help="Texts: .tsv, .csv, .jsonl, .json, .parquet, or a folder saved by datasets.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder for examples.jsonl and the tables.")],
-    model: Annotated[str | None, MODEL] = None,
-    methods: Annotated[
-        str, typer.Option(help="Names as in explain, with commas; the first is the reference.")
-    ] = "random,input_x_gradient,ig,sig,sig:two_sided",
-    baselines: Annotated[str, typer.Option(help="Names as in explain, with commas.")] = "mask",
-    metrics: Annotated[
-        str,
-        typer.Option(
-            help="log_odds, comprehensiveness, sufficiency, aopc_comprehensiveness, "
-            "aopc_sufficiency, ablation_auc; with commas."
-        ),
-    ] = "log_odds,comprehensiveness,sufficiency",
-    top_fraction: Annotated[
-        float, typer.Option(help="Share of the words that metrics ablate.")
-    ] = 0.2,
-    limit: Annotated[int | None, typer.Option(help="Take the first N texts.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Default: guessed.")] = None,
+    *,
+    limit: Annotated[int | None, options.LIMIT(rich_help_panel="Input")] = None,
+    text_column: Annotated[str | None, options.TEXT_COLUMN(rich_help_panel="Input")] = None,
     label_column: Annotated[
-        str | None, typer.Option(help="Default: guessed; '' leaves labels out.")
+        str | None, INPUT_PANEL(help="Column of the labels; default: guessed; '' ignores labels.")
     ] = None,
+    model: Annotated[str | None, options.MODEL(rich_help_panel="Explanation")] = None,
+    methods: Annotated[
+        str, options.METHODS_OPTION(rich_help_panel="Explanation")
+    ] = "random, input_x_gradient, ig, sig, sig:two_sided",
+    baselines: Annotated[str, options.BASELINES_OPTION(rich_help_panel="Explanation")] = "mask",
+    masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Explanation")] = None,
     explain: Annotated[
-        str, typer.Option(help="Which label is explained: predicted, or label (the data's).")
+        ExplainedLabel,
+        EXPLANATION_PANEL(help="Label to explain: the model's, or the one in the data."),
     ] = "predicted",
-    level: Annotated[str, LEVEL] = "token",
-    n_steps: Annotated[int, typer.Option(help="Steps of ig.")] = 50,
-    draws: Annotated[int, DRAWS] = 5,
-    masked_lm: Annotated[str | None, MASKED_LM] = None,
-    seed: Annotated[int, SEED] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what OUTPUT holds.")] = False,
+    level: Annotated[Level, options.LEVEL(rich_help_panel="Explanation")] = "token",
+    n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
+    n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Explanation")] = 5,
+    seed: Annotated[int, options.SEED(rich_help_panel="Explanation")] = 0,
+    metrics: Annotated[
+        str, options.METRICS_OPTION(rich_help_panel="Metrics")
+    ] = "log_odds, comprehensiveness, sufficiency",
+    top_fraction: Annotated[
+        float, METRICS_PANEL(help="Fraction of the words that a metric removes or keeps.")
+    ] = 0.2,
+    output: Annotated[Path, OUTPUT_PANEL(help="Folder for examples.jsonl and the tables.")],
+    resume: Annotated[
+        bool, OUTPUT_PANEL("--resume", help="Resume the run in the output folder.")
+    ] = False,
 ) -> None:
     """Compare attribution methods by their faithfulness to a model, on your own texts.
 
-    The highest scored words are masked, removed, or kept alone, and the probability of the
-    explained label is watched. Writes examples.jsonl (a line for each text, method and baseline),
-    table.csv, table.md, and paired.csv, the differences to the first method text by text.
+    The words with the highest scores are masked, removed, or kept alone. The more
+    this changes the probability of the explained label, the more faithful are the
+    scores. Writes examples.jsonl (a line for each text, method and baseline),
+    table.csv, table.md and paired.csv (differences from the first method).
     """
-    with terminal.reporting_errors():
-        from captum_sig.data.records import read_records
-        from captum_sig.faithfulness.evaluation import EvaluationConfig
+    from captum_sig.data.records import read_records
+    from captum_sig.faithfulness.evaluation import EvaluationConfig
 
-        records = read_records(
-            data, text_column=text_column, label_column=label_column, limit=limit
-        )
-        plan = EvaluationConfig(
-            data=str(data),
-            model=model or "demo",
-            masked_lm=masked_lm,
-            methods=_names(methods),
-            baselines=_names(baselines),
-            metrics=_names(metrics),  # type: ignore[arg-type]  # the config checks them
-            top_fraction=top_fraction,
-            level=level,
-            explain=explain,
-            n_steps=n_steps,
-            n_draws=draws,
-            seed=seed,
-        )
-        _compare(plan, model, records, output, resume)
-
-
-def _names(given: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in given.split(",") if name.strip())
+    records = read_records(data, text_column=text_column, label_column=label_column, limit=limit)
+    config = EvaluationConfig(
+        data=str(data),
+        model=model or "demo",
+        masked_lm=masked_lm,
+        methods=options.split_names(methods),
+        baselines=options.split_names(baselines),
+        metrics=options.split_names(metrics),  # type: ignore[arg-type]  # the config checks them
+        top_fraction=top_fraction,
+        level=level,
+        explain=explain,
+        n_steps=n_steps,
+        n_draws=n_draws,
+        seed=seed,
+    )
+    _compare(config, model, records, output, resume)
 
 
 def _compare(
-    plan: EvaluationConfig, model: str | None, records: Sequence[Record], output: Path, resume: bool
+    config: EvaluationConfig,
+    model: str | None,
+    records: Sequence[Record],
+    output: Path,
+    resume: bool,
 ) -> None:
     """Check all names before a model is loaded, and the data before anything is written."""
     from captum_sig.explainers.scoring import ScoringOptions
     from captum_sig.faithfulness.evaluation import Evaluation, accuracy, prepare_examples
 
-    for method in plan.methods:
-        ScoringOptions.checked(method, n_steps=plan.n_steps)
-    explainers = terminal.explainers(
-        model, plan.baselines, plan.masked_lm, level=plan.level, n_draws=plan.n_draws,
-        seed=plan.seed,
+    for method in config.methods:
+        ScoringOptions.checked(method, n_steps=config.n_steps)
+    explainers = terminal.load_classifiers(
+        model, config.baselines, config.masked_lm, level=config.level, n_draws=config.n_draws,
+        seed=config.seed,
     )  # fmt: skip
-    found = prepare_examples(explainers[0], records, plan.explain)
-    if not found:
-        terminal.fail(f"no text of {plan.data} has a word to explain")
-    by_name = dict(zip(plan.baselines, explainers, strict=True))
-    run = Evaluation(plan, by_name, found, output, resume=resume)
+    examples = prepare_examples(explainers[0], records, config.explain)
+    if not examples:
+        terminal.fail(f"no text of {config.data} has a word to explain")
+    by_name = dict(zip(config.baselines, explainers, strict=True))
+    run = Evaluation(config, by_name, examples, output, resume=resume)
     run.explain_remaining(progress=True)
-    _show(run.write_tables(), len(records) - len(found), accuracy(found), output)
+    n_omitted = len(records) - len(examples)
+    _print_summary(run.write_tables(), n_omitted, accuracy(examples), output)
 
 
-def _show(
-    rows: Sequence[dict[str, Any]], left_out: int, accuracy: float | None, output: Path
+def _print_summary(
+    rows: Sequence[dict[str, Any]], n_omitted: int, accuracy: float | None, output: Path
 ) -> None:
-    """A line for each method and baseline, a column for each metric; the files have all digits."""
+    """Print a line for each method and baseline, a column for each metric, rounded."""
     from rich.console import Console
 
     from captum_sig.data.tables import to_terminal
@@ -135,8 +139,8 @@ def _show(
     console.print(
         f"Means of {rows[0]['n']} texts, ± half the width of their 95 % bootstrap interval."
     )
-    if left_out:
-        console.print(f"{left_out} texts without a word are left out.")
+    if n_omitted:
+        console.print(f"{n_omitted} texts without a word are omitted.")
     if accuracy is not None:
         console.print(f"The model predicts the label of {accuracy:.1%} of the labelled texts.")
     console.print(f"Tables and examples are in {output}.", soft_wrap=True)

@@ -1,13 +1,13 @@
-"""The command line: arguments in, calls to the explainers, results out. No logic of its own."""
+"""The command `captum-sig` and its subcommands."""
 
 from __future__ import annotations
 
-import sys
-from importlib import metadata
-from pathlib import Path
-from typing import Annotated
+import re
+import shlex
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from captum_sig.cli import terminal
 from captum_sig.cli.corpus import corpus
@@ -16,18 +16,42 @@ from captum_sig.cli.explain import explain
 from captum_sig.cli.report import report
 from captum_sig.cli.trace import trace
 
+
+class Commands(TyperGroup):
+    """Subcommands; a text in place of one is answered with the command that explains it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and re.search(r"[^\w-]", args[0]) and not ctx.resilient_parsing:
+            quoted = " ".join(map(_quoted, args))
+            terminal.fail(f"no such command; did you mean: captum-sig explain {quoted}?")
+        return super().resolve_command(ctx, args)
+
+
+def _quoted(argument: str) -> str:
+    """Quote an argument for a shell, in double quotes where these suffice.
+
+    >>> print(_quoted("It's not good."), _quoted("two words"), _quoted("it's $5"))
+    "It's not good." 'two words' 'it'"'"'s $5'
+    """
+    simple = "'" in argument and not re.search(r'["$`\\!]', argument)
+    return f'"{argument}"' if simple else shlex.quote(argument)
+
+
 app = typer.Typer(
     name="captum-sig",
-    help="Explain language models with Sequential Integrated Gradients.",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog='Example: captum-sig explain "The plot is thin, but the acting is superb."',
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(metadata.version("captum_sig"))
+def _print_version(requested: bool) -> None:
+    if requested:
+        from importlib.metadata import version
+
+        typer.echo(version("captum_sig"))
         raise typer.Exit
 
 
@@ -43,30 +67,12 @@ def main(
     """Explain language models with Sequential Integrated Gradients."""
 
 
-app.command(no_args_is_help=True)(explain)
-app.command(no_args_is_help=True)(evaluate)
-app.command(no_args_is_help=True)(corpus)
-app.command(no_args_is_help=True)(report)
-app.command(no_args_is_help=True)(trace)
-
-
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def bench(context: typer.Context) -> None:
-    """Compare speed, accuracy and memory with other implementations (needs a checkout)."""
-    import importlib
-
-    roots = [Path.cwd(), Path(__file__).parents[1]]
-    root = next((one for one in roots if (one / "tests/benchmarks/__main__.py").is_file()), None)
-    if root is None:
-        terminal.fail(
-            "the benchmark is no part of the installed package: run this in a checkout of the "
-            "project, where tests/benchmarks is"
-        )
-    sys.path.insert(0, str(root))
-    try:
-        importlib.import_module("tests.benchmarks.__main__").main(context.args)
-    finally:
-        sys.path.remove(str(root))
+EXAMPLES: dict[Any, str] = {
+    explain: 'captum-sig explain "It\'s not good." --output out.html',
+    evaluate: "captum-sig evaluate reviews.tsv --methods ig,sig --output results",
+    corpus: "captum-sig corpus reviews.tsv --target POSITIVE --output explained",
+    report: "captum-sig report explained --terms protected.txt",
+    trace: 'captum-sig trace "The acting is superb." --method ig --baseline pad',
+}
+for command, example in EXAMPLES.items():
+    app.command(no_args_is_help=True, epilog=f"Example: {example}")(command)

@@ -1,62 +1,131 @@
-"""Options of the commands: those that several share, and what is many for one signature."""
+"""Options that several commands share; choices come from `captum_sig._names`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, get_args
 
 import typer
 
-MODEL = typer.Option(help="Folder or hub name of a model; default: the demo classifier.")
-METHOD = typer.Option(
-    help="sig (exact word scores), sig:two_sided, sig:sampled16, ig, dig, sequential_dig, "
-    "input_x_gradient, gradient_shap, deep_lift, saliency, occlusion, shapley or random."
+from captum_sig._names import (
+    BaselineName,
+    ContextsName,
+    MethodName,
+    MetricName,
+    SequentialMethodName,
 )
-BASELINE = typer.Option(
-    help="What a word is replaced by: mask, pad, unk, eos, zero, mean, constant, max_distance, "
-    "uniform or blurred."
-)
-MASKED_LM = typer.Option(
-    help="Folder or hub name of the masked language model that baseline blurred asks."
-)
-DRAWS = typer.Option(help="How often a random baseline is drawn; scores are averaged.")
-SEED = typer.Option(help="Of everything that is drawn.")
-LEVEL = typer.Option(help="word or token.")
 
-# Of `explain`.
-TEXTS = typer.Argument(help="Texts to explain; - reads one text per line from stdin.")
-TARGET = typer.Option(
-    help="Label to explain, name or index; default: the predicted. Or the text after the prompt; "
-    "default: what the model generates."
-)
-CONTEXTS = typer.Option(
-    help="What the others are while a word moves: input, two_sided or sampled16."
-)
-FORMAT = typer.Option(
-    help="text, json (a line per text), html, or png (generation, one prompt); default: as "
-    "--output ends."
-)
-TRUNCATE = typer.Option(help="Classification: cut texts beyond the model's limit, or refuse them.")
-CONTRAST = typer.Option(help="Generation: explain why the target and not this text.")
-MAX_NEW_TOKENS = typer.Option(
-    min=1, help="Generation: most tokens where there is no target; default: 25."
-)
-ATTRIBUTE_TARGET = typer.Option(
-    "--attribute-target", help="Generation: columns for earlier tokens too."
-)
-CHAT = typer.Option("--chat", help="Generation: each text is a user's message in a chat.")
+METHODS, SEQUENTIAL = get_args(MethodName), get_args(SequentialMethodName)
+BASELINES, METRICS = get_args(BaselineName), get_args(MetricName)
+CONTEXTS_NAMES = (*get_args(ContextsName), "sampled16")
 
-# Of `corpus`.
-LABEL = typer.Option(
-    help="Label to explain, name or index; default: the predicted one of each text."
+# Options in a panel of the help.
+CLASSIFICATION_PANEL = partial(typer.Option, rich_help_panel="Classification")
+EXPLANATION_PANEL = partial(typer.Option, rich_help_panel="Explanation")
+GENERATION_PANEL = partial(typer.Option, rich_help_panel="Generation")
+INPUT_PANEL = partial(typer.Option, rich_help_panel="Input")
+METRICS_PANEL = partial(typer.Option, rich_help_panel="Metrics")
+OUTPUT_PANEL = partial(typer.Option, rich_help_panel="Output")
+RAY_PANEL = partial(typer.Option, rich_help_panel="Ray")
+
+
+def split_names(value: str) -> tuple[str, ...]:
+    """Split a comma-separated option into names."""
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _check_choice(value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, choices))}.")
+
+
+def _check_contexts(value: str) -> None:
+    if not re.fullmatch(r"sampled[1-9][0-9]*", value):
+        _check_choice(value, CONTEXTS_NAMES)
+
+
+def _check_method(value: str) -> None:
+    """Accept `name`, and `name:contexts` for methods that move one word at a time."""
+    name, colon, contexts = value.partition(":")
+    _check_choice(name, METHODS)
+    if colon and name not in SEQUENTIAL:
+        takers = " and ".join(SEQUENTIAL)
+        raise typer.BadParameter(f"{name} does not take contexts; only {takers} do.")
+    if colon:
+        _check_contexts(contexts)
+
+
+def _names_option(
+    check: Callable[[str], None], names: Sequence[str], *, several: bool = False
+) -> dict[str, Any]:
+    """Make the arguments of `typer.Option` that check one or several names and complete them."""
+
+    def parse(value: str) -> str:
+        for name in split_names(value) if several else [value]:
+            check(name)
+        return value
+
+    def complete(incomplete: str) -> list[str]:
+        earlier, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
+        return [f"{earlier}{comma}{name}" for name in names if name.startswith(last)]
+
+    metavar = "NAME,…" if several else "NAME"
+    return {"parser": parse, "autocompletion": complete, "metavar": metavar}
+
+
+_CHECK_BASELINE = partial(_check_choice, choices=BASELINES)
+_CHECK_METRIC = partial(_check_choice, choices=METRICS)
+
+# Each takes further arguments of `typer.Option`, such as the panel of the help.
+MODEL = partial(
+    typer.Option, metavar="MODEL", help="Model folder or hub name; default: the demo classifier."
 )
-CUT = typer.Option(help="Cut texts beyond the model's limit; else they are bad rows.")
-INPUTS = typer.Argument(
-    help="Files (.tsv, .csv, .jsonl, .parquet), folders of them, or glob patterns in quotes."
+METHOD = partial(
+    typer.Option,
+    help=f"Attribution method: {', '.join(METHODS)}. {' and '.join(SEQUENTIAL)} also take "
+    "contexts: sig:two_sided.",
+    **_names_option(_check_method, METHODS),
 )
-TEXT_COLUMN = typer.Option(help="Default: guessed.")
-ID_COLUMN = typer.Option(help="Default: id or the like if there is one, else file and row.")
-BATCH_SIZE = typer.Option(help="At most so many texts in a batch; default: 32, 512 on a GPU.")
-SHARD_SIZE = typer.Option(help="Most rows in a file of the output; what an interruption may cost.")
-DEVICE = typer.Option(help="Where the model runs; default: a GPU if there is one.")
-ENGINE = typer.Option(help="local (this process) or ray (Ray Data, here or on a cluster).")
-ADDRESS = typer.Option(help="Ray: of a running cluster, such as auto; default: starts one here.")
-NUM_WORKERS = typer.Option(
-    help="Ray: how many models work; default: one for each GPU, or for each CPU."
+METHODS_OPTION = partial(
+    typer.Option,
+    help="Methods to compare, as in explain; the first is the reference.",
+    **_names_option(_check_method, METHODS, several=True),
 )
-GPUS_PER_WORKER = typer.Option(help="Ray: may be a fraction; default: 1 where there are GPUs.")
+CONTEXTS = partial(
+    typer.Option,
+    help="Background for the other words: input, two_sided, or sampled16 (any number).",
+    **_names_option(_check_contexts, CONTEXTS_NAMES),
+)
+BASELINE = partial(
+    typer.Option,
+    help=f"What replaces a word: {', '.join(BASELINES)}.",
+    **_names_option(_CHECK_BASELINE, BASELINES),
+)
+BASELINES_OPTION = partial(
+    typer.Option,
+    help=f"Baselines to compare: {', '.join(BASELINES)}.",
+    **_names_option(_CHECK_BASELINE, BASELINES, several=True),
+)
+METRICS_OPTION = partial(
+    typer.Option,
+    help=f"Metrics to report: {', '.join(METRICS)}.",
+    **_names_option(_CHECK_METRIC, METRICS, several=True),
+)
+MASKED_LM = partial(
+    typer.Option,
+    metavar="MODEL",
+    help="Masked language model (folder or hub name) for --baseline blurred.",
+)
+N_DRAWS = partial(typer.Option, help="Draws of a random baseline; scores are averaged over them.")
+SEED = partial(typer.Option, help="Random seed.")
+LEVEL = partial(typer.Option, help="Unit that moves and gets a score.")
+N_STEPS = partial(typer.Option, help="Integration steps of ig.")
+TARGET_LABEL = partial(
+    typer.Option,
+    metavar="LABEL",
+    help="Label to explain (name or index); default: the predicted label.",
+)
+LIMIT = partial(typer.Option, help="Read only the first N texts.", metavar="N")
+TEXT_COLUMN = partial(typer.Option, help="Column of the texts; default: guessed.")

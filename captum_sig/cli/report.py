@@ -1,4 +1,4 @@
-"""`captum-sig report`: what an explained corpus says of its words."""
+"""`captum-sig report`: which words move a model over a corpus that was explained."""
 
 from __future__ import annotations
 
@@ -15,98 +15,99 @@ if TYPE_CHECKING:
 
     from captum_sig.corpus.report import Report
 
-
-CLASSES = 4  # that the terminal shows, those of most texts
-WORDS = 8  # of a class, either way
-FLIPS = 8
+# Limits of what a terminal shows.
+MAX_CLASSES = 4  # those with most texts
+MAX_WORDS = 8  # for a class, and as many against it
+MAX_SIGN_CHANGES = 8
 HEADS = {"documents": "texts", "share_for": "for"}  # that fit 80 columns
 
 
+@terminal.reporting_errors
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder that corpus has written.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder that `captum-sig corpus` wrote.")
+    ],
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for report.html and the tables; default: report/ in it."),
+        typer.Option(help="Folder for report.html and the tables; default: FOLDER/report."),
     ] = None,
     terms: Annotated[
         Path | None,
-        typer.Option(help="File of words or phrases to look for, one in a line; # is a remark."),
+        typer.Option(help="File of words or phrases to look up, one per line; # starts a comment."),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Words of each class on the page.")] = 500,
+    top: Annotated[
+        int, typer.Option(min=1, help="Number of words of each class on the page.")
+    ] = 500,
 ) -> None:
-    """Say which words move a model over a whole corpus, and where their effect turns.
+    """Show which words move a model over a corpus, and where their effect changes sign.
 
-    Writes report.html (to search and sort, with example texts), words.csv (all words), flips.csv,
-    extremes.csv and, with --terms, terms.csv.
+    Writes report.html (to search and sort, with example texts), words.csv (all
+    words), flips.csv, extremes.csv and, with --terms, terms.csv.
     """
-    with terminal.reporting_errors():
-        from captum_sig._files import replace_text
-        from captum_sig.corpus.report import report as made
-        from captum_sig.corpus.report_page import to_page
+    from captum_sig._files import replace_text
+    from captum_sig.corpus.report import report as make_report
+    from captum_sig.corpus.report_page import to_page
 
-        target = folder / "report" if output is None else output
-        found = made(folder, target, terms=_terms(terms) if terms else (), top=top)
-        replace_text(target / "report.html", to_page(found))
-        _show(found, target)
+    target = folder / "report" if output is None else output
+    made = make_report(folder, target, terms=_read_terms(terms) if terms else (), top=top)
+    replace_text(target / "report.html", to_page(made))
+    _print_report(made, target)
 
 
-def _terms(path: Path) -> list[str]:
+def _read_terms(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8: save it as UTF-8") from None
-    found = {line.lower(): line for line in lines if line and not line.startswith("#")}
-    if not found:
-        raise ValueError(f"{path} holds no terms: write one word or phrase in a line")
-    return list(found.values())
+    terms = {line.lower(): line for line in lines if line and not line.startswith("#")}
+    if not terms:
+        raise ValueError(f"{path} contains no terms: write one word or phrase per line")
+    return list(terms.values())
 
 
-def _show(found: Report, target: Path) -> None:
+def _print_report(made: Report, target: Path) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    overview = found.overview
+    overview = made.overview
     if not overview["finished"]:
         console.print(
             f"The run is not finished: {overview['rows']:,} of {overview['rows_in_input']:,} texts."
         )
     if overview["bad"]:
-        console.print(f"Left out, as they could not be explained: {overview['bad']:,} texts.")
+        console.print(f"Omitted, as they failed: {overview['bad']:,} texts.")
     if overview["duplicate_ids"]:
-        console.print(f"{overview['duplicate_ids']:,} rows have the id of another row.")
-    for row in found.classes[:CLASSES]:
-        _show_class(console, found, row)
-    if len(found.classes) > CLASSES:
-        console.print(f"… and {len(found.classes) - CLASSES} classes more, on the page.")
-    if found.flips:
+        console.print(f"{overview['duplicate_ids']:,} rows repeat the id of another row.")
+    for row in made.classes[:MAX_CLASSES]:
+        _print_class(console, made, row)
+    if len(made.classes) > MAX_CLASSES:
+        console.print(f"… and {len(made.classes) - MAX_CLASSES} more classes, on the page.")
+    if made.flips:
         columns = {"sum_for": "+,.2f", "sum_against": "+,.2f", "n_for": ",", "n_against": ","}
-        _table(console, "Words that turn with the context", found.flips[:FLIPS], columns)
-    if found.terms:
+        title = "Words whose effect changes sign"
+        _print_table(console, title, made.flips[:MAX_SIGN_CHANGES], columns)
+    if made.terms:
         columns = {
-            "mean": "+.4f",
-            "low": "+.4f",
-            "high": "+.4f",
-            "documents": ",",
-            "share_for": ".0%",
-        }
-        _table(console, "Terms", found.terms, columns, ("term", "class"))
-    tables = "words.csv, flips.csv, extremes.csv" + (", terms.csv" if found.terms else "")
+            "mean": "+.4f", "low": "+.4f", "high": "+.4f", "documents": ",", "share_for": ".0%",
+        }  # fmt: skip
+        _print_table(console, "Terms", made.terms, columns, ("term", "class"))
+    tables = "words.csv, flips.csv, extremes.csv" + (", terms.csv" if made.terms else "")
     console.print(f"report.html, {tables} are in {target}.", soft_wrap=True)
 
 
-def _show_class(console: Console, found: Report, of_class: Any) -> None:
-    """The words of the largest sums for the class, and against it."""
-    words = [row for row in found.words if row["class"] == of_class["class"]]
+def _print_class(console: Console, made: Report, of_class: Any) -> None:
+    """Print the words with the largest sums for and against a class."""
+    words = [row for row in made.words if row["class"] == of_class["class"]]
     ordered = sorted(words, key=lambda row: -row["sum"])
-    strongest = [row for row in ordered[:WORDS] if row["sum"] > 0]
-    strongest += [row for row in ordered[-WORDS:] if row["sum"] < 0]
+    strongest = [row for row in ordered[:MAX_WORDS] if row["sum"] > 0]
+    strongest += [row for row in ordered[-MAX_WORDS:] if row["sum"] < 0]
     formats = {"sum": "+,.2f", "mean": "+.3f", "count": ",", "documents": ",", "std": ".3f",
                "share_for": ".0%"}  # fmt: skip
     title = f"{of_class['class']}: {of_class['texts']:,} texts"
-    _table(console, title, strongest, formats, ("word",))
+    _print_table(console, title, strongest, formats, ("word",))
 
 
-def _table(
+def _print_table(
     console: Console,
     title: str,
     rows: Sequence[Any],
@@ -118,11 +119,11 @@ def _table(
     from captum_sig.data.tables import to_terminal
     from captum_sig.viz.text import on_one_line, shortened
 
-    shown = [
+    cells = [
         {name: shortened(on_one_line(row[name] or ""), 24) for name in names}
         | {HEADS.get(name, name): row[name] for name in formats}
         for row in rows
     ]
     spec = {HEADS.get(name, name): formats[name] for name in formats}
     console.print(Text(f"\n{on_one_line(title)}", "bold"))
-    console.print(to_terminal(shown, [*names, *spec], spec))
+    console.print(to_terminal(cells, [*names, *spec], spec))

@@ -1,12 +1,15 @@
-"""What all commands share: how a model is loaded, and how warnings and errors are told."""
+"""What the commands share: loading models, choosing a format, reporting warnings and errors."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import typer
 
@@ -15,114 +18,143 @@ if TYPE_CHECKING:
     from captum_sig.explainers.classification import TextClassificationExplainer
     from captum_sig.explainers.generation import TextGenerationExplainer
 
+P = ParamSpec("P")
+
 
 def fail(message: str) -> NoReturn:
-    """One line on stderr, exit code 2."""
-    typer.echo(f"captum-sig: {message}", err=True)
+    """Print one line on stderr and exit with code 2."""
+    typer.echo(f"captum-sig: {' '.join(message.split())}", err=True)
     raise typer.Exit(2)
 
 
-def checked_format(chosen: str, formats: Iterable[str], output: Path | None) -> str:
-    """The format that was chosen, if there is such a one and it has where to go."""
-    if chosen not in formats:
-        fail(f"format {chosen!r} is unknown: use one of {', '.join(formats)}")
-    if chosen == "png" and output is None:
-        fail("a picture goes to a file: pass --output FILE.png")
-    return chosen
+def option_name(argument: str) -> str:
+    """Return the option that sets an argument of a command.
+
+    >>> option_name("n_steps")
+    '--n-steps'
+    """
+    return f"--{argument.replace('_', '-')}"
 
 
-@contextmanager
-def reporting_errors() -> Iterator[None]:
-    """While open, warnings are lines on stderr, each once; a mistake of the caller's ends all."""
-    shown: set[str] = set()
-
-    def show(message: Warning | str, *args: object) -> None:
-        if str(message) not in shown:
-            typer.echo(f"captum-sig: warning: {message}", err=True)
-        shown.add(str(message))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = show  # type: ignore[assignment]
-        try:
-            yield
-        except BrokenPipeError:
-            raise  # the reader has seen enough: typer ends quietly
-        except (ValueError, OSError, FloatingPointError) as error:
-            fail(" ".join(str(error).split()))
+def check_png_has_file(format: str, output: Path | None) -> None:
+    """Refuse to write a picture to stdout."""
+    if format == "png" and output is None:
+        fail("png cannot go to stdout: pass --output FILE.png")
 
 
-def explainers(
+def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Make a command print each warning once, and a user's mistake as one line with exit code 2.
+
+    The library's messages name arguments, such as `n_steps`; here they become options.
+    """
+    arguments = [name for name in inspect.signature(command).parameters if "_" in name]
+    quoted_or_longer = r"(?<![\w.'\"/-])({})(?![\w'\"/-]|\.\w)"
+    pattern = re.compile(quoted_or_longer.format("|".join(arguments) or "(?!)"))
+
+    def translated(message: object) -> str:
+        return pattern.sub(lambda match: option_name(match[1]), str(message))
+
+    @functools.wraps(command)
+    def reporting(*args: P.args, **kwargs: P.kwargs) -> None:
+        shown: set[str] = set()
+
+        def show(message: Warning | str, *details: object) -> None:
+            if str(message) not in shown:
+                typer.echo(f"captum-sig: warning: {translated(message)}", err=True)
+            shown.add(str(message))
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = show  # type: ignore[assignment]
+            try:
+                command(*args, **kwargs)
+            except BrokenPipeError:
+                raise  # the reader has seen enough: typer ends quietly
+            except (ValueError, OSError, FloatingPointError) as error:
+                fail(translated(error))
+
+    return reporting
+
+
+def load_classifiers(
     model: str | None, baselines: Sequence[str], masked_lm: str | None, **options: Any
 ) -> list[TextClassificationExplainer]:
-    """One for each baseline, of the model in a folder or of a hub name, by default the demo model.
+    """Load a model once and make an explainer of it for each baseline.
 
-    They share the model; `masked_lm` names that of baseline "blurred".
+    Args:
+        model: folder or hub name; None is the demo model.
+        baselines: their names.
+        masked_lm: folder or hub name of the model that baseline "blurred" uses.
+        **options: further arguments of each explainer.
     """
+    _check_folders(model, masked_lm)
     from transformers import AutoModelForMaskedLM
 
     from captum_sig.demo_model import PATH
     from captum_sig.explainers.classification import TextClassificationExplainer
     from captum_sig.explainers.models import pretrained
 
-    _quietly(model, masked_lm)
+    _silence_transformers()
     if masked_lm is not None:
-        with _reading(masked_lm):
+        with _loading(masked_lm):
             options["masked_lm"] = pretrained(
                 AutoModelForMaskedLM, masked_lm, "to fill in masked words"
             )
-    with _reading(model):
-        loaded = TextClassificationExplainer.from_pretrained(
+    with _loading(model):
+        first = TextClassificationExplainer.from_pretrained(
             PATH if model is None else model, baseline=baselines[0], **options
         )
-    others = [
-        TextClassificationExplainer(loaded.model, loaded.tokenizer, baseline=name, **options)
+    return [first] + [
+        TextClassificationExplainer(first.model, first.tokenizer, baseline=name, **options)
         for name in baselines[1:]
     ]
-    return [loaded, *others]
 
 
-def generator(model: str | None, **options: Any) -> TextGenerationExplainer:
-    """Of the language model in a folder or of a hub name."""
-    from captum_sig.explainers.generation import TextGenerationExplainer
-
+def load_generator(model: str | None, **options: Any) -> TextGenerationExplainer:
+    """Load a language model by folder or hub name."""
     if model is None:
         fail("no language model is included: pass --model with a folder or hub name")
-    _quietly(model)
-    with _reading(model):
+    _check_folders(model)
+    from captum_sig.explainers.generation import TextGenerationExplainer
+
+    _silence_transformers()
+    with _loading(model):
         return TextGenerationExplainer.from_pretrained(model, **options)
 
 
-def corpus_explainer(model: str | None, **options: Any) -> CorpusExplainer:
-    """Of the model in a folder or of a hub name, by default the demo model."""
+def load_corpus_explainer(model: str | None, **options: Any) -> CorpusExplainer:
+    """Load a model by folder or hub name, by default the demo model, for columns of texts."""
+    _check_folders(model, options["masked_lm"])
     from captum_sig.corpus.explainer import CorpusExplainer
     from captum_sig.demo_model import PATH
 
-    _quietly(model, options["masked_lm"])
+    _silence_transformers()
     source = str(PATH) if model is None else model
     if Path(source).is_dir():
         source = str(Path(source).absolute())  # workers may run in other folders
-    with _reading(model or "the demo model"):
+    with _loading(model or "the demo model"):
         return CorpusExplainer(source, **options)
 
 
-def _quietly(*names: str | None) -> None:
-    """Refuse folders that are not there; transformers is not to speak while it loads."""
-    from transformers.utils import logging
-
+def _check_folders(*names: str | None) -> None:
     for name in names:
         if name is not None and name.startswith((".", "/", "~")) and not Path(name).is_dir():
             fail(f"there is no folder {name}")
-    logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the answer
+
+
+def _silence_transformers() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the result
     logging.set_verbosity_error()
 
 
 @contextmanager
-def _reading(name: str | None) -> Iterator[None]:
+def _loading(name: str | None) -> Iterator[None]:
     try:
         yield
     except ValueError:
         raise
-    except Exception as error:  # whatever a damaged file leads to: OSError, RuntimeError, …
+    except Exception as error:  # whatever a corrupt file leads to: OSError, RuntimeError, …
         raise ValueError(f"{name} cannot be loaded: {error}") from error

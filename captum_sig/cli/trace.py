@@ -1,116 +1,100 @@
-"""`captum-sig trace`: the sentences that a model is asked about on a path to the text."""
+"""`captum-sig trace`: the sentences on a path from a baseline to a text."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from captum_sig.cli import terminal
-from captum_sig.cli.options import BASELINE, LEVEL, MASKED_LM, MODEL, SEED
-from captum_sig.path import TextTrace
+from captum_sig._names import Level, PathName
+from captum_sig.cli import options, terminal
+from captum_sig.cli.options import OUTPUT_PANEL
 
-PLAIN_WIDTH = 80  # of a table in a file
+if TYPE_CHECKING:
+    from captum_sig.path import TextTrace
+
+Format = Literal["text", "json", "png"]
+FORMAT_OF_ENDING = {".json": "json", ".png": "png", ".txt": "text"}
+PLAIN_WIDTH = 80  # columns of a table in a file
 
 
+@terminal.reporting_errors
 def trace(
-    text: Annotated[str, typer.Argument(help="Text whose path is shown.")],
-    model: Annotated[str | None, MODEL] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Label to follow, name or index; default: the predicted.")
-    ] = None,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Text at the end of the path.")],
+    model: Annotated[str | None, options.MODEL()] = None,
+    target: Annotated[str | None, options.TARGET_LABEL()] = None,
     method: Annotated[
-        str,
+        PathName,
         typer.Option(
-            help="ig or dig (all words at once, straight or from word to word), sig or "
-            "sequential_dig (likewise, one word at a time)."
+            metavar="NAME",
+            help="Path: ig (all words at once, on a straight line), dig (from word to word), sig "
+            "or sequential_dig (likewise, but one word at a time).",
         ),
     ] = "ig",
-    baseline: Annotated[str, BASELINE] = "mask",
+    baseline: Annotated[str, options.BASELINE()] = "mask",
     n_steps: Annotated[
         int | None, typer.Option(help="Steps of ig and sig; default: 50.", show_default=False)
     ] = None,
-    masked_lm: Annotated[str | None, MASKED_LM] = None,
-    seed: Annotated[int, SEED] = 0,
-    level: Annotated[str, LEVEL] = "word",
+    masked_lm: Annotated[str | None, options.MASKED_LM()] = None,
+    seed: Annotated[int, options.SEED()] = 0,
+    level: Annotated[Level, options.LEVEL()] = "word",
     format: Annotated[
-        str | None, typer.Option(help="text, json or png; default: as --output ends.")
+        Format | None,
+        OUTPUT_PANEL(help="Output format; default: from the ending of --output, else text."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write: .json, .png or .txt; default: stdout.")
+        Path | None, OUTPUT_PANEL(help="File to write (.txt, .json or .png); default: stdout.")
     ] = None,
 ) -> None:
-    """Show which sentences a model is asked about on the way from a baseline to a text.
+    """Show the path from a baseline to a text: outputs, running integral, nearest tokens.
 
-    At points of the path: F, the sum of gradient · step so far, and the nearest tokens of what
-    stands at each position; words that are not the text's are dim on a terminal.
+    Each line is a point of the path: the output F, the sum of gradient · step so
+    far, and the token nearest to each position. A terminal dims tokens that
+    differ from the text.
     """
-    chosen = _format(format, output)
-    with terminal.reporting_errors():
-        from captum_sig.path import path_named
-
-        path_named(method)  # before a model is loaded
-        (explainer,) = terminal.explainers(model, [baseline], masked_lm, level=level, seed=seed)
-        result = explainer.trace(text, target, method, n_steps=n_steps)
-        if output is not None:
-            output.write_bytes(FORMATS[chosen](result))
-        elif chosen == "text":
-            _print(result)
-        else:
-            sys.stdout.write(FORMATS[chosen](result).decode())
+    format_name = _choose_format(format, output)
+    (explainer,) = terminal.load_classifiers(model, [baseline], masked_lm, level=level, seed=seed)
+    result = explainer.trace(text, target, method, n_steps=n_steps)
+    if output is not None:
+        output.write_bytes(_to_bytes(result, format_name))
+    elif format_name == "text":
+        _print_table(result)
+    else:
+        sys.stdout.write(_to_bytes(result, format_name).decode())
 
 
-def _format(format: str | None, output: Path | None) -> str:
-    """The one that is asked for, or that the file's name tells."""
-    if format is None and output is not None and output.suffix.lower() not in ENDINGS:
-        terminal.fail(
-            f"{output} has no ending of {', '.join(ENDINGS)}: name the file so, or pass --format"
-        )
-    chosen = format or ("text" if output is None else ENDINGS[output.suffix.lower()])
-    return terminal.checked_format(chosen, FORMATS, output)
+def _choose_format(format: str | None, output: Path | None) -> str:
+    """Return the format that was asked for, or else the one of the file's ending."""
+    if format is None and output is not None and output.suffix.lower() not in FORMAT_OF_ENDING:
+        endings = ", ".join(FORMAT_OF_ENDING)
+        terminal.fail(f"{output} has no ending of {endings}: rename the file, or pass --format")
+    format = format or ("text" if output is None else FORMAT_OF_ENDING[output.suffix.lower()])
+    terminal.check_png_has_file(format, output)
+    return format
 
 
-def _print(result: TextTrace) -> None:
+def _print_table(result: TextTrace, **console_options: object) -> None:
     from rich.console import Console
 
     from captum_sig.viz.trace import to_terminal
 
-    Console(highlight=False).print(to_terminal(result))
+    Console(highlight=False, **console_options).print(to_terminal(result))  # type: ignore[arg-type]
 
 
-def _as_text(result: TextTrace) -> bytes:
+def _to_bytes(result: TextTrace, format: str) -> bytes:
+    if format == "png":
+        from captum_sig.viz.trace import to_png
+
+        return to_png(result)
+    if format == "json":
+        line = json.dumps(result.to_dict(), ensure_ascii=False) + "\n"
+        return re.sub("[\x7f-\x9f]", lambda c: f"\\u{ord(c[0]):04x}", line).encode()  # controls
     import io
 
-    from rich.console import Console
-
-    from captum_sig.viz.trace import to_terminal
-
-    stream = io.StringIO()
-    Console(file=stream, width=PLAIN_WIDTH, highlight=False, color_system=None).print(
-        to_terminal(result)
-    )
-    return stream.getvalue().encode()
-
-
-def _as_json(result: TextTrace) -> bytes:
-    text = json.dumps(result.to_dict(), ensure_ascii=False) + "\n"
-    return re.sub("[\x7f-\x9f]", lambda c: f"\\u{ord(c[0]):04x}", text).encode()  # controls
-
-
-def _as_png(result: TextTrace) -> bytes:
-    from captum_sig.viz.trace import to_png
-
-    return to_png(result)
-
-
-FORMATS: dict[str, Callable[[TextTrace], bytes]] = {
-    "text": _as_text,
-    "json": _as_json,
-    "png": _as_png,
-}
-ENDINGS = {".json": "json", ".png": "png", ".txt": "text"}
+    text = io.StringIO()
+    _print_table(result, file=text, width=PLAIN_WIDTH, color_system=None)
+    return text.getvalue().encode()

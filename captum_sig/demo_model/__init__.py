@@ -1,6 +1,6 @@
 """A small sentiment classifier that ships with the package: nothing needs a download.
 
-The folder holds transformers' own files; `README.md` is the model card, `train.py` made it.
+The folder holds transformers' own files; `README.md` is the model card.
 
 Example:
     >>> from transformers import AutoTokenizer

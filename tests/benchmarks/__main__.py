@@ -1,9 +1,9 @@
 """Speed, accuracy and memory beside the other implementations, in one process.
 
-    captum-sig bench --model FOLDER --data dev.tsv --peers peers --output results
-    captum-sig bench --shape bert-base --device cuda --dtype bfloat16 --compile --output results
+    python -m tests.benchmarks --model FOLDER --data dev.tsv --peers peers --output results
+    python -m tests.benchmarks --shape bert-base --device cuda --dtype bfloat16 --compile
 
-Peers that are not there are left out; `captum-sig bench --help` tells how to get them.
+Peers that are not there are left out; `python -m tests.benchmarks --help` tells how to get them.
 """
 
 import argparse
@@ -24,7 +24,7 @@ PARTS = ("compare", "memory", "length", "batch")
 def parser() -> argparse.ArgumentParser:
     """The options."""
     options = argparse.ArgumentParser(
-        prog="captum-sig bench", description=__doc__, epilog=HOW_TO_GET,
+        prog="python -m tests.benchmarks", description=__doc__, epilog=HOW_TO_GET,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = options.add_argument

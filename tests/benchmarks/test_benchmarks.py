@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from captum_sig.cli.main import app
 from tests.benchmarks import growth, measure, methods, reference, schemes, subjects
+from tests.benchmarks.__main__ import main
 
 SMALL = ["--shape", "tiny", "--sentences", "2", "--few", "1", "--lengths", "12", "24",
          "--batches", "1", "2", "--words", "4"]  # fmt: skip
@@ -21,13 +20,12 @@ def subject() -> subjects.Subject:
 
 
 @pytest.mark.filterwarnings("ignore:.*words did not reach tolerance")
-def test_the_command_writes_what_it_prints(tmp_path):
+def test_the_command_writes_what_it_prints(tmp_path, capsys):
     threads = torch.get_num_threads()
     try:
-        result = CliRunner().invoke(app, ["bench", *SMALL, "--output", str(tmp_path)])
+        main([*SMALL, "--output", str(tmp_path)])
     finally:
         torch.set_num_threads(threads)
-    assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert found["machine"]["torch"] == torch.__version__
     compare = found["compare"]
@@ -38,22 +36,17 @@ def test_the_command_writes_what_it_prints(tmp_path):
     assert fixed["rows"]["backward"] == 50 * fixed["error_features"]["n"]
     assert fixed["error_features"]["worst"] < 1e-3
     assert "error_words" not in compare["Captum LayerIG, n_steps=50"]
-    assert f"{exact['seconds'] / 2:.3f}" in result.output
+    assert f"{exact['seconds'] / 2:.3f}" in capsys.readouterr().out
     assert found["length"]["lengths"] == [12, 24]
 
 
-def test_help_tells_how_to_get_the_peers():
-    result = CliRunner().invoke(app, ["bench", "--help"])
-    assert result.exit_code == 0
-    assert "pip download --no-deps" in result.output
-
-
-def test_outside_a_checkout_it_says_where_to_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("captum_sig.cli.main.__file__", str(tmp_path / "captum_sig" / "cli.py"))
-    result = CliRunner().invoke(app, ["bench"])
-    assert result.exit_code == 2
-    assert "run this in a checkout" in result.output
+def test_help_tells_how_to_get_the_peers(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: python -m tests.benchmarks ")
+    assert "pip download --no-deps" in shown
 
 
 def test_the_reference_is_converged_and_kept(subject, tmp_path):

@@ -1,22 +1,22 @@
 """The command line."""
 
+import functools
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from captum_sig import WordAttribution
-from captum_sig.cli.main import app
 
 TEXT = "The jokes are old, yet the film is charming."
 
 
-def run(*arguments: str, stdin: str | None = None):
-    return CliRunner().invoke(app, ["explain", *arguments], input=stdin)
+@pytest.fixture
+def explain(run):
+    return functools.partial(run, "explain")
 
 
-def test_plain_lines_where_there_is_no_terminal():
-    result = run(TEXT)
+def test_plain_lines_where_there_is_no_terminal(explain):
+    result = explain(TEXT)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0].startswith("POSITIVE ")
@@ -25,8 +25,8 @@ def test_plain_lines_where_there_is_no_terminal():
     assert all(float(line.split()[1]) for line in lines[1:])
 
 
-def test_json_has_an_object_per_text(demo):
-    result = run("-", "--format", "json", stdin=f"{TEXT}\n\nIt's not <good>.\n")
+def test_json_has_an_object_per_text(demo, explain):
+    result = explain("-", "--format", "json", stdin=f"{TEXT}\n\nIt's not <good>.\n")
     objects = [json.loads(line) for line in result.stdout.splitlines()]
     assert [o["text"] for o in objects] == [TEXT, "", "It's not <good>."]
     keys = {"text", "label", "probability", "target", "method", "baseline", "max_abs_word_delta"}
@@ -36,42 +36,39 @@ def test_json_has_an_object_per_text(demo):
     assert objects[2]["label"] == "NEGATIVE"
 
 
-def test_html_goes_to_a_file(tmp_path):
-    result = run("<i>fun</i> movie", "--output", str(tmp_path / "out.html"))
+def test_html_goes_to_a_file(tmp_path, explain):
+    result = explain("<i>fun</i> movie", "--output", str(tmp_path / "out.html"))
     assert result.stdout == ""
     page = (tmp_path / "out.html").read_text()
     assert page.startswith("<!DOCTYPE html>")
     assert "<i>" not in page
 
 
-def test_options_reach_the_explainer():
-    result = run(TEXT, "--target", "negative", "--method", "ig", "--baseline", "pad", "--level",
+def test_options_reach_the_explainer(explain):
+    result = explain(TEXT, "--target", "negative", "--method", "ig", "--baseline", "pad", "--level",
                  "token", "--format", "json")  # fmt: skip
     data = json.loads(result.stdout)
     assert (data["target"], data["method"], data["baseline"]) == ("NEGATIVE", "ig", "pad")
     assert data["max_abs_word_delta"] is None
 
 
-def test_empty_text():
-    result = run("", "--format", "json")
+def test_empty_text(explain):
+    result = explain("", "--format", "json")
     assert json.loads(result.stdout)["words"] == []
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--target", "happy"], "use one of NEGATIVE (0), POSITIVE (1)"),
-        (["--method", "lime"], "use one of sig, ig"),
-        (["--baseline", "zeros"], "use one of mask, pad, unk, eos"),
-        (["--level", "sentence"], "use one of word, token"),
-        (["--format", "xml"], "use one of text, json, html"),
-        (["--output", "out.png"], "a picture is for text-generation: use html"),
+        (["--target", "happy"], "NEGATIVE (0), POSITIVE (1)"),
+        (["--format", "png"], "--format png is for text-generation only: use html"),
+        (["--output", "out.png"], "--format png is for text-generation only: use html"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["--output", "/no/such/folder/file"], "/no/such/folder"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_no_output(options, message):
-    result = run(TEXT, *options)
+def test_mistakes_are_one_line_and_leave_no_output(options, message, explain):
+    result = explain(TEXT, *options)
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith("captum-sig: ")
@@ -79,31 +76,31 @@ def test_mistakes_are_one_line_and_leave_no_output(options, message):
     assert "Traceback" not in result.stderr
 
 
-def test_long_texts_are_cut_with_a_warning_or_refused():
+def test_long_texts_are_cut_with_a_warning_or_refused(explain):
     long = "good movie " * 2000
-    cut = run(long, "--format", "json")
+    cut = explain(long, "--format", "json")
     assert cut.exit_code == 0
     assert cut.stderr.count("captum-sig: warning: 1 of 1 texts exceed") == 1
-    refused = run(long, "--no-truncate")
+    refused = explain(long, "--no-truncation")
     assert refused.exit_code == 2
     assert "would be dropped" in refused.stderr
 
 
 @pytest.mark.parametrize("options", [["--version"], ["-h"], ["explain", "-h"]])
-def test_help_and_version(options):
-    result = CliRunner().invoke(app, options)
+def test_help_and_version(options, run):
+    result = run(*options)
     assert result.exit_code == 0
     assert result.stdout
 
 
-def test_a_byte_order_mark_is_no_text():
-    result = run("-", "--format", "json", stdin="\ufeffgood\r\nbad\n")
+def test_a_byte_order_mark_is_no_text(explain):
+    result = explain("-", "--format", "json", stdin="\ufeffgood\r\nbad\n")
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["good", "bad"]
-    assert run("-", stdin="").stdout == ""
+    assert explain("-", stdin="").stdout == ""
 
 
-def test_a_text_does_not_steer_the_terminal():
-    result = run("good \x1b[2J movie")
+def test_a_text_does_not_steer_the_terminal(explain):
+    result = explain("good \x1b[2J movie")
     assert "\x1b" not in result.stdout
 
 

@@ -3,10 +3,8 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from captum_sig import GenerationAttribution, TextGenerationExplainer
-from captum_sig.cli.main import app
 from tests.tiny_language_models import causal, chat_tokenizer
 
 PROMPT = "the good movie is"
@@ -21,18 +19,17 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def run(folder):
+def generate(run, folder):
     def command(*arguments: str, stdin: str | None = None):
-        given = ["explain", "--task", "text-generation", "--baseline", "eos", *arguments]
-        if "--model" not in arguments:
-            given += ["--model", str(folder)]
-        return CliRunner().invoke(app, given, input=stdin)
+        model = [] if "--model" in arguments else ["--model", folder]
+        options = ["--task", "text-generation", "--baseline", "eos", *model]
+        return run("explain", *options, *arguments, stdin=stdin)
 
     return command
 
 
-def test_lines_in_a_pipe(run):
-    result = run(PROMPT, "--target", " so good")
+def test_lines_in_a_pipe(generate):
+    result = generate(PROMPT, "--target", " so good")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0].startswith("log p(target) = -")
@@ -41,8 +38,8 @@ def test_lines_in_a_pipe(run):
     assert all(float(cell) for line in lines[3:7] for cell in line.split("\t")[1:])
 
 
-def test_json_has_an_object_a_line(run, folder):
-    result = run("-", "--target", " good", "--contrast", " bad", "--format", "json",
+def test_json_has_an_object_a_line(generate, folder):
+    result = generate("-", "--target", " good", "--contrast", " bad", "--format", "json",
                  stdin=f"{PROMPT}\na movie\n")  # fmt: skip
     found = [GenerationAttribution.from_dict(json.loads(s)) for s in result.stdout.splitlines()]
     explain = TextGenerationExplainer.from_pretrained(folder, baseline="eos")
@@ -51,15 +48,15 @@ def test_json_has_an_object_a_line(run, folder):
 
 @pytest.mark.parametrize(("ending", "starts"), [("html", b"<!DOCTYPE"), ("png", b"\x89PNG"),
                                                 ("jsonl", b"{"), ("txt", b"log p")])  # fmt: skip
-def test_files_by_their_ending(run, tmp_path, ending, starts):
+def test_files_by_their_ending(generate, tmp_path, ending, starts):
     path = tmp_path / f"out.{ending}"
-    result = run(PROMPT, "--max-new-tokens", "3", "--attribute-target", "--output", str(path))
+    result = generate(PROMPT, "--max-new-tokens", "3", "--attribute-target", "--output", str(path))
     assert (result.exit_code, result.stdout) == (0, "")
     assert path.read_bytes().startswith(starts)
 
 
-def test_a_chat(run):
-    result = run("the movie", "--chat", "--target", "good", "--format", "json")
+def test_a_chat(generate):
+    result = generate("the movie", "--chat", "--target", "good", "--format", "json")
     data = json.loads(result.stdout)
     assert data["prompt"].startswith("<|im_start|>user\nthe movie<|im_end|>")
     assert [word["word"] for word in data["words"]] == ["the", "movie"]
@@ -69,35 +66,34 @@ def test_a_chat(run):
     ("options", "message"),
     [
         (["--method", "ig"], "--method is for text-classification only"),
-        (["--no-truncate"], "--truncate is for text-classification only"),
-        (["--format", "xml"], "use one of text, json, html, png"),
-        (["--format", "png"], "a picture goes to a file"),
+        (["--no-truncation"], "--truncation is for text-classification only"),
+        (["--format", "png"], "png cannot go to stdout"),
         (["--target", ""], "the target is empty"),
         (["--baseline", "uniform"], "not for generation"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["again", "--target", " a", "--output", "x.png"], "a picture shows one prompt"),
     ],
 )
-def test_mistakes_are_one_line(run, options, message):
-    result = run(PROMPT, *options)
+def test_mistakes_are_one_line(generate, options, message):
+    result = generate(PROMPT, *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("captum-sig: ")
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_there_is_no_model_by_default_and_no_other_task():
-    given = ["explain", PROMPT, "--task"]
-    alone = CliRunner().invoke(app, [*given, "text-generation"])
-    assert "no language model is included: pass --model" in alone.stderr
-    other = CliRunner().invoke(app, [*given, "translation"])
-    assert "use one of text-classification, text-generation" in other.stderr
-    mixed = CliRunner().invoke(app, ["explain", PROMPT, "--contrast", "x"])
-    assert "--contrast is for text-generation only" in mixed.stderr
+def test_there_is_no_model_by_default(run):
+    result = run("explain", PROMPT, "--task", "text-generation")
+    assert "no language model is included: pass --model" in result.stderr
 
 
-def test_a_damaged_model_is_one_line(run, tmp_path):
+def test_options_of_generation_are_for_generation_only(run):
+    result = run("explain", PROMPT, "--contrast", "x")
+    assert "--contrast is for text-generation only" in result.stderr
+
+
+def test_a_damaged_model_is_one_line(generate, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    result = run(PROMPT, "--model", str(tmp_path))
+    result = generate(PROMPT, "--model", str(tmp_path))
     assert result.exit_code == 2
     assert len(result.stderr.strip().splitlines()) == 1

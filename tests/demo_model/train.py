@@ -5,7 +5,7 @@ same list, each with its own pieces and one [MASK] for each piece of a masked wo
 judges many altered copies of the training phrases (joined, words patched, words masked) once; the
 student then learns these logits by least squares. The development set is only reported on.
 
-    python train.py --data sst2 --teacher minilm-sst2 --output .
+    python -m tests.demo_model.train --data sst2 --teacher minilm-sst2 --output demo_model
 """
 
 import argparse
