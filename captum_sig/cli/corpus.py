@@ -36,7 +36,7 @@ from captum_sig.cli.options import (
 
 if TYPE_CHECKING:
     from captum_sig.corpus.explainer import CorpusExplainer
-    from captum_sig.corpus.folder import CorpusRun, Engine
+    from captum_sig.corpus.folder import CorpusFolder, Engine
 
 
 SECONDS = 30.0  # between two lines
@@ -88,7 +88,7 @@ class Progress:
 
 
 ENGINES = ("local", "ray")
-SHOWN = 3  # bad rows, as examples
+SHOWN = 3  # failed rows, as examples
 
 
 def corpus(
@@ -129,12 +129,12 @@ def corpus(
         "truncation": truncate,
     }  # fmt: skip
     with terminal.reporting_errors():
-        from captum_sig.corpus.folder import CorpusRun
-        from captum_sig.corpus.shards import corpus as read
+        from captum_sig.corpus.folder import CorpusFolder
+        from captum_sig.corpus.shards import scan_corpus
         from captum_sig.explainers.models import weights_digest
 
         _check_apart(inputs, output)
-        found = read(
+        found = scan_corpus(
             inputs, text_column=text_column, id_column=id_column, shard_size=shard_size,
             limit=limit,
         )  # fmt: skip
@@ -144,7 +144,7 @@ def corpus(
             "model": model or "demo", "weights": weights, **settings, "text_column": text_column,
             "id_column": id_column, "shard_size": shard_size, "limit": limit,
         }  # fmt: skip
-        _go(CorpusRun(output, found, settings), chosen, explain)
+        _go(CorpusFolder(output, found, settings), chosen, explain)
 
 
 def _engine(
@@ -171,16 +171,14 @@ def _check_apart(inputs: list[str], output: Path) -> None:
             raise ValueError(f"{output} lies in the input {given}: use a folder beside it")
 
 
-def _go(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
+def _go(run: CorpusFolder, engine: Engine, explain: CorpusExplainer) -> None:
     from captum_sig.corpus.shards import ShardWriter
-
-    pass
 
     with run.entered():
         before = run.counts["rows"]
         with Progress(run.corpus.n_rows, before) as progress:
             try:
-                counts = run(
+                counts = run.explain_remaining(
                     engine, ShardWriter(run.folder, explain, run.settings["weights"]), progress
                 )
             except RuntimeError as error:
@@ -193,19 +191,19 @@ def _go(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
 
 
 def _show(folder: Path, counts: dict[str, int], before: int) -> None:
-    from captum_sig.corpus.query import bad_rows
+    from captum_sig.corpus.query import failed_rows
     from captum_sig.viz.text import on_one_line, shortened
 
     there = f" ({before:,} were there)" if before else ""
     cut = f", {counts['truncated']:,} cut at the model's limit" if counts["truncated"] else ""
     typer.echo(
         f"Texts: {counts['rows']:,}{there}; {counts['explained']:,} explained{cut}, "
-        f"{counts['bad']:,} bad."
+        f"{counts['failed']:,} failed."
     )
-    for file, row, error in bad_rows(folder, SHOWN) if counts["bad"] else ():
+    for file, row, error in failed_rows(folder, SHOWN) if counts["failed"] else ():
         typer.echo(f"  {file}, row {row}: {shortened(on_one_line(error), 120)}")
-    if counts["bad"] > SHOWN:
-        typer.echo(f"  … and {counts['bad'] - SHOWN:,} more, in column `error`")
+    if counts["failed"] > SHOWN:
+        typer.echo(f"  … and {counts['failed'] - SHOWN:,} more, in column `error`")
     if counts["duplicate_ids"]:
         typer.echo(f"{counts['duplicate_ids']:,} rows have the id of another: file and row differ.")
     typer.echo(f"Shards and manifest.json are in {folder}: captum-sig report {folder}")

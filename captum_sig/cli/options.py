@@ -45,7 +45,7 @@ CHAT = typer.Option("--chat", help="Generation: each text is a user's message in
 LABEL = typer.Option(
     help="Label to explain, name or index; default: the predicted one of each text."
 )
-CUT = typer.Option(help="Cut texts beyond the model's limit; else they are bad rows.")
+CUT = typer.Option(help="Cut texts beyond the model's limit; else they are failed rows.")
 INPUTS = typer.Argument(
     help="Files (.tsv, .csv, .jsonl, .parquet), folders of them, or glob patterns in quotes."
 )

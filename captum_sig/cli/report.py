@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CLASSES = 4  # that the terminal shows, those of most texts
 WORDS = 8  # of a class, either way
-FLIPS = 8
+SIGN_CHANGES = 8
 HEADS = {"documents": "texts", "share_for": "for"}  # that fit 80 columns
 
 
@@ -34,18 +34,18 @@ def report(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Words of each class on the page.")] = 500,
 ) -> None:
-    """Say which words move a model over a whole corpus, and where their effect turns.
+    """Say which words move a model over a whole corpus, and where their effect changes sign.
 
-    Writes report.html (to search and sort, with example texts), words.csv (all words), flips.csv,
-    extremes.csv and, with --terms, terms.csv.
+    Writes report.html (to search and sort, with example texts), words.csv (all words),
+    sign_changes.csv, extremes.csv and, with --terms, terms.csv.
     """
     with terminal.reporting_errors():
         from captum_sig._files import replace_text
-        from captum_sig.corpus.report import report as made
+        from captum_sig.corpus.report import make_report
         from captum_sig.corpus.report_page import to_page
 
         target = folder / "report" if output is None else output
-        found = made(folder, target, terms=_terms(terms) if terms else (), top=top)
+        found = make_report(folder, target, terms=_terms(terms) if terms else (), top=top)
         replace_text(target / "report.html", to_page(found))
         _show(found, target)
 
@@ -70,17 +70,19 @@ def _show(found: Report, target: Path) -> None:
         console.print(
             f"The run is not finished: {overview['rows']:,} of {overview['rows_in_input']:,} texts."
         )
-    if overview["bad"]:
-        console.print(f"Left out, as they could not be explained: {overview['bad']:,} texts.")
+    if overview["failed"]:
+        console.print(f"Left out, as they could not be explained: {overview['failed']:,} texts.")
     if overview["duplicate_ids"]:
         console.print(f"{overview['duplicate_ids']:,} rows have the id of another row.")
     for row in found.classes[:CLASSES]:
         _show_class(console, found, row)
     if len(found.classes) > CLASSES:
         console.print(f"… and {len(found.classes) - CLASSES} classes more, on the page.")
-    if found.flips:
+    if found.sign_changes:
         columns = {"sum_for": "+,.2f", "sum_against": "+,.2f", "n_for": ",", "n_against": ","}
-        _table(console, "Words that turn with the context", found.flips[:FLIPS], columns)
+        _table(
+            console, "Words whose effect changes sign", found.sign_changes[:SIGN_CHANGES], columns
+        )
     if found.terms:
         columns = {
             "mean": "+.4f",
@@ -90,7 +92,7 @@ def _show(found: Report, target: Path) -> None:
             "share_for": ".0%",
         }
         _table(console, "Terms", found.terms, columns, ("term", "class"))
-    tables = "words.csv, flips.csv, extremes.csv" + (", terms.csv" if found.terms else "")
+    tables = "words.csv, sign_changes.csv, extremes.csv" + (", terms.csv" if found.terms else "")
     console.print(f"report.html, {tables} are in {target}.", soft_wrap=True)
 
 

@@ -78,7 +78,7 @@ def test_two_workers_on_two_cpus_one_of_them_killed(data, reference, tmp_path):
     workers[0].kill()
     stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr
-    assert "Texts: 41; 40 explained, 1 bad." in stdout
+    assert "Texts: 41; 40 explained, 1 failed." in stdout
     assert_same(content(out), reference)
     assert not list(out.glob(".*.tmp"))
 
@@ -158,13 +158,13 @@ def test_the_callable_by_itself_and_a_node_that_goes(data, reference, tmp_path):
 
 def test_a_worker_that_cannot_be_made_tells_why(data, tmp_path):
     from captum_sig.corpus import CorpusExplainer
-    from captum_sig.corpus.shards import corpus
+    from captum_sig.corpus.shards import scan_corpus
     from captum_sig.demo_model import PATH
 
-    shard = corpus([str(data)], limit=1).shards[0]
+    shard = scan_corpus([str(data)], limit=1).shards[0]
     writer = pickle.loads(pickle.dumps(ShardWriter(tmp_path, CorpusExplainer(PATH), "0" * 16)))
     found = writer({"shard": [shard.to_json()]})
-    assert "has other weights than where the run began" in found["problem"][0]
+    assert "has other weights than where the run began" in found["error"][0]
     assert not list(tmp_path.iterdir())
 
 
@@ -193,7 +193,7 @@ def test_workers_fit_the_cluster(there, number, gpus, wanted):
 @pytest.mark.parametrize(
     ("number", "gpus", "why"),
     [
-        (None, 1, "a worker wants 1 GPUs, but no node has more than 0.5"),
+        (None, 1, "a worker wants 1 GPUs, but no node has more than 0.5: lower gpus_per_worker"),
         (0, None, "num_workers must be at least 1, got 0"),
         (None, -1, "gpus_per_worker must be at least 0, got -1"),
     ],

@@ -18,11 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from captum_sig.cli.main import app
-from captum_sig.corpus import report as corpus_report
-from captum_sig.corpus import report_page
 from captum_sig.corpus.query import add_exact_sums
-from captum_sig.corpus.report import WORD_COLUMNS, report
-from captum_sig.corpus.report_page import to_page
+from captum_sig.corpus.report import WORD_COLUMNS, make_report
+from captum_sig.corpus.report_page import MAX_EXAMPLE_WORDS, around_word, to_page
 from captum_sig.data.statistics import bootstrap
 from tests.shards import content
 
@@ -59,7 +57,7 @@ def rows(folder) -> list[dict]:
 @pytest.fixture(scope="module")
 def made(folder, tmp_path_factory):
     terms = ("old", "MAN", "old-fashioned", "new york", "the rapist", "nowhere")
-    return report(folder, tmp_path_factory.mktemp("report"), terms=terms)
+    return make_report(folder, tmp_path_factory.mktemp("report"), terms=terms)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -88,7 +86,7 @@ def test_words_are_summed_by_class_and_lower_case(rows, made):
 
 
 def test_the_largest_sums_come_first_and_all_words_are_in_the_file(folder, made, tmp_path):
-    few = report(folder, tmp_path / "deep" / "out", top=3)
+    few = make_report(folder, tmp_path / "deep" / "out", top=3)
     assert [len([row for row in few.words if row["class"] == name]) for name in
             ("NEGATIVE", "POSITIVE")] == [3, 3]  # fmt: skip
     for name in ("NEGATIVE", "POSITIVE"):
@@ -105,7 +103,7 @@ def test_the_largest_sums_come_first_and_all_words_are_in_the_file(folder, made,
 
 def test_overview_and_classes(rows, made):
     assert made.overview == {
-        "rows": 18, "bad": 1, "truncated": 0, "duplicate_ids": 2, "finished": True,
+        "rows": 18, "failed": 1, "truncated": 0, "duplicate_ids": 2, "finished": True,
         "rows_in_input": 18, "max_abs_word_delta": max(row["max_abs_word_delta"] for row in rows),
     }  # fmt: skip
     assert sum(row["texts"] for row in made.classes) == 17
@@ -118,9 +116,9 @@ def test_overview_and_classes(rows, made):
         assert row["share_predicted"] == 1
 
 
-def test_words_that_turn_and_their_strongest_texts(rows, made):
-    assert made.flips
-    for row in made.flips:
+def test_words_whose_effect_changes_sign_and_their_strongest_texts(rows, made):
+    assert made.sign_changes
+    for row in made.sign_changes:
         values = [
             (score, one["row"]) for one in rows if one["target"] == row["class"]
             for word, score in zip(one["words"], one["scores"], strict=True)
@@ -134,7 +132,7 @@ def test_words_that_turn_and_their_strongest_texts(rows, made):
         assert row["sum_against"] == pytest.approx(sum(negative))
         assert row["row_for"] == max(values)[1]
         assert row["row_against"] == min(values)[1]
-    weaker = [min(row["sum_for"], -row["sum_against"]) for row in made.flips]
+    weaker = [min(row["sum_for"], -row["sum_against"]) for row in made.sign_changes]
     assert weaker == sorted(weaker, reverse=True)
 
 
@@ -233,14 +231,13 @@ def test_words_are_not_joined_where_the_term_has_a_space(tmp_path):
     path = tmp_path / "texts.tsv"
     path.write_text("text\nThe therapist is good.\nThe rapist is bad.\n", encoding="utf-8")
     CliRunner().invoke(app, ["corpus", str(path), "--output", str(tmp_path / "out")])
-    found = report(tmp_path / "out", tmp_path / "report", terms=("therapist", "the rapist"))
+    found = make_report(tmp_path / "out", tmp_path / "report", terms=("therapist", "the rapist"))
     rows = {row["term"]: row["row_for"] for row in found.terms}
     assert rows == {"therapist": 1, "the rapist": 2}
 
 
-def test_means_over_many_texts_have_normal_intervals(folder, tmp_path, made, monkeypatch):
-    monkeypatch.setattr(corpus_report, "BOOTSTRAPPED", 2)
-    found = report(folder, tmp_path / "out", terms=("old",))
+def test_means_over_many_texts_have_normal_intervals(folder, tmp_path):
+    found = make_report(folder, tmp_path / "out", terms=("old",), max_bootstrap_texts=2)
     for row in found.terms:
         assert row["documents"] > 2
         half = 1.959964 * row["std"] / row["documents"] ** 0.5
@@ -279,19 +276,18 @@ def test_the_page_is_escaped(made):
     assert "http" not in page.replace("https://captum", "")
 
 
-def test_a_long_example_is_cut_around_its_word(made, monkeypatch):
+def test_a_long_example_is_cut_around_its_word(made):
     (result,) = [one for one in made.examples.values() if one.text == LONG]
     middle = next(i for i, word in enumerate(result.words) if word.word == "superb")
-    part = report_page._around(result, middle)
-    assert len(part.words) == report_page.SHOWN
+    part = around_word(result, middle)
+    assert len(part.words) == MAX_EXAMPLE_WORDS
     assert "superb" in part.text
     assert (part.text[:2], part.text[-2:]) == ("… ", " …")
     for word in part.words:
         assert part.text[word.start : word.end] == word.word
     bare = replace(result, words=tuple(replace(w, start=None, end=None) for w in result.words))
-    assert len(report_page._around(bare, middle).words) == report_page.SHOWN
-    monkeypatch.setattr(report_page, "SHOWN", 1000)
-    assert report_page._around(result, middle) is result
+    assert len(around_word(bare, middle).words) == MAX_EXAMPLE_WORDS
+    assert around_word(result, middle, limit=1000) is result
 
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -361,11 +357,11 @@ def test_the_command_shows_tables_and_writes_files(folder, tmp_path):
     assert (result.exit_code, result.stderr) == (0, "")
     assert max(map(len, result.stdout.replace(str(tmp_path), "").splitlines())) <= 80
     for line in ("could not be explained: 1 texts.", "2 rows have the id of another row",
-                 "POSITIVE: ", "Words that turn with the context", "Terms"):  # fmt: skip
+                 "POSITIVE: ", "Words whose effect changes sign", "Terms"):  # fmt: skip
         assert line in result.stdout
     assert "\x1b" not in result.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "extremes.csv", "flips.csv", "report.html", "terms.csv", "words.csv",
+        "extremes.csv", "report.html", "sign_changes.csv", "terms.csv", "words.csv",
     ]  # fmt: skip
     assert {row["term"] for row in read(tmp_path / "out" / "terms.csv")} == {"Man", "old"}
     extremes = read(tmp_path / "out" / "extremes.csv")
@@ -390,11 +386,11 @@ def test_mistakes_are_named(folder, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     (tmp_path / "bad.tsv").write_bytes(b"text\n\xe9\n")
     arguments = ["corpus", str(tmp_path / "bad.tsv"), "--output", str(tmp_path / "bad")]
-    assert "0 explained, 1 bad" in CliRunner().invoke(app, arguments).stdout
+    assert "0 explained, 1 failed" in CliRunner().invoke(app, arguments).stdout
     shutil.copytree(folder, tmp_path / "begun", ignore=shutil.ignore_patterns("part-*"))
     for arguments, why in (
-        ((tmp_path,), "there is no"),
-        ((tmp_path / "nowhere",), "there is no"),
+        ((tmp_path,), "has no manifest.json"),
+        ((tmp_path / "nowhere",), "has no manifest.json"),
         ((tmp_path / "bad",), "no text in"),
         ((tmp_path / "begun",), "holds no shards"),
         ((folder, "--terms", tmp_path / "empty.txt"), "holds no terms"),

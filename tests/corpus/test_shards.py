@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captum_sig.corpus.shards import Row, Shard, corpus, rows
+from captum_sig.corpus.shards import InputRow, Shard, read_rows, scan_corpus
 from captum_sig.data import formats
 
 pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
@@ -19,13 +19,13 @@ TRICKY = [
 MULTILINE = "two\nlines\r\nand three"
 
 
-def read(*inputs, **options) -> list[Row]:
+def read(*inputs, **options) -> list[InputRow]:
     """All rows, each shard carried as Ray carries it."""
-    found = corpus([str(one) for one in inputs], **options)
+    found = scan_corpus([str(one) for one in inputs], **options)
     shards = [Shard.from_json(shard.to_json()) for shard in found.shards]
     assert shards == found.shards
     assert [shard.number for shard in shards] == list(range(len(shards)))
-    several = [list(rows(shard)) for shard in shards]
+    several = [list(read_rows(shard)) for shard in shards]
     assert [len(some) for some in several] == [shard.n_rows for shard in shards]
     assert found.n_rows == sum(file.rows for file in found.files)
     return [row for some in several for row in some]
@@ -75,21 +75,21 @@ def test_rows_are_named_by_file_and_number_where_there_are_no_ids(tmp_path):
     for name in ("a/x.tsv", "b/x.tsv"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("text\nGood.\nBad.\n", encoding="utf-8")
-    found = corpus([str(tmp_path)]).shards
+    found = scan_corpus([str(tmp_path)]).shards
     assert [shard.file for shard in found] == ["a/x.tsv", "b/x.tsv"]
-    assert [row.id for row in rows(found[1])] == ["b/x.tsv:1", "b/x.tsv:2"]
+    assert [row.id for row in read_rows(found[1])] == ["b/x.tsv:1", "b/x.tsv:2"]
 
 
 def test_inputs_are_files_folders_and_patterns_each_file_once(tmp_path):
     for name in ("b.tsv", "a.jsonl", "deep/c.csv", "_SUCCESS.csv", ".hidden.tsv", "notes.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('{"text": "x"}' if "json" in name else "text\nx\n")
-    names = [file.file for file in corpus([str(tmp_path), str(tmp_path / "*.tsv")]).files]
+    names = [file.file for file in scan_corpus([str(tmp_path), str(tmp_path / "*.tsv")]).files]
     assert names == ["a.jsonl", "b.tsv", "deep/c.csv"]
-    names = [file.file for file in corpus([str(tmp_path / "**" / "*.csv")]).files]
+    names = [file.file for file in scan_corpus([str(tmp_path / "**" / "*.csv")]).files]
     assert names == ["_SUCCESS.csv", "deep/c.csv"]
     (tmp_path / "[x].tsv").write_text("text\nx\n")
-    assert [file.file for file in corpus([str(tmp_path / "[x].tsv")]).files] == ["[x].tsv"]
+    assert [file.file for file in scan_corpus([str(tmp_path / "[x].tsv")]).files] == ["[x].tsv"]
 
 
 BAD_LINES = {
@@ -177,8 +177,8 @@ def test_lines_without_end_are_cut_off(tmp_path, monkeypatch):
 def test_fields_of_any_length_leave_csvs_own_limit_alone(tmp_path):
     before = csv.field_size_limit()
     path = written(tmp_path / "texts.csv", ["y" * 1_000_000, "short"])
-    shards = corpus([str(path)]).shards
-    reading = rows(shards[0])
+    shards = scan_corpus([str(path)]).shards
+    reading = read_rows(shards[0])
     assert len(next(reading).text) == 1_000_000
     assert csv.field_size_limit() == before
 
@@ -204,12 +204,12 @@ def test_random_bytes_lose_and_double_no_line(tmp_path):
         ("a.csv", b"text\n", {}, "holds no texts"),
         ("a.jsonl", b"\n\n", {}, "holds no texts"),
         ("a.tsv", b"text\tn\nx\t1\n", {"text_column": "txt"},
-         "no column 'txt': --text-column must be one of 'text', 'n'"),
-        ("a.tsv", b"text\tn\nx\t1\n", {"id_column": "key"}, "no column 'key': --id-column"),
-        ("a.tsv", b"a\tb\nx\t1\n", {}, "unclear: give --text-column, one of 'a', 'b'"),
-        ("a.csv", b"text;n\nx;1\n", {}, "unclear: give --text-column"),
+         "no column 'txt': .*text.column must be one of 'text', 'n'"),
+        ("a.tsv", b"text\tn\nx\t1\n", {"id_column": "key"}, "no column 'key': .*id.column"),
+        ("a.tsv", b"a\tb\nx\t1\n", {}, "cannot tell .* set text_column to one of 'a', 'b'"),
+        ("a.csv", b"text;n\nx;1\n", {}, "cannot tell which column .* set text_column"),
         ("a.tsv", b"text\ttext\nx\ty\n", {}, "two columns 'text'"),
-        ("a.jsonl", b'{"text": 3}\n', {}, "holds no strings"),
+        ("a.jsonl", b'{"text": 3}\n', {}, "does not hold strings"),
         ("a.tsv", "text\nx\n".encode("utf-16"), {}, "is UTF-16: save it as UTF-8"),
         ("a.tsv", b"t\xe9xt\nx\n", {}, "the header of .* cannot be read: not UTF-8"),
         ("a.csv", b'"text\nx\n', {}, "the header of .* cannot be read"),
@@ -222,32 +222,32 @@ def test_random_bytes_lose_and_double_no_line(tmp_path):
 def test_mistakes_are_named(name, content, options, why, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=why):
-        corpus([str(tmp_path / name)], **options)
+        scan_corpus([str(tmp_path / name)], **options)
 
 
 def test_places_that_hold_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file or folder"):
-        corpus([str(tmp_path / "*.tsv")])
+        scan_corpus([str(tmp_path / "*.tsv")])
     with pytest.raises(ValueError, match="has no files that end in"):
-        corpus([str(tmp_path)])
+        scan_corpus([str(tmp_path)])
     with pytest.raises(ValueError, match="mount the store"):
-        corpus(["s3://bucket/texts.parquet"])
+        scan_corpus(["s3://bucket/texts.parquet"])
     (tmp_path / "a.tsv").write_text("text\n")
     (tmp_path / "b.tsv").write_text("text\nx\n")
     with pytest.warns(UserWarning, match=r"a\.tsv holds no rows"):
-        assert corpus([str(tmp_path)]).n_rows == 1
+        assert scan_corpus([str(tmp_path)]).n_rows == 1
 
 
 @pytest.mark.parametrize("ending", [".tsv", ".parquet"])
 def test_a_file_that_changed_is_noticed(ending, tmp_path):
     path = written(tmp_path / f"texts{ending}", ["one", "two"])
-    found = corpus([str(path)])
+    found = scan_corpus([str(path)])
     before = found.files[0].digest
     written(path, ["one", "two", "three"])
     with pytest.raises(ValueError, match="has changed since the run began"):
-        list(rows(found.shards[0]))
+        list(read_rows(found.shards[0]))
     written(path, ["one", "owt"])
-    assert corpus([str(path)]).files[0].digest != before
+    assert scan_corpus([str(path)]).files[0].digest != before
     path.unlink()
     with pytest.raises(FileNotFoundError, match="where every worker finds it"):
-        list(rows(found.shards[0]))
+        list(read_rows(found.shards[0]))
