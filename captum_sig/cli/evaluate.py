@@ -33,7 +33,7 @@ def evaluate(
         str,
         typer.Option(
             help="log_odds, comprehensiveness, sufficiency, aopc_comprehensiveness, "
-            "aopc_sufficiency, curve; with commas."
+            "aopc_sufficiency, ablation_auc; with commas."
         ),
     ] = "log_odds,comprehensiveness,sufficiency",
     top_fraction: Annotated[
@@ -44,7 +44,7 @@ def evaluate(
     label_column: Annotated[
         str | None, typer.Option(help="Default: guessed; '' leaves labels out.")
     ] = None,
-    target: Annotated[
+    explain: Annotated[
         str, typer.Option(help="Which label is explained: predicted, or label (the data's).")
     ] = "predicted",
     level: Annotated[str, LEVEL] = "token",
@@ -73,10 +73,10 @@ def evaluate(
             masked_lm=masked_lm,
             methods=_names(methods),
             baselines=_names(baselines),
-            metrics=_names(metrics),
+            metrics=_names(metrics),  # type: ignore[arg-type]  # the config checks them
             top_fraction=top_fraction,
             level=level,
-            target=target,
+            explain=explain,
             n_steps=n_steps,
             n_draws=draws,
             seed=seed,
@@ -101,12 +101,12 @@ def _compare(
         model, plan.baselines, plan.masked_lm, level=plan.level, n_draws=plan.n_draws,
         seed=plan.seed,
     )  # fmt: skip
-    found = prepare_examples(explainers[0], records, plan.target)
+    found = prepare_examples(explainers[0], records, plan.explain)
     if not found:
         terminal.fail(f"no text of {plan.data} has a word to explain")
     by_name = dict(zip(plan.baselines, explainers, strict=True))
     run = Evaluation(plan, by_name, found, output, resume=resume)
-    run(progress=True)
+    run.explain_remaining(progress=True)
     _show(run.write_tables(), len(records) - len(found), accuracy(found), output)
 
 

@@ -254,17 +254,17 @@ def read_rows(shard: Shard) -> Iterator[InputRow]:
     source: Source = FORMATS[path.suffix.lower()](path)
     columns = [shard.text_column, *([shard.id_column] if shard.id_column else [])]
     number = shard.row
-    for values in islice(source.rows(shard.place, columns, shard.n_rows), shard.n_rows):
-        yield _input_row(shard, number, values)
+    for where, values in islice(source.rows(columns, shard.place, shard.n_rows), shard.n_rows):
+        yield _input_row(shard, number, where, values)
         number += 1
     if number != shard.row + shard.n_rows:
         raise changed
 
 
-def _input_row(shard: Shard, number: int, values: list[Any] | ValueError) -> InputRow:
+def _input_row(shard: Shard, number: int, where: str, values: list[Any] | ValueError) -> InputRow:
     name = f"{shard.file}:{number}"
     if isinstance(values, ValueError):
-        return InputRow(number, name, None, str(values))
+        return InputRow(number, name, None, f"{where}: {values}")
     text, *ids = values
     if ids and ids[0] is not None:
         name = str(ids[0])

@@ -1,11 +1,16 @@
-"""How files are cut into pieces and read from the middle: text files by lines, Parquet by rows."""
+"""Readers of rows: text files and Parquet, also from the middle; JSON lists and `datasets` whole.
+
+A reader names the columns of its file and yields rows as pairs: where the row stands, such as
+"line 3", and either the values of the requested columns or the `ValueError` that says why they
+cannot be read. Text files are UTF-8; blank lines in them are skipped.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -13,270 +18,301 @@ from typing import Any, BinaryIO, Protocol
 from captum_sig.data.columns import string_columns
 from captum_sig.data.optional import optional_import
 
-LOOKED_AT = 1000  # rows of JSON that tell which columns there are
-LONGEST = 2**26  # bytes of a line or characters of a field; what is longer is no text
-ROWS_AT_ONCE = 1024  # out of Parquet
+N_COLUMN_ROWS = 1000  # rows of JSON Lines that are searched for columns
+MAX_LINE_BYTES = 2**26  # also characters of a CSV field; anything longer is not a text
+BATCH_ROWS = 1024  # rows decoded at a time from Parquet and `datasets`
 
-Place = tuple[int, int]  # the first byte and its line; or the first row, and 0
-Values = list[Any] | ValueError  # of a row's columns; or why they cannot be read
+Place = tuple[int, int]  # text files: byte and line; Parquet: row and 0
+Row = tuple[str, "list[Any] | ValueError"]
+START: Place = (0, 1)
 
 
-class Source(Protocol):
-    """A file of rows."""
+class Reader(Protocol):
+    """A file or folder of rows."""
 
-    def columns(self) -> tuple[list[str], list[str]]:
-        """All columns, and those that may hold strings; none if the file is empty."""
+    def columns(self, n_rows: int | None = N_COLUMN_ROWS) -> tuple[list[str], list[str]]:
+        """Return all columns, and those that may hold strings; both are empty for an empty file.
+
+        Args:
+            n_rows: JSON has no header: search this many rows for columns, or all for None.
+        """
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Yield the values of these columns for every row."""
+
+
+class Source(Reader, Protocol):
+    """A reader that can start in the middle of its file."""
 
     def places(
-        self, size: int, limit: int | None, told: Callable[[bytes], object]
+        self, size: int, limit: int | None, on_bytes: Callable[[bytes], object]
     ) -> Iterator[tuple[Place, int]]:
-        """Where each piece of `size` rows begins, and how many it has; `told` gets the bytes."""
+        """Yield where each piece of `size` rows begins, and its number of rows.
 
-    def rows(self, place: Place, columns: Sequence[str], n_rows: int) -> Iterator[Values]:
-        """The columns' values from there on, of `n_rows` at least unless the file ends."""
+        Args:
+            size: the number of rows in a piece; the last piece may have fewer.
+            limit: stop after this many rows.
+            on_bytes: called with the bytes that identify the file's content.
+        """
+
+    def rows(
+        self, columns: Sequence[str], place: Place = START, n_rows: int | None = None
+    ) -> Iterator[Row]:
+        """Yield rows from `place` on: at least `n_rows`, or all up to the end of the file."""
 
 
-class Lines:
-    """The lines of an open file, one byte string each, and where in the file they end."""
+class _Lines:
+    """Iterate over the lines of an open file; `end` and `number` are those of the last line."""
 
-    def __init__(self, file: BinaryIO, place: Place, told: Callable[[bytes], object]) -> None:
-        """Go to a place; `told` gets all that is read."""
-        self.file, self.told = file, told
-        self.end, line = place
-        self.line = line - 1  # the number of the line that was read last
+    def __init__(self, file: BinaryIO, place: Place, on_bytes: Callable[[bytes], object]) -> None:
+        self.file, self.on_bytes = file, on_bytes
+        self.end, next_number = place
+        self.number = next_number - 1
         file.seek(self.end)
 
-    def __iter__(self) -> Lines:
-        """Itself."""
-        return self
+    def __iter__(self) -> Iterator[bytes]:
+        r"""Only \n ends a line; what exceeds `MAX_LINE_BYTES` is cut off."""
+        while line := self._read():
+            part = line
+            while len(part) == MAX_LINE_BYTES and not part.endswith(b"\n"):
+                part = self._read()
+            self.number += 1
+            yield line.removeprefix(b"\xef\xbb\xbf") if self.number == 1 else line
 
-    def __next__(self) -> bytes:
-        r"""The next line; only \n ends one. What exceeds `LONGEST` is cut off."""
-        line = part = self.file.readline(LONGEST)
-        if not line:
-            raise StopIteration
-        self.told(line)
-        self.end += len(line)
-        self.line += 1
-        while len(part) == LONGEST and not part.endswith(b"\n"):
-            part = self.file.readline(LONGEST)
-            self.told(part)
-            self.end += len(part)
-        return line.removeprefix(b"\xef\xbb\xbf") if self.line == 1 else line
+    def _read(self) -> bytes:
+        part = self.file.readline(MAX_LINE_BYTES)
+        self.on_bytes(part)
+        self.end += len(part)
+        return part
 
 
-Split = Callable[[Lines], Iterator[Any]]  # records, one or several lines each, or csv.Error
-Fields = Callable[[Any], list[str]]  # of a record
+Split = Callable[[_Lines], Iterable[Any]]  # lines → records: bytes, fields, or a csv.Error
 
 
-class TextFile(ABC):
-    """Records that stand one behind the other.
+class _TextFile:
+    """Records in lines, `n_header` of them before the first row."""
 
-    Args:
-        path: of the file.
-        split: how lines become records.
-    """
+    n_header = 0
 
-    def __init__(self, path: Path, split: Split) -> None:
-        """Refuse what is no UTF-8 from its first bytes on."""
+    def __init__(self, path: Path, split: Split = iter) -> None:
         self.path, self.split = path, split
         with path.open("rb") as file:
             if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
                 raise ValueError(f"{path} is UTF-16: save it as UTF-8")
 
     def places(
-        self, size: int, limit: int | None, told: Callable[[bytes], object]
+        self, size: int, limit: int | None, on_bytes: Callable[[bytes], object]
     ) -> Iterator[tuple[Place, int]]:
-        """See `Source`."""
         with self.path.open("rb") as file:
-            lines = Lines(file, (0, 1), told)
-            records = islice(self.body(self.split(lines)), limit)
-            while True:
-                place = lines.end, lines.line + 1
-                n_rows = sum(1 for _ in islice(records, size))
-                if not n_rows:
-                    return
+            lines = _Lines(file, START, on_bytes)
+            records = islice(filter(_is_row, self.split(lines)), self.n_header, None)
+            records = islice(records, limit)
+            place = START
+            while n_rows := sum(1 for _ in islice(records, size)):
                 yield place, n_rows
-
-    @abstractmethod
-    def body(self, records: Iterator[Any]) -> Iterator[Any]:
-        """The records that are rows."""
+                place = lines.end, lines.number + 1
 
     def records(self, place: Place) -> Iterator[tuple[str, Any]]:
-        """Where each stands, and the record."""
+        """Yield each record that is not blank, the header included, and where it stands."""
         with self.path.open("rb") as file:
-            lines = Lines(file, place, lambda part: None)
-            before = lines.line
+            lines = _Lines(file, place, lambda part: None)
+            last = lines.number
             for record in self.split(lines):
-                span = f"{before + 1}" + (f"–{lines.line}" if lines.line > before + 1 else "")
-                yield f"line{'s' if '–' in span else ''} {span}", record
-                before = lines.line
+                first, last = last + 1, lines.number
+                if _is_row(record):
+                    yield f"line {first}" if first == last else f"lines {first}–{last}", record
+
+    def rows(
+        self, columns: Sequence[str], place: Place = START, n_rows: int | None = None
+    ) -> Iterator[Row]:
+        n_header = self.n_header if place == START else 0
+        for where, record in islice(self.records(place), n_header, None):
+            try:
+                row: Row = where, self.values(record, columns)
+            except ValueError as error:
+                row = where, error
+            yield row
+
+    def values(self, record: Any, columns: Sequence[str]) -> list[Any]:
+        raise NotImplementedError
 
 
-class Delimited(TextFile):
-    """Fields under a header, as .csv and .tsv have them."""
+class Delimited(_TextFile):
+    """Fields under a header: .csv and .tsv."""
 
-    def __init__(self, path: Path, split: Split, fields: Fields) -> None:
-        """Read the header."""
+    n_header = 1
+
+    def __init__(self, path: Path, split: Split, fields: Callable[[Any], list[str]]) -> None:
         super().__init__(path, split)
         self.fields = fields
-        record = next((one for _, one in self.records((0, 1)) if _is_row(one)), None)
+        _, record = next(self.records(START), ("", None))
         try:
-            if isinstance(record, csv.Error):
-                raise ValueError(str(record))
             self.header = [] if record is None else fields(record)
         except ValueError as error:
             raise ValueError(f"the header of {path} cannot be read: {error}") from None
 
-    def columns(self) -> tuple[list[str], list[str]]:
-        """See `Source`."""
+    def columns(self, n_rows: int | None = N_COLUMN_ROWS) -> tuple[list[str], list[str]]:
         return self.header, self.header
 
-    def body(self, records: Iterator[Any]) -> Iterator[Any]:
-        """Without the header and blank lines."""
-        return islice(filter(_is_row, records), 1, None)
-
-    def rows(self, place: Place, columns: Sequence[str], n_rows: int) -> Iterator[Values]:
-        """See `Source`."""
-        places = [self.header.index(name) for name in columns]
-        found = ((where, one) for where, one in self.records(place) if _is_row(one))
-        for where, record in islice(found, 0 if place[0] else 1, None):
-            try:
-                if isinstance(record, csv.Error):
-                    raise ValueError(str(record))
-                fields = self.fields(record)
-                if len(fields) != len(self.header):
-                    raise ValueError(f"got {len(fields)} fields; wanted {len(self.header)}")
-                yield [fields[number] for number in places]
-            except ValueError as error:
-                yield ValueError(f"{where}: {error}")
+    def values(self, record: Any, columns: Sequence[str]) -> list[str]:
+        fields = self.fields(record)
+        if len(fields) != len(self.header):
+            raise ValueError(
+                f"got {len(fields)} fields; wanted {len(self.header)} as in the header: fields "
+                "with commas or tabs need a .csv with quotes"
+            )
+        return [fields[self.header.index(name)] for name in columns]
 
 
-class JsonLines(TextFile):
-    """An object on each line."""
+class JsonLines(_TextFile):
+    """An object on each line: .jsonl and .ndjson."""
 
-    def columns(self) -> tuple[list[str], list[str]]:
-        """See `Source`; of the first objects that can be read."""
-        present: dict[str, bool] = {}
-        parsed = (_parsed(line) for _, line in self.records((0, 1)) if line.strip())
-        for found in islice(parsed, LOOKED_AT):
-            for name, value in found.items() if isinstance(found, dict) else ():
-                present[name] = present.get(name, False) or isinstance(value, str)
-        return list(present), [name for name, holds_strings in present.items() if holds_strings]
+    def columns(self, n_rows: int | None = N_COLUMN_ROWS) -> tuple[list[str], list[str]]:
+        objects = []
+        for _, line in islice(self.records(START), n_rows):
+            with suppress(ValueError):  # `rows` reports it
+                objects.append(_parsed(line))
+        return _object_columns(objects)
 
-    def body(self, records: Iterator[bytes]) -> Iterator[bytes]:
-        """Without blank lines."""
-        return filter(bytes.strip, records)
-
-    def rows(self, place: Place, columns: Sequence[str], n_rows: int) -> Iterator[Values]:
-        """See `Source`."""
-        for where, line in self.records(place):
-            if line.strip():
-                found = _parsed(line)
-                if not isinstance(found, dict):
-                    yield ValueError(f"{where}: {found}")
-                elif columns[0] not in found:
-                    yield ValueError(f"{where}: there is no {columns[0]!r}")
-                else:
-                    yield list(map(found.get, columns))
+    def values(self, record: bytes, columns: Sequence[str]) -> list[Any]:
+        return _object_values(_parsed(record), columns)
 
 
 class ParquetFile:
     """Rows in groups."""
 
     def __init__(self, path: Path) -> None:
-        """Open it once, to see that it is Parquet."""
         self.path = path
+        self.arrow = optional_import("pyarrow", "reading Parquet")
         self.parquet = optional_import("pyarrow.parquet", "reading Parquet")
         try:
             self.metadata = self.parquet.read_metadata(path)
-        except (ValueError, OSError) as error:  # Arrow's own are ValueErrors
-            raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
+        except (self.arrow.ArrowException, OSError) as error:
+            raise _unreadable(path, "Parquet", error) from error
+        self.schema = self.metadata.schema.to_arrow_schema()
 
-    def columns(self) -> tuple[list[str], list[str]]:
-        """See `Source`."""
-        schema = self.metadata.schema.to_arrow_schema()
-        return schema.names, string_columns(schema)
+    def columns(self, n_rows: int | None = N_COLUMN_ROWS) -> tuple[list[str], list[str]]:
+        return self.schema.names, string_columns(self.schema)
 
     def places(
-        self, size: int, limit: int | None, told: Callable[[bytes], object]
+        self, size: int, limit: int | None, on_bytes: Callable[[bytes], object]
     ) -> Iterator[tuple[Place, int]]:
-        """See `Source`; only the footer is read, which knows the place and size of every column."""
+        """Read only the footer, which holds the place and size of every column."""
         with self.path.open("rb") as file:
             file.seek(-8 - self.metadata.serialized_size, 2)
-            told(file.read())
+            on_bytes(file.read())
         n_rows = min(self.metadata.num_rows, limit or self.metadata.num_rows)
         for start in range(0, n_rows, size):
             yield (start, 0), min(size, n_rows - start)
 
-    def rows(self, place: Place, columns: Sequence[str], n_rows: int) -> Iterator[Values]:
-        """See `Source`; of the row groups that hold these rows."""
-        start, groups, before = place[0], [], 0
+    def rows(
+        self, columns: Sequence[str], place: Place = START, n_rows: int | None = None
+    ) -> Iterator[Row]:
+        """Read the row groups that hold these rows; numbered classes become their names."""
+        start, end = place[0], self.metadata.num_rows if n_rows is None else place[0] + n_rows
+        groups, offset, row = [], 0, start  # `offset`: the first row of a group
+        skip = start
         for group in range(self.metadata.num_row_groups):
-            rows_of_group = self.metadata.row_group(group).num_rows
-            if before + rows_of_group <= place[0]:
-                start -= rows_of_group
-            elif before < place[0] + n_rows:
+            size = self.metadata.row_group(group).num_rows
+            if offset + size <= start:
+                skip -= size
+            elif offset < end:
                 groups.append(group)
-            before += rows_of_group
-        with self.parquet.ParquetFile(self.path, memory_map=True) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=columns):
-                for number in range(min(start, len(batch)), len(batch)):
-                    yield _values([batch.column(name)[number] for name in columns])
-                start = max(0, start - len(batch))
+            offset += size
+        classes = [_classes(self._feature(name).get("names")) for name in columns]
+        try:
+            with self.parquet.ParquetFile(self.path, memory_map=True) as file:
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns):
+                    for index in range(min(skip, len(batch)), len(batch)):
+                        row += 1
+                        scalars = [batch.column(name)[index] for name in columns]
+                        yield f"row {row}", _scalar_values(scalars, classes)
+                    skip = max(0, skip - len(batch))
+        except (self.arrow.ArrowException, OSError) as error:
+            raise _unreadable(self.path, "Parquet", error) from error
+
+    def _feature(self, column: str) -> dict[str, Any]:
+        """Return what `datasets` has noted about a column."""
+        noted = json.loads((self.schema.metadata or {}).get(b"huggingface", "{}"))
+        feature = noted.get("info", {}).get("features", {}).get(column)
+        return feature if isinstance(feature, dict) else {}
 
 
-def _values(scalars: Iterable[Any]) -> Values:
-    try:
-        return [scalar.as_py() for scalar in scalars]
-    except UnicodeDecodeError as error:
-        return _not_utf8(error)
-    except (ValueError, OverflowError) as error:  # dates that Python does not know
-        return ValueError(f"a value cannot be read: {error}")
+class JsonList:
+    """A list of objects, read whole: .json."""
+
+    def __init__(self, path: Path) -> None:
+        form = "a list of objects (an object on each line is .jsonl)"
+        try:
+            content = path.read_bytes()
+            self.objects = json.loads(content.decode("utf-8-sig").rstrip() or "[]")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise ValueError(f"{path}, line {line}: {_not_utf8(error)}") from None
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(path, form, error) from None
+        if not isinstance(self.objects, list):
+            raise ValueError(f"{path} holds a {type(self.objects).__name__}; wanted {form}")
+
+    def columns(self, n_rows: int | None = N_COLUMN_ROWS) -> tuple[list[str], list[str]]:
+        return _object_columns(self.objects[:n_rows])
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        for number, value in enumerate(self.objects, 1):
+            try:
+                yield f"row {number}", _object_values(value, columns)
+            except ValueError as error:
+                yield f"row {number}", error
+
+
+class SavedDataset:
+    """A folder that `datasets` saved."""
+
+    def __init__(self, path: Path) -> None:
+        if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            raise ValueError(f"{path} is a folder that datasets did not save: name a file in it")
+        datasets = optional_import("datasets", "reading this folder")
+        try:
+            dataset = datasets.load_from_disk(str(path))
+        except Exception as error:  # damaged folders raise KeyError, TypeError, …
+            raise _unreadable(path, "a folder saved by datasets", error) from error
+        if isinstance(dataset, dict):
+            if len(dataset) != 1:
+                splits = ", ".join(str(path / split) for split in dataset)
+                raise ValueError(f"{path} holds {len(dataset)} splits: name one of {splits}")
+            (dataset,) = dataset.values()
+        self.dataset = dataset.with_format(None)
+
+    def columns(self, n_rows: int | None = N_COLUMN_ROWS) -> tuple[list[str], list[str]]:
+        features = self.dataset.features
+        types = {name: getattr(feature, "dtype", None) for name, feature in features.items()}
+        return list(types), [n for n, kind in types.items() if kind in ("string", "large_string")]
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        features = self.dataset.features
+        classes = [_classes(getattr(features[name], "names", None)) for name in columns]
+        batches = self.dataset.select_columns(list(columns)).iter(BATCH_ROWS)
+        rows = (row for batch in batches for row in zip(*map(batch.get, columns), strict=True))
+        for number, values in enumerate(rows, 1):
+            yield f"row {number}", _with_class_names(values, classes)
 
 
 def _is_row(record: Any) -> bool:
-    """Neither blank nor [] nor a row of nothing but blanks; errors are rows."""
+    """Return False for blank lines, [] and fields that are all blank."""
     if isinstance(record, list):
         return any(map(str.strip, record))
     return isinstance(record, csv.Error) or bool(record.strip())
-
-
-def _parsed(line: bytes) -> Any:
-    """The object on a line, or why there is none."""
-    try:
-        found = json.loads(_decoded(line))
-    except json.JSONDecodeError as error:
-        return ValueError(f"no JSON at its character {error.colno}: {error.msg}")
-    except (ValueError, RecursionError) as error:  # the encoding, a number of too many digits
-        return ValueError(str(error))
-    if not isinstance(found, dict):
-        return ValueError(f"got a {type(found).__name__}; wanted an object")
-    return found
-
-
-def _decoded(line: bytes) -> str:
-    if len(line) >= LONGEST and not line.endswith(b"\n"):
-        raise ValueError(f"longer than {LONGEST} bytes")
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        raise _not_utf8(error) from None
-
-
-def _not_utf8(error: UnicodeDecodeError) -> ValueError:
-    return ValueError(f"not UTF-8 at its byte {error.start}: save it as UTF-8")
 
 
 def _tsv_fields(line: bytes) -> list[str]:
     return _decoded(line).removesuffix("\n").removesuffix("\r").split("\t")
 
 
-def _csv_records(lines: Lines) -> Iterator[list[str] | csv.Error]:
-    """Bytes as characters, one for one, so that an encoding's mistake stays in its row."""
+def _csv_records(lines: _Lines) -> Iterator[list[str] | csv.Error]:
+    """Map bytes to characters one to one, so that an encoding error stays in its row."""
     reader = csv.reader((line.decode("latin-1") for line in lines), strict=True)
     while True:
-        limit = csv.field_size_limit(LONGEST)
+        limit = csv.field_size_limit(MAX_LINE_BYTES)
         try:
             record: list[str] | csv.Error = next(reader)
         except StopIteration:
@@ -288,14 +324,84 @@ def _csv_records(lines: Lines) -> Iterator[list[str] | csv.Error]:
         yield record
 
 
-def _csv_fields(record: list[str]) -> list[str]:
+def _csv_fields(record: list[str] | csv.Error) -> list[str]:
+    if isinstance(record, csv.Error):
+        raise ValueError(f'{record}; wanted quotes as in RFC 4180: "a ""b"", c"')
     return [_decoded(field.encode("latin-1")) for field in record]
 
 
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(_decoded(line))
+    except json.JSONDecodeError as error:
+        got = f"not valid JSON at character {error.colno}: {error.msg}"
+        raise ValueError(f"{got}; wanted an object on each line") from None
+    except RecursionError as error:
+        raise ValueError(f"not valid JSON: {error}") from None
+
+
+def _object_columns(values: Iterable[Any]) -> tuple[list[str], list[str]]:
+    holds_strings: dict[str, bool] = {}
+    for row in values:
+        for name, value in row.items() if isinstance(row, dict) else ():
+            holds_strings[name] = holds_strings.get(name, False) or isinstance(value, str)
+    return list(holds_strings), [name for name, strings in holds_strings.items() if strings]
+
+
+def _object_values(row: Any, columns: Sequence[str]) -> list[Any]:
+    """Return the values of an object, which must have the first column."""
+    if not isinstance(row, dict):
+        raise ValueError(f"got a {type(row).__name__}; wanted an object")
+    if columns and columns[0] not in row:
+        raise ValueError(f"there is no {columns[0]!r}")
+    return list(map(row.get, columns))
+
+
+def _classes(names: Sequence[str] | None) -> dict[Any, Any]:
+    """Map the numbers of classes to their names; `datasets` uses −1 for a missing class."""
+    return {-1: None, **dict(enumerate(names))} if names else {}
+
+
+def _with_class_names(values: Iterable[Any], classes: Iterable[Mapping[Any, Any]]) -> list[Any]:
+    return [
+        names.get(value, value) if isinstance(value, int) else value
+        for value, names in zip(values, classes, strict=True)
+    ]
+
+
+def _scalar_values(
+    scalars: Iterable[Any], classes: Iterable[Mapping[Any, Any]]
+) -> list[Any] | ValueError:
+    try:
+        return _with_class_names([scalar.as_py() for scalar in scalars], classes)
+    except UnicodeDecodeError as error:
+        return _not_utf8(error)
+    except (ValueError, OverflowError) as error:  # dates that Python does not know
+        return ValueError(f"a value cannot be read: {error}")
+
+
+def _decoded(line: bytes) -> str:
+    if len(line) >= MAX_LINE_BYTES and not line.endswith(b"\n"):
+        raise ValueError(f"longer than {MAX_LINE_BYTES} bytes")
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error) from None
+
+
+def _not_utf8(error: UnicodeDecodeError) -> ValueError:
+    return ValueError(f"not UTF-8 at byte {error.start}: save it as UTF-8")
+
+
+def _unreadable(path: Path, form: str, error: BaseException) -> ValueError:
+    return ValueError(f"{path} cannot be read as {form}: {' '.join(str(error).split())}")
+
+
+# The formats that can be read from the middle.
 FORMATS: dict[str, Callable[[Path], Source]] = {
     ".tsv": lambda path: Delimited(path, iter, _tsv_fields),
     ".csv": lambda path: Delimited(path, _csv_records, _csv_fields),
-    ".jsonl": lambda path: JsonLines(path, iter),
-    ".ndjson": lambda path: JsonLines(path, iter),
+    ".jsonl": JsonLines,
+    ".ndjson": JsonLines,
     ".parquet": ParquetFile,
 }

@@ -1,6 +1,6 @@
-"""Tables of results: rows that map columns to values, as CSV, Markdown or in a terminal.
+"""Tables of results, written as CSV or Markdown or shown in a terminal.
 
-A value is a string, a number, a boolean or None, which leaves its cell empty.
+A row maps columns to values: strings, numbers, booleans, or None for an empty cell.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,34 +20,30 @@ if TYPE_CHECKING:
 
 
 Row = Mapping[str, Any]
+Formats = Mapping[str, str]
 
 
 def write_csv(rows: Sequence[Row], columns: Sequence[str], path: str | Path) -> None:
     """Write a table as CSV (RFC 4180, UTF-8) with a header and every digit of its floats.
 
-    Whole or not at all, as `replace_text`.
+    The file is replaced whole or not at all, as by `replace_text`.
 
     Raises:
         ValueError: if a row lacks a column.
         OSError: if the file cannot be written.
     """
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerows(
-        [columns, *([_plain(value) for value in row] for row in _values(rows, columns))]
-    )
+    csv.writer(text).writerows([columns, *_cells(_values(rows, columns), columns, {})])
     replace_text(Path(path), text.getvalue())
 
 
-def to_markdown(
-    rows: Sequence[Row], columns: Sequence[str], formats: Mapping[str, str] | None = None
-) -> str:
-    r"""A table in GitHub's Markdown, columns of numbers to the right.
+def to_markdown(rows: Sequence[Row], columns: Sequence[str], formats: Formats | None = None) -> str:
+    r"""Return a table in GitHub's Markdown; columns of numbers are aligned to the right.
 
     Args:
-        rows: the table, a mapping from columns to values for each row.
-        columns: which columns, in this order.
-        formats: for columns of numbers, how they are written, such as ".3f"; default: all digits.
+        rows: the rows of the table; columns that are not requested are left out.
+        columns: the columns, in this order.
+        formats: format specifiers for columns of numbers, such as ".3f"; default: all digits.
 
     Raises:
         ValueError: if a row lacks a column, or a format does not fit its values.
@@ -61,38 +57,35 @@ def to_markdown(
     """
     values = _values(rows, columns)
     rules = ["---:" if numeric else "---" for numeric in _numeric(values, columns)]
-    body = [[_escaped(cell) for cell in row] for row in _formatted(values, columns, formats)]
-    lines = [[_escaped(column) for column in columns], rules, *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    header, *body = [map(_escaped, line) for line in (columns, *_cells(values, columns, formats))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, rules, *body))
 
 
 def to_terminal(
-    rows: Sequence[Row], columns: Sequence[str], formats: Mapping[str, str] | None = None
+    rows: Sequence[Row], columns: Sequence[str], formats: Formats | None = None
 ) -> Table:
-    """A table for a terminal, columns of numbers to the right; arguments as in `to_markdown`.
-
-    Raises:
-        ValueError: as in `to_markdown`.
-    """
+    """Return a table for a terminal; arguments, alignment and errors are those of `to_markdown`."""
     from rich.table import Table
-    from rich.text import Text  # brackets in a plain string would be read as markup
+    from rich.text import Text  # rich reads brackets in a plain string as markup
 
     values = _values(rows, columns)
     table = Table()
     for column, numeric in zip(columns, _numeric(values, columns), strict=True):
-        justify: Literal["left", "right"] = "right" if numeric else "left"
-        names_rows = column == columns[0]
-        table.add_column(Text(column), justify=justify, no_wrap=names_rows, overflow="fold")
-    for row in _formatted(values, columns, formats):
+        table.add_column(
+            Text(column),
+            justify="right" if numeric else "left",
+            no_wrap=column == columns[0],  # it names the rows
+            overflow="fold",
+        )
+    for row in _cells(values, columns, formats):
         table.add_row(*map(Text, row))
     return table
 
 
 def _values(rows: Sequence[Row], columns: Sequence[str]) -> list[list[Any]]:
-    """The columns of every row, in Python's own types."""
+    """Return the columns of every row in Python's own types."""
     for number, row in enumerate(rows, 1):
-        missing = [column for column in columns if column not in row]
-        if missing:
+        if missing := [column for column in columns if column not in row]:
             raise ValueError(
                 f"row {number} of the table has no {', '.join(map(repr, missing))}: give a value "
                 f"(or None) beside {', '.join(map(repr, row))}"
@@ -104,30 +97,23 @@ def _python(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _plain(value: Any) -> str:
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
-
-
-def _formatted(
-    values: list[list[Any]], columns: Sequence[str], formats: Mapping[str, str] | None
+def _cells(
+    values: list[list[Any]], columns: Sequence[str], formats: Formats | None
 ) -> list[list[str]]:
-    chosen = [(formats or {}).get(column) for column in columns]
-    return [
-        [
-            format(value, spec) if spec is not None and _is_number(value) else _plain(value)
-            for value, spec in zip(row, chosen, strict=True)
-        ]
-        for row in values
-    ]
+    specs = [(formats or {}).get(column) for column in columns]
+    return [[_cell(value, spec) for value, spec in zip(row, specs, strict=True)] for row in values]
+
+
+def _cell(value: Any, spec: str | None) -> str:
+    if spec is not None and _is_number(value):
+        return format(value, spec)
+    return "" if value is None else str(value)  # of a float: all digits
 
 
 def _numeric(values: list[list[Any]], columns: Sequence[str]) -> list[bool]:
-    """Which columns hold numbers, and nothing else but None."""
-    found = []
-    for number in range(len(columns)):
-        cells = [row[number] for row in values if row[number] is not None]
-        found.append(bool(cells) and all(map(_is_number, cells)))
-    return found
+    """Report for each column whether it holds numbers, and nothing else but None."""
+    cells = [[row[i] for row in values if row[i] is not None] for i in range(len(columns))]
+    return [bool(column) and all(map(_is_number, column)) for column in cells]
 
 
 def _is_number(value: Any) -> bool:

@@ -49,8 +49,8 @@ def test_shards_tell_what_the_explainer_tells(data, tmp_path, demo):
     assert result.stdout.splitlines()[:3] == [
         "Texts: 14; 12 explained, 2 failed.",
         "  texts.jsonl, row 13: the text is null; wanted a string: correct the row or leave it out",
-        "  texts.jsonl, row 14: line 14: no JSON at its character 2: Expecting property name "
-        "enclosed in double quotes",
+        "  texts.jsonl, row 14: line 14: not valid JSON at character 2: Expecting property name "
+        "enclosed in double quotes; wanted an object on each line",
     ]  # fmt: skip
     found = content(tmp_path / "out")
     assert [len(columns["row"]) for columns in found.values()] == [5, 5, 4]

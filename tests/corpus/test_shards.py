@@ -94,14 +94,14 @@ def test_inputs_are_files_folders_and_patterns_each_file_once(tmp_path):
 
 BAD_LINES = {
     ".tsv": (b"id\ttext\n1\tgood\n2\tbad \xe9\n3\n4\ta\tb\n5\tgood\n",
-             ["line 3: not UTF-8 at its byte 6", "line 4: got 1 fields; wanted 2",
+             ["line 3: not UTF-8 at byte 6", "line 4: got 1 fields; wanted 2",
               "line 5: got 3 fields; wanted 2"]),
     ".csv": (b'id,text\n1,good\n2,bad \xe9\n3\n4,"a"b\n5,good\n',
-             ["line 3: not UTF-8 at its byte 4", "line 4: got 1 fields; wanted 2",
+             ["line 3: not UTF-8 at byte 4", "line 4: got 1 fields; wanted 2",
               "line 5: ',' expected after '\"'"]),
     ".jsonl": (b'{"id": 1, "text": "good"}\n{"text": "\xe9"}\n{"text": \n["a"]\n'
                b'{"id": 5, "text": "good"}\n',
-               ["line 2: not UTF-8 at its byte 10", "line 3: no JSON at its character ",
+               ["line 2: not UTF-8 at byte 10", "line 3: not valid JSON at character ",
                 "line 4: got a list; wanted an object"]),
 }  # fmt: skip
 
@@ -152,7 +152,7 @@ def test_values_that_python_does_not_know_are_bad_rows(tmp_path):
     parquet.write_table(pyarrow.table({"text": ["a", "b"], "id": late}), tmp_path / "a.parquet")
     found = read(tmp_path)
     assert [row.text for row in found] == ["a", None]
-    assert found[1].error.startswith("a value cannot be read: ")
+    assert found[1].error.startswith("row 2: a value cannot be read: ")
 
 
 def test_a_quote_that_is_never_closed_ends_at_its_file(tmp_path):
@@ -164,7 +164,7 @@ def test_a_quote_that_is_never_closed_ends_at_its_file(tmp_path):
 
 
 def test_lines_without_end_are_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "LONGEST", 100)
+    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 100)
     for name, line in (("a.tsv", "x" * 250), ("b.jsonl", '{"text": "' + "x" * 250 + '"}'),
                        ("c.csv", "x" * 250)):  # fmt: skip
         head, good = ("", '{"text": "good"}') if "json" in name else ("text\n", "good")
@@ -204,8 +204,8 @@ def test_random_bytes_lose_and_double_no_line(tmp_path):
         ("a.csv", b"text\n", {}, "holds no texts"),
         ("a.jsonl", b"\n\n", {}, "holds no texts"),
         ("a.tsv", b"text\tn\nx\t1\n", {"text_column": "txt"},
-         "no column 'txt': .*text.column must be one of 'text', 'n'"),
-        ("a.tsv", b"text\tn\nx\t1\n", {"id_column": "key"}, "no column 'key': .*id.column"),
+         "no column 'txt': text_column must be one of 'text', 'n'"),
+        ("a.tsv", b"text\tn\nx\t1\n", {"id_column": "key"}, "no column 'key': id_column"),
         ("a.tsv", b"a\tb\nx\t1\n", {}, "cannot tell .* set text_column to one of 'a', 'b'"),
         ("a.csv", b"text;n\nx;1\n", {}, "cannot tell which column .* set text_column"),
         ("a.tsv", b"text\ttext\nx\ty\n", {}, "two columns 'text'"),

@@ -95,6 +95,14 @@ def cells(rows, column="mean"):
     return {(row["method"], row["baseline"], row["metric"]): float(row[column]) for row in rows}
 
 
+def configured(*methods):
+    return EvaluationConfig(
+        data="d", model="m", masked_lm=None, methods=methods, baselines=("mask",),
+        metrics=("log_odds",), top_fraction=0.2, level="token", explain="predicted", n_steps=50,
+        n_draws=5, seed=0,
+    )  # fmt: skip
+
+
 def same_results(one, other):
     return lines_of(one) == lines_of(other) and all(
         table(one, name) == table(other, name) for name in ("table.csv", "paired.csv")
@@ -110,7 +118,7 @@ def sorted_values(rows, method, baseline, metric):
 @pytest.fixture(scope="module")
 def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "BLOCK", 3)
+        patch.setattr(evaluation, "Evaluation", functools.partial(Evaluation, block_size=3))
         yield
 
 
@@ -232,7 +240,7 @@ def test_the_command_shows_all_that_matters(whole):
 
 
 def test_explained_labels_may_be_those_of_the_data(demo, data, tmp_path):
-    done(data, tmp_path / "o", *QUICK, "--target", "label")
+    done(data, tmp_path / "o", *QUICK, "--explain", "label")
     lines = lines_of(tmp_path / "o")
     assert all(line["explained"] == line["label"] for line in lines)
     (wrong,) = [x for x in lines if x["number"] == 6 and x["method"] == "input_x_gradient"]
@@ -272,7 +280,7 @@ def test_the_same_run_gives_the_same(data, whole, tmp_path):
 
 
 def test_the_order_of_the_data_and_blocks_do_not_count(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "BLOCK", 32)
+    monkeypatch.setattr(evaluation, "Evaluation", Evaluation)
     shuffled = write(tmp_path / "reviews.tsv", [ROWS[i] for i in (5, 2, 7, 0, 3, 6, 1, 4)])
     folder = again(shuffled, tmp_path / "o")
     for name in ("table.csv", "paired.csv"):
@@ -323,38 +331,26 @@ def test_a_file_may_be_missing(data, quick, tmp_path, name):
     (folder / name).unlink()
     result = resumed(data, folder)
     if name == "plan.json":  # nobody knows of what the results are
-        assert_refused(result, "no plan.json that tells of what")
+        assert_refused(result, "has no plan.json")
         for text in ("{", "[1]", "null"):
             (folder / name).write_text(text)
-            assert_refused(resumed(data, folder), "no plan.json that tells of what")
+            assert_refused(resumed(data, folder), "plan.json is corrupt")
     else:
         assert same_results(folder, quick)
 
 
 def test_only_whole_units_are_kept_wherever_the_file_ends(demo, quick, tmp_path):
-    plan = EvaluationConfig(
-        "d",
-        "m",
-        None,
-        ("random", "sig"),
-        ("mask",),
-        ("log_odds",),
-        0.2,
-        "token",
-        "predicted",
-        50,
-        5,
-        0,
-    )
-    found = prepare_examples(demo, [Record(text, None) for text, _ in ROWS], "predicted")
-    Evaluation(plan, {"mask": demo}, found, tmp_path, resume=False)()
+    config = configured("random", "sig")
+    examples = prepare_examples(demo, [Record(text, None) for text, _ in ROWS], "predicted")
+    new = functools.partial(Evaluation, config, {"mask": demo}, examples, tmp_path, block_size=3)
+    new(resume=False).explain_remaining()
     path = tmp_path / "examples.jsonl"
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
     ends = [len(b"".join(lines[:n])) for n in (0, 3, 6, 9, 12, 14, 16)]  # 3, 3 and 2 texts
     for cut in {*range(0, len(content) + 1, 61), *ends, *[max(0, end - 1) for end in ends]}:
         path.write_bytes(content[:cut])
-        left = Evaluation(plan, {"mask": demo}, found, tmp_path, resume=True)
+        left = new(resume=True)
         whole_units = max(end for end in ends if end <= cut + 1)  # the last line break may lack
         assert path.read_bytes() == content[:whole_units]
         assert len(left.lines) == content[:whole_units].count(b"\n")
@@ -405,22 +401,22 @@ def test_results_are_not_overwritten(data, tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--seed", "1"], "seed 0, not 1"),
-        (["--top_fraction", "0.5"], "top_fraction 0.2, not 0.5"),
-        (["--level", "word"], "level 'token', not 'word'"),
-        (["--methods", "sig"], "methods"),
-        (["--baselines", "pad"], "baselines"),
-        (["--metrics", "ablation_auc"], "metrics"),
+        (["--seed", "1"], "was made with seed 0, not 1"),
+        (["--top-fraction", "0.5"], "0.2, not 0.5"),
+        (["--level", "word"], "was made with level 'token', not 'word'"),
+        (["--methods", "sig"], "was made with methods "),
+        (["--baselines", "pad"], "was made with baselines "),
+        (["--metrics", "ablation_auc"], "was made with metrics "),
         (["--n-steps", "7"], "n_steps"),
         (["--draws", "7"], "n_draws"),
-        (["--target", "label"], "target"),
+        (["--explain", "label"], "was made with explain "),
         (["--limit", "7"], "texts '8, "),
         (["--model", str(PATH)], "model 'demo'"),
     ],
 )
 def test_other_options_are_not_mixed_in(data, quick, tmp_path, options, named):
     folder = Path(shutil.copytree(quick, tmp_path / "o"))
-    assert_refused(resumed(data, folder, *options), f"holds results for {named}")
+    assert_refused(resumed(data, folder, *options), named)
     assert same_results(folder, quick)
 
 
@@ -430,7 +426,7 @@ def test_other_data_of_the_same_name_is_noticed(tmp_path, change):
     done(data, tmp_path / "o", *QUICK)
     write(data, [ROWS[0], change, ROWS[2]] if change else ROWS[:2])
     result = run(data, tmp_path / "o", *QUICK, "--resume")
-    assert_refused(result, "holds results for texts '3, ")
+    assert_refused(result, "was made with texts '3, ")
 
 
 def test_another_model_of_the_same_name_is_noticed(data, tmp_path):
@@ -443,7 +439,7 @@ def test_another_model_of_the_same_name_is_noticed(data, tmp_path):
         model.classifier.bias += 0.01
     model.save_pretrained(folder)
     result = run(data, tmp_path / "o", *QUICK, "--model", folder, "--resume")
-    assert_refused(result, "holds results for weights")
+    assert_refused(result, "was made with weights")
 
 
 # What is refused, in one line, with nothing left behind.
@@ -473,14 +469,14 @@ def assert_refused(result, *messages):
         (["--masked-lm", str(PATH)], "wanted a model that was trained to fill in masked words"),
         (["--model", "./nowhere"], "there is no folder ./nowhere"),
         (["--model", "no-such-model"], "no-such-model cannot be loaded"),
-        (["--top_fraction", "0"], "top_fraction is a share of the words, in (0, 1], got 0.0"),
-        (["--top_fraction", "2"], "got 2.0"),
+        (["--top-fraction", "0"], "of the words, must lie in (0, 1], got 0.0"),
+        (["--top-fraction", "2"], "got 2.0"),
         (["--limit", "0"], "limit must be at least 1, got 0"),
-        (["--n-steps", "0"], "n_steps must be a positive integer"),
-        (["--draws", "0"], "n_draws must be at least 1"),
+        (["--n-steps", "0"], "must be a positive integer"),
+        (["--draws", "0"], "must be at least 1"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--level", "letter"], "use one of word, token"),
-        (["--target", "gold"], "target must be predicted or label"),
+        (["--explain", "gold"], "must be 'predicted' or 'label', got 'gold'"),
         (["--text-column", "review"], "must be one of 'sentence', 'label'"),
     ],
 )  # fmt: skip
@@ -495,11 +491,11 @@ def test_options_that_cannot_be(data, tmp_path, options, message):
         ("none.tsv", None, [], "there is no file or folder"),
         ("a.tsv", b"", [], "holds no texts"),
         ("a.tsv", b"sentence\n", [], "holds no texts"),
-        ("a.tsv", b"\xff\xfe\0", [], "is not UTF-8 at line 1"),
+        ("a.tsv", b"\xff\xfe\0", [], "is UTF-16: save it as UTF-8"),
         ("a.xlsx", b"", [], "convert or rename it"),
-        ("a.jsonl", b"{", [], "line 1, cannot be read as an object on each line"),
+        ("a.jsonl", b"{", [], "line 1: not valid JSON at character 2"),
         ("a.parquet", b"x", [], "cannot be read as Parquet"),
-        ("a.tsv", b"sentence\nFine.\n", ["--target", "label"], "record 0 has no label to explain"),
+        ("a.tsv", b"sentence\nFine.\n", ["--explain", "label"], "record 0 has no label to explain"),
         ("a.tsv", b"text\tlabel\nFine.\t1\nBad.\thappy\n", [],
          "record 1 has label 'happy', which the model does not know: its labels are NEGATIVE (0), "
          "POSITIVE (1)"),
@@ -686,7 +682,7 @@ def test_a_text_that_is_there_twice(tmp_path):
 
 
 def test_many_short_texts(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "BLOCK", 32)
+    monkeypatch.setattr(evaluation, "Evaluation", Evaluation)
     data = write(tmp_path / "d.tsv", [(f"Film {i} is fun.", "1") for i in range(200)])
     done(data, tmp_path / "o", "--methods", "random", "--metrics", "log_odds")
     lines = lines_of(tmp_path / "o")
@@ -732,11 +728,10 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_bar_goes_to_terminals_only(demo, tmp_path, monkeypatch, stream, wanted):
-    plan = EvaluationConfig("d", "m", None, ("random",), ("mask",), ("log_odds",), 0.2, "token",
-                "predicted", 50, 5, 0)  # fmt: skip
-    found = prepare_examples(demo, [Record("A fine film.", None)], "predicted")
+    examples = prepare_examples(demo, [Record("A fine film.", None)], "predicted")
     monkeypatch.setattr(sys, "stderr", stream())
-    Evaluation(plan, {"mask": demo}, found, tmp_path, resume=False)(progress=wanted)
+    run = Evaluation(configured("random"), {"mask": demo}, examples, tmp_path, resume=False)
+    run.explain_remaining(progress=wanted)
     shown = sys.stderr.getvalue()
     assert ("random, mask" in shown) == (wanted and stream is Terminal)
     assert wanted or shown == ""
@@ -745,4 +740,4 @@ def test_a_bar_goes_to_terminals_only(demo, tmp_path, monkeypatch, stream, wante
 def test_lines_that_are_no_records_are_dropped(tmp_path):
     path = tmp_path / "examples.jsonl"
     path.write_text('{}\n[]\n3\n{"block": 0, "baseline": "mask"\n', encoding="utf-8")
-    assert evaluation._whole_lines(path) == []
+    assert evaluation._read_lines(path) == []

@@ -1,12 +1,14 @@
 """Every metric against one sentence at a time, and how few questions the model is asked."""
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from captum_sig._names import MetricName
 from captum_sig.faithfulness import (
     BINS,
     METRICS,
@@ -360,6 +362,10 @@ def test_probabilities_of_any_precision_become_float64(dtype):
     torch.testing.assert_close(found, exact, rtol=0, atol=4 * torch.finfo(dtype).eps)
 
 
+def test_the_listed_names_are_those_of_the_metrics():
+    assert tuple(METRICS) == get_args(MetricName)
+
+
 def test_the_table_of_metrics_says_what_a_header_needs():
     assert {name for name, metric in METRICS.items() if metric.better == "higher"} == {
         "comprehensiveness",
@@ -372,7 +378,7 @@ def test_the_table_of_metrics_says_what_a_header_needs():
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("k", [0, -0.1, 1.01, float("nan")])
 def test_a_share_outside_0_and_1_is_refused(bert, name, k):
-    with pytest.raises(ValueError, match=r"shares of the units must lie in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"fractions of the units must lie in \(0, 1\]"):
         METRICS[name](bert, *batch(), k)
     assert bert.calls == []
 
@@ -405,7 +411,7 @@ def test_options_that_do_not_fit_are_refused(bert, options, message):
 
 
 def test_no_bins_are_refused(bert):
-    with pytest.raises(ValueError, match="shares of the units"):
+    with pytest.raises(ValueError, match="fractions of the units"):
         aopc_sufficiency(bert, *batch(), bins=())
 
 
