@@ -13,8 +13,7 @@ from typing import Any
 
 from captum_sig._files import replace_text
 from captum_sig._warnings import warn
-from captum_sig.corpus.query import duplicate_ids
-from captum_sig.corpus.rows import MANIFEST
+from captum_sig.corpus.query import MANIFEST, duplicate_ids
 from captum_sig.corpus.shards import Corpus, Outcome, Shard, ShardWriter, shard_path
 from captum_sig.data.optional import optional_import
 from captum_sig.data.settings import check_same_settings, read_settings

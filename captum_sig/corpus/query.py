@@ -12,6 +12,8 @@ from typing import Any
 from captum_sig.data.optional import optional_import
 from captum_sig.data.tables import Row
 
+MANIFEST = "manifest.json"  # the settings and versions of the runs, beside the shards
+
 # The highest and the lowest score of a group with their texts. Ties go to the same text whatever
 # is read first, as file and row are compared too.
 STRONGEST = """

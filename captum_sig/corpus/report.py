@@ -12,13 +12,14 @@ from typing import Any
 
 from captum_sig._files import replacing
 from captum_sig.corpus.query import (
+    MANIFEST,
     STRONGEST,
     STRONGEST_COLUMNS,
     add_exact_sums,
     fetch,
     open_shards,
 )
-from captum_sig.corpus.rows import MANIFEST, from_row
+from captum_sig.corpus.rows import from_row
 from captum_sig.data.settings import read_settings
 from captum_sig.data.statistics import bootstrap
 from captum_sig.data.tables import Row, write_csv

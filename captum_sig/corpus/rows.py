@@ -9,7 +9,6 @@ from captum_sig.data.optional import optional_import
 from captum_sig.explainers.results import WordAttribution, scored_words
 from captum_sig.words.grouping import Span
 
-MANIFEST = "manifest.json"  # beside the shards
 MAX_ERROR = 500  # characters of an error
 
 # Names and Arrow types, in the order of the files.
