@@ -23,7 +23,7 @@ Engine = Callable[[ShardWriter, list[Shard], Callable[[int], object]], Iterator[
 
 
 class CorpusFolder:
-    """A folder of shards and its manifest; a run enters it, which shuts other runs out.
+    """A folder of shards and its manifest; entering it locks out other runs.
 
     Args:
         folder: where shards and manifest go; made if it does not exist.

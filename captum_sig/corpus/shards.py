@@ -323,10 +323,7 @@ class ShardWriter:
         weights: str | None = None,
         threads: int | None = None,
     ) -> None:
-        """Store the arguments only: an exception in an actor's constructor makes Ray retry forever.
-
-        Threads are set, as this cannot fail.
-        """
+        """Store the arguments only: an exception in the constructor makes Ray retry forever."""
         if threads is not None:
             torch.set_num_threads(threads)
         self.folder, self.explain, self.weights = Path(folder), explain, weights

@@ -1,4 +1,4 @@
-"""`captum-sig corpus` in this process: what it writes, how it goes on, what it refuses."""
+"""`captum-sig corpus` in this process: what it writes, how it resumes, what it refuses."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def left_over(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("part-"))
 
 
-def test_shards_tell_what_the_explainer_tells(data, tmp_path, demo):
+def test_shards_hold_the_explainers_results(data, tmp_path, demo):
     result = run(data, "--output", tmp_path / "out", "--shard-size", 5)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines()[:3] == [
@@ -71,7 +71,7 @@ def test_shards_tell_what_the_explainer_tells(data, tmp_path, demo):
     assert file.metadata.row_group(0).column(3).compression == "ZSTD"
 
 
-def test_the_manifest_tells_what_was_done_with_what(data, tmp_path):
+def test_the_manifest_has_settings_counts_and_versions(data, tmp_path):
     run(data, "--output", tmp_path / "out", "--target", "NEGATIVE", "--level", "token")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     settings = manifest["settings"]
@@ -89,7 +89,7 @@ def test_the_manifest_tells_what_was_done_with_what(data, tmp_path):
     assert left_over(tmp_path / "out") == [".lock", "manifest.json"]
 
 
-def test_a_run_goes_on_and_repeats_no_finished_shard(data, tmp_path):
+def test_a_resumed_run_leaves_finished_shards_alone(data, tmp_path):
     out = tmp_path / "out"
     arguments = (data, "--output", out, "--shard-size", 4)
     assert run(*arguments).exit_code == 0
@@ -230,7 +230,7 @@ def test_a_line_of_a_megabyte_is_cut_and_counted(tmp_path):
     ],
     ids=str,
 )
-def test_mistakes_are_told_before_a_folder_is_made(arguments, why, data, tmp_path):
+def test_mistakes_are_reported_before_a_folder_is_made(arguments, why, data, tmp_path):
     result = run(data, "--output", tmp_path / "out", *arguments)
     assert result.exit_code == 2
     assert why in result.stderr
@@ -238,7 +238,9 @@ def test_mistakes_are_told_before_a_folder_is_made(arguments, why, data, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_gives_up_ends_the_run_and_keeps_what_is_there(data, tmp_path, monkeypatch):
+def test_a_model_that_stops_working_ends_the_run_and_keeps_finished_shards(
+    data, tmp_path, monkeypatch
+):
     real, calls = CorpusExplainer.columns, []
 
     def columns(self, *given):
@@ -276,11 +278,11 @@ def test_kill_9(data, tmp_path):
 
 
 def limited(bytes: int):
-    """In a child: no file may grow beyond so many bytes, as on a disk that is full."""
+    """Limit the size of files in a child process, as a full disk does."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, bytes))
 
 
-def test_a_full_disk_is_told_and_what_was_written_stays(data, tmp_path):
+def test_a_full_disk_is_reported_and_finished_shards_stay(data, tmp_path):
     small = subprocess.run(
         command(data, "--output", tmp_path / "out", "--shard-size", 7),
         capture_output=True, text=True, check=False, preexec_fn=limited(4096),
@@ -303,7 +305,7 @@ def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["pyarrow.parquet", "duckdb"])
-def test_missing_packages_are_told_before_anything_is_explained(name, tmp_path, monkeypatch):
+def test_missing_packages_are_reported_before_anything_is_explained(name, tmp_path, monkeypatch):
     (tmp_path / "texts.tsv").write_text("text\nGood.\n", encoding="utf-8")
     monkeypatch.setitem(sys.modules, name, None)
     result = run(tmp_path / "texts.tsv", "--output", tmp_path / "out")
@@ -312,7 +314,7 @@ def test_missing_packages_are_told_before_anything_is_explained(name, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_system_without_locks_is_warned_of(data, tmp_path, monkeypatch):
+def test_a_file_system_without_locks_gives_a_warning(data, tmp_path, monkeypatch):
     import filelock
 
     def refuse(self, timeout):
@@ -324,7 +326,7 @@ def test_a_file_system_without_locks_is_warned_of(data, tmp_path, monkeypatch):
     assert "cannot be locked: make sure that no other run writes to it" in result.stderr
 
 
-def test_versions_that_change_are_all_told(data, tmp_path, monkeypatch):
+def test_the_manifest_has_all_versions(data, tmp_path, monkeypatch):
     arguments = (data, "--output", tmp_path / "out")
     run(*arguments)
     monkeypatch.setattr(corpus_folder.metadata, "version", lambda name: "9.9")

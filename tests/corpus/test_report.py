@@ -48,7 +48,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(folder) -> list[dict]:
-    """Those that were explained."""
+    """The rows that were explained."""
     found = [dict(zip(columns, row, strict=True)) for columns in content(folder).values()
              for row in zip(*columns.values(), strict=True)]  # fmt: skip
     return [row for row in found if row["error"] is None]
@@ -137,7 +137,7 @@ def test_words_whose_effect_changes_sign_and_their_strongest_texts(rows, made):
 
 
 def test_a_report_made_twice_is_the_same_byte_for_byte(folder, tmp_path):
-    """DuckDB adds up in parallel, in whatever order its threads come; so many shards show it."""
+    """DuckDB adds in parallel, in the order of its threads; only many shards show it."""
     many = tmp_path / "many"
     many.mkdir()
     shutil.copy(folder / "manifest.json", many)
@@ -154,8 +154,8 @@ def test_a_report_made_twice_is_the_same_byte_for_byte(folder, tmp_path):
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
-@pytest.mark.parametrize("most_words", [1, 5])
-def test_sums_do_not_depend_on_the_order_and_are_right(size, most_words):
+@pytest.mark.parametrize("max_words", [1, 5])
+def test_sums_do_not_depend_on_the_order_and_are_right(size, max_words):
     duckdb, pyarrow = map(pytest.importorskip, ("duckdb", "pyarrow"))
     draw = random.Random(0)
     groups = {
@@ -172,7 +172,7 @@ def test_sums_do_not_depend_on_the_order_and_are_right(size, most_words):
             table = {"name": [name for name, _ in rows], "score": [score for _, score in rows]}
             db.register("scored", pyarrow.table(table))
             db.execute("CREATE VIEW explained AS SELECT [score] AS scores FROM scored")
-            add_exact_sums(db, most_words)
+            add_exact_sums(db, max_words)
             query = "SELECT exact_sum(score), exact_mean(score), exact_std(score) FROM scored"
             seen.append({
                 name: db.execute(f"{query} WHERE name = '{name}'").fetchone() for name in groups
@@ -191,7 +191,7 @@ def test_sums_do_not_depend_on_the_order_and_are_right(size, most_words):
 
 
 def effect(row: dict, *words: str) -> list[float]:
-    """Sums of neighbouring scores where these words stand."""
+    """Sum the neighbouring scores wherever these words occur."""
     lowered = [word.lower() for word in row["words"]]
     n = len(words)
     return [sum(row["scores"][i : i + n]) for i in range(len(lowered) - n + 1)
@@ -222,7 +222,7 @@ def test_effects_of_terms_over_texts(term, words, rows, made):
             assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
 
 
-def test_terms_that_occur_nowhere_are_told(made):
+def test_terms_that_occur_nowhere_have_empty_rows(made):
     missing = [row for row in made.terms if row["documents"] == 0]
     assert [row["term"] for row in missing] == ["the rapist", "nowhere"]
 
@@ -255,7 +255,7 @@ def test_extremes_are_the_strongest_words_of_each_class(rows, made):
         assert row["word"] in [word.word for word in result.words if word.score == row["score"]]
 
 
-def test_examples_are_what_the_explainer_gave(made, demo):
+def test_examples_are_the_explainers_results(made, demo):
     for result in made.examples.values():
         again = demo(result.text)
         assert [replace(word, score=0, normalized=0) for word in result.words] == [
@@ -368,7 +368,7 @@ def test_the_command_shows_tables_and_writes_files(folder, tmp_path):
     assert list(extremes[0]) == ["class", "word", "score", "file", "row"]
 
 
-def test_by_default_files_go_into_the_folder_and_a_run_still_goes_on(folder, tmp_path):
+def test_by_default_files_go_into_the_folder_also_of_an_unfinished_run(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     manifest["finished"] = False
@@ -381,7 +381,7 @@ def test_by_default_files_go_into_the_folder_and_a_run_still_goes_on(folder, tmp
     assert "The run is not finished: 15 of 18 texts" in page
 
 
-def test_mistakes_are_named(folder, tmp_path):
+def test_mistakes_are_reported(folder, tmp_path):
     (tmp_path / "empty.txt").write_text("# nothing\n", encoding="utf-8")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     (tmp_path / "bad.tsv").write_bytes(b"text\n\xe9\n")
