@@ -16,7 +16,7 @@ from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, OUTPUT_PANEL,
 
 if TYPE_CHECKING:
     from captum_sig.corpus.explainer import CorpusExplainer
-    from captum_sig.corpus.folder import CorpusRun, Engine
+    from captum_sig.corpus.folder import CorpusFolder, Engine
 
 EngineName = Literal["local", "ray"]
 SECONDS_BETWEEN_LINES = 30.0
@@ -134,11 +134,11 @@ def corpus(
     _check_output_is_outside(inputs, output)
 
     from captum_sig.corpus.engines import locally, on_ray
-    from captum_sig.corpus.folder import CorpusRun
-    from captum_sig.corpus.shards import corpus as read
+    from captum_sig.corpus.folder import CorpusFolder
+    from captum_sig.corpus.shards import scan_corpus
     from captum_sig.explainers.models import weights_digest
 
-    texts = read(
+    texts = scan_corpus(
         inputs, text_column=text_column, id_column=id_column, shard_size=shard_size,
         limit=limit,
     )  # fmt: skip
@@ -151,7 +151,7 @@ def corpus(
         "id_column": id_column, "shard_size": shard_size, "limit": limit,
     }  # fmt: skip
     run_engine = locally if engine == "local" else functools.partial(on_ray, **engine_options)
-    _explain_remaining(CorpusRun(output, texts, settings), run_engine, explain)
+    _explain_remaining(CorpusFolder(output, texts, settings), run_engine, explain)
 
 
 def _check_output_is_outside(inputs: list[str], output: Path) -> None:
@@ -161,7 +161,7 @@ def _check_output_is_outside(inputs: list[str], output: Path) -> None:
             raise ValueError(f"{output} lies in the input {folder}: use a folder beside it")
 
 
-def _explain_remaining(run: CorpusRun, engine: Engine, explain: CorpusExplainer) -> None:
+def _explain_remaining(run: CorpusFolder, engine: Engine, explain: CorpusExplainer) -> None:
     from captum_sig.corpus.shards import ShardWriter
 
     with run.entered():
@@ -169,7 +169,7 @@ def _explain_remaining(run: CorpusRun, engine: Engine, explain: CorpusExplainer)
         progress = Progress(run.corpus.n_rows, before)
         with progress.bar:
             try:
-                counts = run(
+                counts = run.explain_remaining(
                     engine,
                     ShardWriter(run.folder, explain, run.settings["weights"]),
                     progress.update,
@@ -184,19 +184,19 @@ def _explain_remaining(run: CorpusRun, engine: Engine, explain: CorpusExplainer)
 
 
 def _print_summary(folder: Path, counts: dict[str, int], before: int) -> None:
-    from captum_sig.corpus.query import bad_rows
+    from captum_sig.corpus.query import failed_rows
     from captum_sig.viz.text import on_one_line, shortened
 
     earlier = f" ({before:,} from earlier runs)" if before else ""
     truncated = f", {counts['truncated']:,} truncated" if counts["truncated"] else ""
     typer.echo(
         f"Texts: {counts['rows']:,}{earlier}; {counts['explained']:,} explained{truncated}, "
-        f"{counts['bad']:,} failed."
+        f"{counts['failed']:,} failed."
     )
-    for file, row, error in bad_rows(folder, MAX_EXAMPLES) if counts["bad"] else ():
+    for file, row, error in failed_rows(folder, MAX_EXAMPLES) if counts["failed"] else ():
         typer.echo(f"  {file}, row {row}: {shortened(on_one_line(error), 120)}")
-    if counts["bad"] > MAX_EXAMPLES:
-        typer.echo(f"  … and {counts['bad'] - MAX_EXAMPLES:,} more, in column `error`")
+    if counts["failed"] > MAX_EXAMPLES:
+        typer.echo(f"  … and {counts['failed'] - MAX_EXAMPLES:,} more, in column `error`")
     if counts["duplicate_ids"]:
         typer.echo(f"{counts['duplicate_ids']:,} rows repeat an id; file and row still differ.")
     typer.echo(f"Shards and manifest.json are in {folder}: captum-sig report {folder}")

@@ -42,10 +42,10 @@ def report(
     """Show which words move a model over a corpus, and where their effect changes sign.
 
     Writes report.html (to search and sort, with example texts), words.csv (all
-    words), flips.csv, extremes.csv and, with --terms, terms.csv.
+    words), sign_changes.csv, extremes.csv and, with --terms, terms.csv.
     """
     from captum_sig._files import replace_text
-    from captum_sig.corpus.report import report as make_report
+    from captum_sig.corpus.report import make_report
     from captum_sig.corpus.report_page import to_page
 
     target = folder / "report" if output is None else output
@@ -74,24 +74,24 @@ def _print_report(made: Report, target: Path) -> None:
         console.print(
             f"The run is not finished: {overview['rows']:,} of {overview['rows_in_input']:,} texts."
         )
-    if overview["bad"]:
-        console.print(f"Omitted, as they failed: {overview['bad']:,} texts.")
+    if overview["failed"]:
+        console.print(f"Omitted, as they failed: {overview['failed']:,} texts.")
     if overview["duplicate_ids"]:
         console.print(f"{overview['duplicate_ids']:,} rows repeat the id of another row.")
     for row in made.classes[:MAX_CLASSES]:
         _print_class(console, made, row)
     if len(made.classes) > MAX_CLASSES:
         console.print(f"… and {len(made.classes) - MAX_CLASSES} more classes, on the page.")
-    if made.flips:
+    if made.sign_changes:
         columns = {"sum_for": "+,.2f", "sum_against": "+,.2f", "n_for": ",", "n_against": ","}
         title = "Words whose effect changes sign"
-        _print_table(console, title, made.flips[:MAX_SIGN_CHANGES], columns)
+        _print_table(console, title, made.sign_changes[:MAX_SIGN_CHANGES], columns)
     if made.terms:
         columns = {
             "mean": "+.4f", "low": "+.4f", "high": "+.4f", "documents": ",", "share_for": ".0%",
         }  # fmt: skip
         _print_table(console, "Terms", made.terms, columns, ("term", "class"))
-    tables = "words.csv, flips.csv, extremes.csv" + (", terms.csv" if made.terms else "")
+    tables = "words.csv, sign_changes.csv, extremes.csv" + (", terms.csv" if made.terms else "")
     console.print(f"report.html, {tables} are in {target}.", soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""How shards are explained: one after the other in this process, or by workers on Ray Data."""
+"""Explain shards one after the other in this process, or with workers on Ray Data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captum_sig.data.optional import optional_import
 
 @dataclass(frozen=True)
 class Workers:
-    """How many there are, and what each of them takes."""
+    """The number of workers, and the CPUs and GPUs that each of them takes."""
 
     number: int
     cpus: int
@@ -25,35 +25,35 @@ class Workers:
     def fitting(
         cls, nodes: list[dict[str, float]], number: int | None, gpus: float | None
     ) -> Workers:
-        """Workers for a cluster.
+        """Choose workers for a cluster.
 
-        By default one for each GPU, or, where there are none, one for each CPU. As shards are read,
-        explained and written by the same worker, nothing else needs a CPU.
+        By default there is one for each GPU, or, without GPUs, one for each CPU. A worker reads,
+        explains and writes its shards itself, so that nothing else needs a CPU.
 
         Args:
             nodes: the resources of each node, as Ray names them.
-            number: of workers; None takes as many as there is room for.
-            gpus: of each worker, or a part of one; None is 1 where there are GPUs.
+            number: the number of workers; None takes as many as fit.
+            gpus: the GPUs of each worker, also a fraction of one; None is 1 where there are GPUs.
 
         Raises:
-            ValueError: if a worker finds no room on any node.
+            ValueError: if a worker fits on no node.
         """
         for name, value, least in (("num_workers", number, 1), ("gpus_per_worker", gpus, 0)):
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        of_nodes = [node.get("GPU", 0.0) for node in nodes]
-        gpus = (1.0 if any(of_nodes) else 0.0) if gpus is None else gpus
-        if gpus > max(of_nodes):
+        node_gpus = [node.get("GPU", 0.0) for node in nodes]
+        gpus = (1.0 if any(node_gpus) else 0.0) if gpus is None else gpus
+        if gpus > max(node_gpus):
             raise ValueError(
-                f"a worker wants {gpus:g} GPUs, but no node has more than {max(of_nodes):g}: lower "
-                "--gpus-per-worker"
+                f"a worker wants {gpus:g} GPUs, but no node has more than {max(node_gpus):g}: "
+                "lower gpus_per_worker"
             )
         if gpus:
-            room = sum(int(there / gpus) for there in of_nodes)
-            return cls(number or room, 1, gpus)
-        cpus = [int(node.get("CPU", 0)) for node in nodes]
-        number = number or max(1, sum(cpus))
-        return cls(number, max(1, min(sum(cpus) // number, max(cpus))), 0.0)
+            capacity = sum(int(available / gpus) for available in node_gpus)
+            return cls(number or capacity, 1, gpus)
+        node_cpus = [int(node.get("CPU", 0)) for node in nodes]
+        number = number or max(1, sum(node_cpus))
+        return cls(number, max(1, min(sum(node_cpus) // number, max(node_cpus))), 0.0)
 
 
 def on_ray(
@@ -65,23 +65,23 @@ def on_ray(
     num_workers: int | None = None,
     gpus_per_worker: float | None = None,
 ) -> Iterator[Outcome]:
-    """An engine of `CorpusRun`: shards as they are done, in any order.
+    """Explain shards on a Ray cluster, and yield their counts as they are finished, in any order.
 
     Args:
-        writer: what each worker makes anew.
-        shards: which.
-        progress: told how many texts are done since it was last told.
-        address: of a cluster, such as "auto"; None starts one on this machine.
-        num_workers: see `Workers.fitting`.
-        gpus_per_worker: likewise.
+        writer: each worker makes one with the same arguments.
+        shards: the shards to explain.
+        progress: called with the number of texts finished since the last call.
+        address: the cluster's address, such as "auto"; None starts one on this machine.
+        num_workers: as `number` of `Workers.fitting`.
+        gpus_per_worker: as `gpus` of `Workers.fitting`.
 
     Raises:
-        ValueError: if Ray is not installed, there is no room for a worker, or one tells a problem.
-        RuntimeError: if workers cannot be made.
+        ValueError: if Ray is not installed, no worker fits, or a worker reports an error.
+        RuntimeError: if Ray fails.
     """
     if not shards:
         return
-    ray, data = (optional_import(name, "--engine ray", "ray") for name in ("ray", "ray.data"))
+    ray, data = (optional_import(name, "the Ray engine", "ray") for name in ("ray", "ray.data"))
     with _cluster(ray, address), _quiet(data):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers = Workers.fitting(nodes, num_workers, gpus_per_worker)
@@ -101,26 +101,26 @@ def on_ray(
         )
         try:
             for row in outcomes.iter_rows():
-                if problem := row.pop("problem"):
-                    raise ValueError(problem)
+                if error := row.pop("error"):
+                    raise ValueError(error)
                 outcome = Outcome(**row)
                 progress(outcome.rows)
                 yield outcome
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
-            raise RuntimeError(f"Ray gave up: {cause}") from error
+            raise RuntimeError(f"Ray failed: {cause}") from error
 
 
 @contextmanager
 def _cluster(ray: Any, address: str | None) -> Iterator[None]:
-    """The one at this address, or one of this machine that ends with it."""
+    """Connect to a cluster, or start one on this machine that ends with the context."""
     if ray.is_initialized():
         yield
         return
-    here: dict[str, Any] = {} if address else {"include_dashboard": False}
+    local_options: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        _knock(address or "")
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
+        _check_reachable(address or "")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local_options)
     except OSError as error:  # ConnectionError, TimeoutError, …
         raise ValueError(f"there is no Ray cluster at {address}: {error}") from error
     try:
@@ -129,8 +129,8 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Ray itself asks for minutes where nobody answers."""
+def _check_reachable(address: str) -> None:
+    """Connect once, as Ray itself waits for minutes where nothing answers."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -138,7 +138,7 @@ def _knock(address: str) -> None:
 
 @contextmanager
 def _quiet(data: Any) -> Iterator[None]:
-    """Ray Data draws no bars meanwhile: progress is told by texts, not by blocks."""
+    """Turn off the progress bars of Ray Data, which count blocks instead of texts."""
     context, logger = data.DataContext.get_current(), logging.getLogger("ray.data")
     before = context.enable_progress_bars, context.print_on_execution_start, logger.level
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -153,6 +153,6 @@ def _quiet(data: Any) -> Iterator[None]:
 def locally(
     writer: ShardWriter, shards: list[Shard], progress: Callable[[int], object]
 ) -> Iterator[Outcome]:
-    """Shards one after the other in this process."""
+    """Explain shards one after the other in this process."""
     for shard in shards:
         yield writer.write(shard, progress)

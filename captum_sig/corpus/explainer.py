@@ -1,4 +1,4 @@
-"""Many texts: a callable on columns for `ray.data`, `datasets`, and `captum-sig corpus`."""
+"""Explain many texts: a callable on columns for `ray.data`, `datasets`, and `captum-sig corpus`."""
 
 from __future__ import annotations
 
@@ -12,100 +12,97 @@ from typing import Any
 
 import torch
 
-from captum_sig._warnings import warn
+from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.contexts import Contexts
+from captum_sig.corpus.rows import RESULT_COLUMNS, Row, failed_row, to_row
 from captum_sig.data.columns import checked_text
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.models import pretrained
-from captum_sig.explainers.results import WordAttribution
 from captum_sig.explainers.scoring import ScoringOptions
 
-SPARE = 2**27  # bytes that may pile up; to touch pages anew that were given back takes time
+MAX_FREED = 2**27  # bytes that a process keeps: touching pages anew that were returned takes time
 
 
-class MemoryTrimmer:
-    """Called now and then, gives freed memory back once `SPARE` more is resident than after that.
+def trim_memory(resident: int) -> int:
+    """Return freed memory to the system once `MAX_FREED` bytes more than `resident` are in use.
 
-    On Linux with glibc; elsewhere it does nothing.
+    Works on Linux with glibc; elsewhere it does nothing.
+
+    Args:
+        resident: what the previous call returned, at first 0.
+
+    Returns:
+        The resident bytes after the last time that memory was returned.
     """
-
-    def __init__(self) -> None:
-        """Nothing has been given back yet."""
-        self.least = 0
-
-    def __call__(self) -> None:
-        """Trim if it is time."""
-        if sys.platform == "linux" and resident() > self.least + SPARE:
-            give_back()
-            self.least = resident()
+    if sys.platform == "linux" and resident_bytes() > resident + MAX_FREED:
+        return_freed()
+        return resident_bytes()
+    return resident
 
 
-def give_back() -> None:
+def return_freed() -> None:
     """Return freed memory to the system, if the C library can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
-def resident() -> int:
-    """Bytes of this process in memory, on Linux."""
+def resident_bytes() -> int:
+    """Return the bytes of this process in memory, on Linux."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-AT_ONCE = 4096  # texts that are sorted by length together, which fills batches of a GPU
+SORT_WINDOW = 4096  # texts that are sorted by length together, which fills batches of a GPU
 CANARY_TEXT = "a"  # explained when the model is loaded, and whenever a text has failed
-ERROR_LENGTH = 500  # characters
 
-Row = dict[str, Any]
-
-
-_forked: list[int] = []  # not empty in a fork, as of `datasets`' num_proc: OpenMP's threads stayed
-if hasattr(os, "register_at_fork"):  # behind, and to wait for them would take for ever
+_forked: list[int] = []  # not empty in a fork, as made by `datasets`' num_proc: OpenMP's threads
+if hasattr(os, "register_at_fork"):  # stay in the parent, and waiting for them would never end
     os.register_at_fork(after_in_child=lambda: _forked.append(os.getpid()))
 
 
 class CorpusExplainer:
-    """Columns in, columns out: explains the texts of a batch, whatever they are.
+    """Explain a batch of texts, columns in, columns out, whatever the texts are.
 
-    Ready for `ray.data.Dataset.map_batches(CorpusExplainer, fn_constructor_kwargs={"model": …})`,
-    which makes one for each worker, and `datasets.Dataset.map(CorpusExplainer(…), batched=True)`.
-    Texts are sorted by length within `AT_ONCE`, so let batches hold as many. Where the model was
-    given by name the name is pickled, and each process loads the model at its first batch.
+    `ray.data.Dataset.map_batches(CorpusExplainer, fn_constructor_kwargs={"model": …})` makes one
+    for each worker; `datasets.Dataset.map(CorpusExplainer(…), batched=True)` works too. Texts are
+    sorted by length within `SORT_WINDOW`, so let batches hold as many. A model given by name is
+    pickled as its name, and each process loads it at its first batch.
 
-    The columns that it adds, one entry for each text, are fields of `WordAttribution`:
+    It adds these columns, one entry for each text; most are fields of `WordAttribution`:
 
     - `label` and `probability`: the predicted label; `target`: the explained label
     - `words`, `offsets` (characters [start, end)), `scores` (logits of `target`): lists
     - `max_abs_word_delta`: the worst word's measured error, in logits
-    - `dropped_tokens`: how many at the end of a text the model could not read
-    - `std` of random baselines; `standard_error` and `residual` of contexts other than the input
-    - `error`: "" (null in the command's shards), or why there is no explanation: a text that is
-      null, no string, or fails in the model stops nothing
+    - `dropped_tokens`: the number of tokens at the end of a text that the model could not read
+    - `std` with random baselines; `standard_error` and `residual` with contexts other than the
+      input
+    - `error`: "" (null in the command's shards), or why there is no explanation. A text that is
+      null, not a string, or fails in the model does not stop the others.
 
     Args:
         model: folder or hub name of a text classifier, or an explainer, which is pickled whole.
         text_column: the name of the column of texts.
         target: the label to explain, by name or index; None explains each text's predicted one.
         method: as in `TextClassificationExplainer`.
-        contexts: likewise.
-        n_steps: likewise.
-        batch_size: likewise.
-        internal_batch_size: likewise.
+        contexts: as in `TextClassificationExplainer`.
+        n_steps: as in `TextClassificationExplainer`.
+        batch_size: as in `TextClassificationExplainer`.
+        internal_batch_size: as in `TextClassificationExplainer`.
         truncation: cut texts beyond the model's limit; False makes an error of them.
         device: where the model runs; None is a GPU if there is one. An explainer stays where it is.
         masked_lm: as in `TextClassificationExplainer`, or its folder or hub name.
         **options: the others of `TextClassificationExplainer`: `baseline`, `level`, …
 
     Raises:
-        ValueError: if the model cannot be explained so.
+        ValueError: if the model cannot be explained with these options.
 
     >>> from captum_sig.demo_model import PATH
     >>> explain = CorpusExplainer(PATH, target="POSITIVE")
-    >>> found = explain({"text": ["A charming film.", None]})
-    >>> found["words"]
+    >>> columns = explain({"text": ["A charming film.", None]})
+    >>> columns["words"]
     [['A', 'charming', 'film', '.'], []]
-    >>> found["error"]
+    >>> columns["error"]
     ['', 'the text is null; wanted a string: correct the row or leave it out']
     """
 
@@ -125,33 +122,34 @@ class CorpusExplainer:
         masked_lm: Any = None,
         **options: Any,
     ) -> None:
-        """Load the model and explain a first text."""
         options = {"device": device, "masked_lm": masked_lm, **options}
-        ours = [name for name, value in options.items() if value is not None]
-        if isinstance(model, TextClassificationExplainer) and ours:
-            raise ValueError(f"the explainer is made already: make it with {', '.join(ours)}")
+        own_options = [name for name, value in options.items() if value is not None]
+        if isinstance(model, TextClassificationExplainer) and own_options:
+            raise ValueError(
+                f"the explainer is made already: make it with {', '.join(own_options)}"
+            )
         self.text_column = text_column
-        self.how: dict[str, Any] = {
+        self.call_options: dict[str, Any] = {
             "target": target, "method": method, "contexts": contexts, "n_steps": n_steps,
             "batch_size": batch_size, "internal_batch_size": internal_batch_size,
             "truncation": truncation,
         }  # fmt: skip
-        self._source = model
+        self._model = model
         self._options = options
-        self._told: set[str] = set()
-        self._trim = MemoryTrimmer()
+        self._warned: set[str] = set()
+        self._resident = 0
         self._in_contexts = ScoringOptions.checked(
             method, contexts, n_steps, internal_batch_size
         ).contexts
         self._loaded: TextClassificationExplainer | None = self._load()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the model, unless it was given."""
-        return {**self.__dict__, "_loaded": None, "_told": set(), "_trim": MemoryTrimmer()}
+        """Leave out what each process makes for itself: the loaded model, the warnings given."""
+        return {**self.__dict__, "_loaded": None, "_warned": set(), "_resident": 0}
 
     @property
     def explainer(self) -> TextClassificationExplainer:
-        """What explains the texts, loaded and tried at first use in a process."""
+        """The explainer of the texts, loaded and tried at its first use in a process."""
         if self._loaded is None:
             if _forked:
                 torch.set_num_threads(1)
@@ -159,14 +157,14 @@ class CorpusExplainer:
         return self._loaded
 
     def _load(self) -> TextClassificationExplainer:
-        """The explainer, once it has explained something: mistakes are told before the texts."""
-        loaded = self._source
-        if not isinstance(loaded, TextClassificationExplainer):
-            loaded = self._made(loaded)
-        loaded(CANARY_TEXT, **self.how)
-        return loaded
+        """Load the explainer and explain one text, so that mistakes are reported at once."""
+        explainer = self._model
+        if not isinstance(explainer, TextClassificationExplainer):
+            explainer = self._from_pretrained(explainer)
+        explainer(CANARY_TEXT, **self.call_options)
+        return explainer
 
-    def _made(self, source: str | Path) -> TextClassificationExplainer:
+    def _from_pretrained(self, model: str | Path) -> TextClassificationExplainer:
         options = dict(self._options)
         if options["device"] is None:
             options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -176,32 +174,30 @@ class CorpusExplainer:
             options["masked_lm"] = pretrained(
                 AutoModelForMaskedLM, options["masked_lm"], "to fill in masked words"
             ).to(options["device"])
-        return TextClassificationExplainer.from_pretrained(source, **options)
+        return TextClassificationExplainer.from_pretrained(model, **options)
 
     @property
     def names(self) -> list[str]:
         """The columns that are added."""
-        random = ["std"] if self.explainer.n_draws > 1 else []
-        moved = ["standard_error", "residual"] if self._in_contexts is not None else []
-        return [
-            "label", "probability", "target", "words", "offsets", "scores", "max_abs_word_delta",
-            "dropped_tokens", *random, *moved, "error",
-        ]  # fmt: skip
+        absent = set() if self.explainer.n_draws > 1 else {"std"}
+        if self._in_contexts is None:
+            absent |= {"standard_error", "residual"}
+        return [name for name in RESULT_COLUMNS if name not in absent]
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch's columns and those that are added.
+        """Return the batch's columns and those that are added.
 
-        Where the batch has a column of such a name, `label` for instance, the new one is
+        Where the batch has a column of the same name, `label` for instance, the added one is
         `sig_label`.
 
         Raises:
-            TypeError: if the batch is no mapping of columns.
+            TypeError: if the batch is not a mapping of columns.
             ValueError: if it has no column of texts, or has both `label` and `sig_label`.
         """
         if not isinstance(batch, Mapping):
             raise TypeError(
-                f"a batch must be a dict of columns, got {type(batch).__name__}: Ray gives one "
-                "with batch_format='numpy', datasets with batched=True"
+                f"a batch must be a dict of columns, got {type(batch).__name__}: use "
+                "batch_format='numpy' with Ray, batched=True with datasets"
             )
         if self.text_column not in batch:
             raise ValueError(
@@ -214,110 +210,95 @@ class CorpusExplainer:
                 f"column {self.text_column!r} is of type {type(texts).__name__}; wanted a list or "
                 "array with a text for each row"
             )
-        found = self.columns(texts)
-        added = {f"sig_{name}" if name in batch else name: found[name] for name in found}
-        if twice := [name for name in added if name in batch]:
-            raise ValueError(f"the batch has columns {', '.join(twice)} already: rename them")
+        added = {
+            f"sig_{name}" if name in batch else name: column
+            for name, column in self.columns(texts).items()
+        }
+        if duplicates := [name for name in added if name in batch]:
+            raise ValueError(f"the batch has columns {', '.join(duplicates)} already: rename them")
         return {**batch, **added}
 
     def columns(
-        self, texts: Sequence[Any], progress: Callable[[int], object] | None = None
+        self,
+        texts: Sequence[Any],
+        progress: Callable[[int], object] | None = None,
+        *,
+        sort_window: int = SORT_WINDOW,
     ) -> dict[str, list[Any]]:
-        """The columns of some texts.
+        """Return the columns that are added to these texts.
 
         Args:
             texts: strings, and whatever else a column of texts may hold.
-            progress: told how many texts are done since it was last told.
+            progress: called with the number of texts finished since the last call.
+            sort_window: the number of texts that are sorted by length together.
         """
         rows: list[Row] = [{}] * len(texts)
-        with warnings.catch_warnings(record=True) as notices:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            for start in range(0, len(texts), AT_ONCE):
-                for numbers, found in self._explained(texts[start : start + AT_ONCE]):
-                    for number, row in zip(numbers, found, strict=True):
+            for start in range(0, len(texts), sort_window):
+                for numbers, explained in self._explain(texts[start : start + sort_window]):
+                    for number, row in zip(numbers, explained, strict=True):
                         rows[start + number] = row
                     if progress is not None:
                         progress(len(numbers))
-                    self._trim()
-        self._tell(notices)
-        return {name: [row.get(name) for row in rows] for name in self.names}
+                    self._resident = trim_memory(self._resident)
+        self._warn_once(caught)
+        return {name: [row[name] for row in rows] for name in self.names}
 
-    def _tell(self, notices: Sequence[warnings.WarningMessage]) -> None:
-        """Warn of each matter once; that texts are cut stands in their rows."""
-        for message in dict.fromkeys(str(notice.message) for notice in notices):
-            if message not in self._told and " texts exceed the model's " not in message:
-                self._told.add(message)
-                warn(message)
+    def _warn_once(self, caught: Sequence[warnings.WarningMessage]) -> None:
+        """Repeat each warning the first time, but for truncation, which the rows report."""
+        for warning in caught:
+            message = str(warning.message)
+            if message in self._warned or issubclass(warning.category, TruncationWarning):
+                continue
+            self._warned.add(message)
+            warn(message, warning.category)
 
-    def _explained(self, texts: Sequence[Any]) -> Iterator[tuple[list[int], list[Row]]]:
-        """Rows of some of the texts, by their numbers, as they are done."""
+    def _explain(self, texts: Sequence[Any]) -> Iterator[tuple[list[int], list[Row]]]:
+        """Yield the rows of some of the texts, with the texts' numbers, as they are finished."""
         strings: dict[int, str] = {}
         for number, text in enumerate(texts):
             try:
                 strings[number] = checked_text(text)
             except ValueError as error:
-                yield [number], [_bad(str(error))]
+                yield [number], [failed_row(str(error))]
         if strings:
-            yield from self._halved(list(strings), list(strings.values()))
+            yield from self._explain_halving(list(strings), list(strings.values()))
 
-    def _halved(
+    def _explain_halving(
         self, numbers: list[int], texts: list[str]
     ) -> Iterator[tuple[list[int], list[Row]]]:
-        """The texts together; when one of them fails, what is left in halves, down to it alone."""
-        left = dict.fromkeys(range(len(texts)))
+        """Explain texts together; if one fails, halve what remains until it stands alone."""
+        remaining = dict.fromkeys(range(len(texts)))
         try:
-            for batch, found in self.explainer.in_batches(texts, **self.how):
+            for batch, results in self.explainer.in_batches(texts, **self.call_options):
                 rows = [
-                    self._row(result, dropped)
-                    for result, dropped in zip(found, batch.dropped, strict=True)
+                    to_row(result, dropped)
+                    for result, dropped in zip(results, batch.dropped, strict=True)
                 ]
-                for place in batch.numbers:
-                    del left[place]
-                yield [numbers[place] for place in batch.numbers], rows
+                for index in batch.numbers:
+                    del remaining[index]
+                yield [numbers[index] for index in batch.numbers], rows
         except Exception as error:  # whatever a model makes of a text
             failure = error
         else:
             return
-        places = list(left)
-        if len(places) == 1:
+        indices = list(remaining)
+        if len(indices) == 1:
             self._check_alive(failure)
             message = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
-            yield [numbers[places[0]]], [_bad(message)]
+            yield [numbers[indices[0]]], [failed_row(message)]
             return
-        for some in (places[: len(places) // 2], places[len(places) // 2 :]):
-            yield from self._halved([numbers[i] for i in some], [texts[i] for i in some])
+        middle = len(indices) // 2
+        for half in (indices[:middle], indices[middle:]):
+            yield from self._explain_halving([numbers[i] for i in half], [texts[i] for i in half])
 
     def _check_alive(self, failure: Exception) -> None:
-        """Blame a text only while the model still explains others (a GPU's error may stay)."""
+        """Blame a text only while the model still explains others (a GPU's error may persist)."""
         try:
-            self.explainer(CANARY_TEXT, **self.how)
+            self.explainer(CANARY_TEXT, **self.call_options)
         except Exception:
-            raise RuntimeError(f"the model explains nothing any more since: {failure}") from failure
-
-    def _row(self, result: WordAttribution, dropped: int) -> Row:
-        if result.label is None:
-            return _bad("the tokenizer makes no token of the text, so the model had none to read")
-        words = result.words
-        return {
-            "label": result.label,
-            "probability": result.probability,
-            "target": result.target,
-            "words": [word.word for word in words],
-            "offsets": [[word.start, word.end] for word in words],
-            "scores": [word.score for word in words],
-            "max_abs_word_delta": result.max_abs_word_delta,
-            "dropped_tokens": dropped,
-            "std": _all_told([word.std for word in words]),
-            "standard_error": _all_told([word.standard_error for word in words]),
-            "residual": result.residual,
-            "error": "",
-        }
-
-
-def _all_told(values: list[float | None]) -> list[float | None] | None:
-    return None if None in values else values
-
-
-def _bad(error: str) -> Row:
-    nothing: Row = {"words": [], "offsets": [], "scores": []}
-    return {**nothing, "dropped_tokens": 0, "error": error[:ERROR_LENGTH]}
+            raise RuntimeError(
+                f"the model stopped working (a known-good text now fails too); first error: "
+                f"{failure}"
+            ) from failure

@@ -1,9 +1,8 @@
-"""A corpus at a glance, out of its shards: DuckDB reads, groups and sorts them."""
+"""Summarise an explained corpus from its shards, which DuckDB reads, groups and sorts."""
 
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,28 +10,30 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+from captum_sig._files import replacing
 from captum_sig.corpus.query import (
-    OF_STRONGEST,
+    MANIFEST,
     STRONGEST,
+    STRONGEST_COLUMNS,
     add_exact_sums,
-    fetched,
-    manifest,
-    shards,
+    fetch,
+    open_shards,
 )
+from captum_sig.corpus.rows import from_row
+from captum_sig.data.settings import read_settings
 from captum_sig.data.statistics import bootstrap
 from captum_sig.data.tables import Row, write_csv
-from captum_sig.explainers.results import WordAttribution, scored_words
-from captum_sig.words.grouping import Span
+from captum_sig.explainers.results import WordAttribution
 
-BOOTSTRAPPED = 2_000  # texts; the mean over more is as good as normal
+MAX_BOOTSTRAP_TEXTS = 2_000  # the mean over more is as good as normal
 
 TERM_COLUMNS = (
     "term", "class", "mean", "low", "high", "count", "documents", "std", "share_for",
     "file_for", "row_for", "file_against", "row_against",
 )  # fmt: skip
 
-# A term of n words stands where n neighbours, written together, are the term without its spaces.
-TERMS = """
+# A term occurs at n neighbours that, written together, are the term without its spaces.
+ADD_OCCURRENCES = """
     INSERT INTO occurrences
     SELECT term, class, file, row, score FROM (
         SELECT target AS class, file, row,
@@ -45,9 +46,9 @@ TERMS = """
     ) JOIN terms USING (squeezed) WHERE n = {n}
 """
 
-OF_TERMS = f"""
+TERM_EFFECTS = f"""
     SELECT term, class, mean, occurrences.count AS count, documents, std, share_for,
-        {OF_STRONGEST}
+        {STRONGEST_COLUMNS}
     FROM (
         SELECT term, class, exact_mean(score) AS mean, count(*) AS documents,
             exact_std(score) AS std
@@ -62,22 +63,18 @@ OF_TERMS = f"""
 """
 
 
-def longest(terms: Sequence[str]) -> int:
-    """The most words of a text that one of the terms may be."""
-    return max(map(_most_words, terms), default=1)
-
-
-def _most_words(term: str) -> int:
-    """A tokenizer may or may not part it further where letters end."""
+def _max_words(term: str) -> int:
+    """Return the maximum number of words of a term; a tokenizer may part it where letters end."""
     return len(re.findall(r"\w+|[^\w\s]", term))
 
 
-def effects(db: Any, terms: Sequence[str]) -> list[Row]:
-    """Effects of the terms; a term that occurs nowhere has one row, of no class.
+def _term_effects(db: Any, terms: Sequence[str], max_bootstrap_texts: int) -> list[Row]:
+    """Return the effects of the terms, in their order; one that occurs nowhere has no class.
 
     Args:
-        db: has the view `explained` and exact sums of scores of `longest(terms)` words.
+        db: has the view `explained`, and exact sums of scores of every term's `_max_words`.
         terms: words or phrases.
+        max_bootstrap_texts: above it intervals are normal.
     """
     db.execute("CREATE TEMP TABLE terms (term VARCHAR, squeezed VARCHAR, n INTEGER)")
     db.execute(
@@ -87,24 +84,23 @@ def effects(db: Any, terms: Sequence[str]) -> list[Row]:
     lengths: set[int] = set()
     for term in terms:
         parts = term.split()
-        for n in range(len(parts), _most_words(term) + 1):
+        for n in range(len(parts), _max_words(term) + 1):
             db.execute("INSERT INTO terms VALUES (?, lower(?), ?)", [term, "".join(parts), n])
             lengths.add(n)
     for n in sorted(lengths):
-        db.execute(TERMS.format(n=n))
-    found = [{**row, **_interval(db, row)} for row in fetched(db, OF_TERMS)]
-    found.sort(key=lambda row: terms.index(row["term"]))
-    there = {row["term"] for row in found}
-    missing = [term for term in terms if term not in there]
-    empty = dict.fromkeys(TERM_COLUMNS)
-    return found + [{**empty, "term": term, "count": 0, "documents": 0} for term in missing]
+        db.execute(ADD_OCCURRENCES.format(n=n))
+    rows = [{**row, **_interval(db, row, max_bootstrap_texts)} for row in fetch(db, TERM_EFFECTS)]
+    rows.sort(key=lambda row: terms.index(row["term"]))
+    missing = set(terms) - {row["term"] for row in rows}
+    empty = {**dict.fromkeys(TERM_COLUMNS), "count": 0, "documents": 0}
+    return rows + [{**empty, "term": term} for term in terms if term in missing]
 
 
-def _interval(db: Any, row: Row) -> dict[str, float | None]:
-    """Of the mean over texts, 95 %; one text tells of no other."""
+def _interval(db: Any, row: Row, max_bootstrap_texts: int) -> dict[str, float | None]:
+    """Return the 95 % interval of the mean over texts; a single text has none."""
     if row["documents"] == 1:
         return {"low": None, "high": None}
-    if row["documents"] > BOOTSTRAPPED:
+    if row["documents"] > max_bootstrap_texts:
         half = NormalDist().inv_cdf(0.975) * row["std"] / math.sqrt(row["documents"])
         return {"low": row["mean"] - half, "high": row["mean"] + half}
     query = (
@@ -117,19 +113,19 @@ def _interval(db: Any, row: Row) -> dict[str, float | None]:
 
 
 N_EXTREMES = 3  # texts for, and texts against, of each class
-N_FLIPS = 50
-OFTEN = 2  # times at least that a word must speak for and against to be told among the flips
+N_SIGN_CHANGES = 50
+MIN_OCCURRENCES = 2  # with each sign, for a word to be among the sign changes
 
 Key = tuple[str, int]  # file and row
 
 WORD_COLUMNS = ("class", "word", "sum", "mean", "count", "documents", "std", "share_for")
-FLIP_COLUMNS = (
+SIGN_CHANGE_COLUMNS = (
     "class", "word", "sum_for", "sum_against", "n_for", "n_against",
     "file_for", "row_for", "file_against", "row_against",
 )  # fmt: skip
 EXTREME_COLUMNS = ("class", "word", "score", "file", "row")
 
-# Of each class and word: its scores in all its occurrences, and in how many texts it occurs.
+# For each class and word: its scores over all occurrences, and the number of texts that have it.
 WORDS = f"""
     CREATE TEMP TABLE words AS
     WITH occurrences AS (
@@ -146,18 +142,18 @@ WORDS = f"""
             {STRONGEST}
         FROM occurrences GROUP BY class, word
     ),
-    found AS (
+    counted AS (
         SELECT class, word, count(*) AS documents FROM (
             SELECT target AS class,
                 unnest(list_distinct(list_transform(words, lambda w: lower(trim(w))))) AS word
             FROM explained
         ) GROUP BY class, word
     )
-    SELECT *, n_for / count AS share_for FROM scored JOIN found USING (class, word)
+    SELECT *, n_for / count AS share_for FROM scored JOIN counted USING (class, word)
 """
 
 OVERVIEW = """
-    SELECT count(*) AS rows, count(error) AS bad,
+    SELECT count(*) AS rows, count(error) AS failed,
         count(*) FILTER (dropped_tokens > 0) AS truncated,
         count(*) - count(DISTINCT id) AS duplicate_ids,
         max(max_abs_word_delta) AS max_abs_word_delta
@@ -170,84 +166,92 @@ CLASSES = """
     FROM explained GROUP BY target ORDER BY texts DESC, class
 """
 
-FLIPS = f"""
-    SELECT class, word, sum_for, sum_against, n_for, n_against, {OF_STRONGEST} FROM words
-    WHERE n_for >= {OFTEN} AND n_against >= {OFTEN}
-    ORDER BY least(sum_for, -sum_against) DESC, class, word LIMIT {N_FLIPS}
+SIGN_CHANGES = f"""
+    SELECT class, word, sum_for, sum_against, n_for, n_against, {STRONGEST_COLUMNS} FROM words
+    WHERE n_for >= {MIN_OCCURRENCES} AND n_against >= {MIN_OCCURRENCES}
+    ORDER BY least(sum_for, -sum_against) DESC, class, word LIMIT {N_SIGN_CHANGES}
 """
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a corpus says of its words, and the texts that show it."""
+    """The effects of a corpus's words, and the texts that show them."""
 
     settings: dict[str, Any]  # of the run
     method: str  # with its contexts
     overview: Row
     classes: list[Row]
-    words: list[Row]  # of each class those of the largest sums, either way
-    flips: list[Row]
+    words: list[Row]  # those with the largest sums of each class, either way
+    sign_changes: list[Row]  # words that speak for a class here and against it there
     terms: list[Row]
     extremes: list[Row]
-    examples: dict[Key, WordAttribution]  # the texts that flips, terms and extremes name
+    examples: dict[Key, WordAttribution]  # the texts that sign changes, terms and extremes name
 
 
-def report(folder: Path, output: Path, *, terms: Sequence[str] = (), top: int = 500) -> Report:
-    """Read a folder that `corpus` has written; tables as CSV go to another.
+def make_report(
+    folder: Path,
+    output: Path,
+    *,
+    terms: Sequence[str] = (),
+    top: int = 500,
+    max_bootstrap_texts: int = MAX_BOOTSTRAP_TEXTS,
+) -> Report:
+    """Summarise a folder of shards, and write its tables as CSV to another folder.
 
     Words are compared in lower case. A word's effect is its score, in logits of the class that was
-    explained for the text. A term's effect in a text is the mean over its occurrences; one of
-    several words has the sum of their scores, each of which says what that word alone does. The
-    interval is for the mean over texts: by bootstrap, or normal from `BOOTSTRAPPED` texts on.
+    explained for the text. A term's effect in a text is the mean over its occurrences; a term of
+    several words has the sum of their scores, each of which is the effect of that word alone.
 
     Args:
-        folder: of the shards.
-        output: where `words.csv` (all words), `flips.csv`, `terms.csv` and `extremes.csv` go.
+        folder: holds the shards.
+        output: receives `words.csv` (all words), `sign_changes.csv`, `terms.csv`, `extremes.csv`.
         terms: words or phrases to look for.
-        top: how many words of each class the report itself holds.
+        top: the number of words that the report itself holds for each class.
+        max_bootstrap_texts: up to so many texts, the interval of a term's mean effect is a
+            bootstrap over texts, above it normal.
 
     Raises:
         ValueError: if there are no shards, or no text was explained.
         OSError: if the tables cannot be written.
     """
-    run = manifest(folder)
-    settings = run["settings"]
+    manifest = read_settings(folder / MANIFEST)
+    settings = manifest["settings"]
     method = ":".join(filter(None, [settings["method"], settings["contexts"]]))
-    with shards(folder) as db:
+    with open_shards(folder) as db:
         db.execute("CREATE VIEW explained AS FROM texts WHERE error IS NULL AND target IS NOT NULL")
-        add_exact_sums(db, longest(terms))
+        add_exact_sums(db, max(map(_max_words, terms), default=1))
         db.execute(WORDS)
-        classes = fetched(db, CLASSES)
+        classes = fetch(db, CLASSES)
         if not classes:
             raise ValueError(f"no text in {folder} could be explained: see column `error`")
-        found = {
-            "flips": fetched(db, FLIPS),
-            "terms": effects(db, terms),
+        tables = {
+            "sign_changes": fetch(db, SIGN_CHANGES),
+            "terms": _term_effects(db, terms, max_bootstrap_texts),
             "extremes": _extremes(db),
         }
         output.mkdir(parents=True, exist_ok=True)
         _copy_words(db, output / "words.csv")
-        result = Report(
+        report = Report(
             settings=settings,
             method=method,
             overview={
-                **fetched(db, OVERVIEW)[0],
-                "finished": run["finished"],
+                **fetch(db, OVERVIEW)[0],
+                "finished": manifest["finished"],
                 "rows_in_input": sum(file["rows"] for file in settings["input"]),
             },
             classes=classes,
-            words=fetched(db, _words(top)),
-            **found,
-            examples=_examples(db, found.values(), method, settings["baseline"]),
+            words=fetch(db, _top_words(top)),
+            **tables,
+            examples=_examples(db, tables.values(), method, settings["baseline"]),
         )
-    write_csv(result.flips, FLIP_COLUMNS, output / "flips.csv")
-    write_csv(result.extremes, EXTREME_COLUMNS, output / "extremes.csv")
+    write_csv(report.sign_changes, SIGN_CHANGE_COLUMNS, output / "sign_changes.csv")
+    write_csv(report.extremes, EXTREME_COLUMNS, output / "extremes.csv")
     if terms:
-        write_csv(result.terms, TERM_COLUMNS, output / "terms.csv")
-    return result
+        write_csv(report.terms, TERM_COLUMNS, output / "terms.csv")
+    return report
 
 
-def _words(top: int) -> str:
+def _top_words(top: int) -> str:
     return f"""
         SELECT {", ".join(WORD_COLUMNS)} FROM words
         QUALIFY row_number() OVER (PARTITION BY class ORDER BY abs(sum) DESC, word) <= {top:d}
@@ -256,22 +260,18 @@ def _words(top: int) -> str:
 
 
 def _copy_words(db: Any, path: Path) -> None:
-    """All of them, as CSV, whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    quoted = str(beside).replace("'", "''")
+    """Write all words as CSV; DuckDB writes the file itself, as they may not fit in memory."""
     columns = ", ".join(WORD_COLUMNS)
-    try:
+    with replacing(path) as temporary:
+        quoted = str(temporary).replace("'", "''")
         db.execute(
             f"COPY (SELECT {columns} FROM words ORDER BY class, sum DESC, word) "
             f"TO '{quoted}' (FORMAT csv, HEADER)"
         )
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _extremes(db: Any) -> list[Row]:
-    """Of each class the texts with the strongest words for it, then those against it."""
+    """Return the texts with the strongest words for each class, then those against it."""
     query = f"""
         SELECT class, max(side, {N_EXTREMES}) AS most_for, min(side, {N_EXTREMES}) AS most_against
         FROM (
@@ -285,47 +285,24 @@ def _extremes(db: Any) -> list[Row]:
     """
     return [
         {"class": row["class"], **side}
-        for row in fetched(db, query)
+        for row in fetch(db, query)
         for side in (*row["most_for"], *row["most_against"])
-    ]
-
-
-def _keys(rows: Iterable[Row]) -> list[Key]:
-    """The texts that rows name, each once."""
-    pairs = [
-        (row.get(f"file{side}"), row.get(f"row{side}"))
-        for row in rows
-        for side in ("", "_for", "_against")
-    ]
-    return [
-        (file, row) for file, row in dict.fromkeys(pairs) if file is not None and row is not None
     ]
 
 
 def _examples(
     db: Any, tables: Iterable[list[Row]], method: str, baseline: str
 ) -> dict[Key, WordAttribution]:
-    """The texts that rows of these tables name, as the explainer gave them."""
-    keys = _keys(row for rows in tables for row in rows)
-    db.execute("CREATE TEMP TABLE wanted (file VARCHAR, row BIGINT)")
+    """Return the texts that rows of these tables name, as the explainer returned them."""
+    keys = {
+        (row[f"file{side}"], row[f"row{side}"])
+        for rows in tables
+        for row in rows
+        for side in ("", "_for", "_against")
+        if row.get(f"file{side}") is not None
+    }
+    db.execute("CREATE TEMP TABLE keys (file VARCHAR, row BIGINT)")
     if keys:
-        db.executemany("INSERT INTO wanted VALUES (?, ?)", keys)
-    found = {}
-    for row in fetched(db, "SELECT texts.* FROM texts JOIN wanted USING (file, row)"):
-        spans = [
-            Span(number, word, start, end)
-            for number, (word, (start, end)) in enumerate(
-                zip(row["words"], row["offsets"], strict=True)
-            )
-        ]
-        found[row["file"], row["row"]] = WordAttribution(
-            text=row["text"],
-            label=row["label"],
-            probability=row["probability"],
-            target=row["target"],
-            method=method,
-            baseline=baseline,
-            max_abs_word_delta=row["max_abs_word_delta"],
-            words=scored_words(spans, row["scores"]),
-        )
-    return found
+        db.executemany("INSERT INTO keys VALUES (?, ?)", list(keys))
+    rows = fetch(db, "SELECT texts.* FROM texts JOIN keys USING (file, row)")
+    return {(row["file"], row["row"]): from_row(row, method, baseline) for row in rows}

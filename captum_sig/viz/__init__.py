@@ -1,14 +1,13 @@
-"""Results as HTML, for terminals, and as pictures."""
+"""Show results as HTML, in a terminal, and as pictures."""
 
 from captum_sig.viz.text import (
     AGAINST,
     FOR,
     coloured,
     colours,
-    mark,
     on_one_line,
-    page,
     pieces,
+    render,
     shades,
     shortened,
     style,
@@ -25,10 +24,9 @@ __all__ = [
     "FOR",
     "coloured",
     "colours",
-    "mark",
     "on_one_line",
-    "page",
     "pieces",
+    "render",
     "shades",
     "shortened",
     "style",

@@ -1,24 +1,20 @@
-"""Prompt words by target tokens: tables for terminals and files, HTML with hover, a picture.
+"""Show prompt words by target tokens: tables for terminals and files, HTML with hover, a picture.
 
-Works on anything with the fields of `Result`. Everything that comes from a text or a model is
-escaped.
+Works on anything with the fields of `Result`. Whatever comes from a text or a model is escaped.
 """
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from captum_sig.viz.text import (
     AGAINST,
     FOR,
+    WHITE,
     coloured,
-    mark,
     on_one_line,
-    page,
-    pieces,
+    render,
     shades,
     shortened,
     style,
@@ -34,35 +30,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-WORD = 16  # most characters of a terminal's first column
-TOKEN = 14  # most of a token's; longer ones are folded
-BETWEEN = 3  # between columns
-UNIT = "nats"  # of natural-log probabilities
-INCH, LETTER = 0.3, 0.08  # of a picture: for a row or a column, for a letter of a label
-LARGEST = 40  # inches that a picture may be wide or high
-LONGEST = 30  # characters of a picture's label
+# Widths in a terminal, in characters; longer words are cut, longer tokens folded.
+WORD_WIDTH, TOKEN_WIDTH, COLUMN_GAP = 16, 14, 3
+CELL, LETTER, MAX_SIDE = 0.3, 0.08, 40  # inches in a picture: a row or column, a letter, a side
+MAX_LABEL = 30  # characters of a label in a picture
 
-
-# Pictures of control characters as a picture shows them: its font lacks those of Unicode.
-DRAWN = {0x2400 + code: f"^{chr(64 + code)}" for code in range(32)}
-DRAWN |= str.maketrans({"␠": "␣", "␊": "⏎", "␉": "⇥"})
-
-# A target's token gives the prompt's words the colours of its row, for as long as it is hovered.
-HOVER = """
-const t = event.target.closest('[data-row]'), words = this.querySelectorAll('[data-word]');
-const row = t ? JSON.parse(t.dataset.row) : null;
-const most = row ? Math.max(...row.map(Math.abs)) || 1 : 1;
-for (const w of words) {
-  const v = row ? row[w.dataset.word] : 0, end = v > 0 ? FOR : AGAINST;
-  const c = end.map(e => Math.round(255 + (e - 255) * Math.abs(v) / most));
-  w.style.background = row ? `rgb(${c})` : w.dataset.all;
-}
-for (const o of this.querySelectorAll('[data-row]')) o.style.outline = o === t ? '2px solid' : '';
-""".replace("FOR", str(list(FOR)), 1).replace("AGAINST", str(list(AGAINST)), 1)
+# What a picture shows for the pictures of control characters, which its font lacks.
+IN_FONT = {0x2400 + code: f"^{chr(64 + code)}" for code in range(32)}
+IN_FONT |= str.maketrans({"␠": "␣", "␊": "⏎", "␉": "⇥"})
 
 
 class Result(TextResult, Protocol):
-    """A prompt with its words, and what each of them does to each token of the target."""
+    """A prompt with its words, and the effect of each word on each target token, in nats."""
 
     @property
     def target(self) -> str: ...
@@ -81,21 +60,20 @@ class Result(TextResult, Protocol):
 
 
 def label(token: str) -> str:
-    """A token on one line; without the space before it, if there is more."""
+    """Return a token on one line, without spaces around it unless it is only spaces."""
     return on_one_line(token.strip(" ") or token).strip(" ") or "␠"
 
 
-def _answers(result: Result) -> Iterator[str]:
+def _targets(result: Result) -> Iterator[str]:
     yield f"target: {result.target}"
     if result.contrast is not None:
         yield f"contrast: {result.contrast}"
 
 
 def to_plain(result: Result) -> str:
-    """The summary, the target, and a table with tabs: words, their sums, and each token."""
-    header = ["word", "sum", *map(label, result.rows)]
-    lines = [on_one_line(line) for line in (result.summary, *_answers(result))]
-    lines.append("\t".join(header))
+    """Return the summary, the target, and a tab-separated table: words, sums, each token."""
+    lines = [on_one_line(line) for line in (result.summary, *_targets(result))]
+    lines.append("\t".join(["word", "sum", *map(label, result.rows)]))
     for name, total, column in zip(
         result.columns, result.sequence_scores.tolist(), result.matrix.T.tolist(), strict=True
     ):
@@ -104,12 +82,17 @@ def to_plain(result: Result) -> str:
 
 
 def to_terminal(result: Result, width: int) -> Group:
-    """The prompt coloured by effect on the whole target, and the heat map, for `rich`."""
+    """Return the prompt coloured by effect on the whole target, and the heat map, for `rich`.
+
+    Args:
+        result: what to show.
+        width: columns of the terminal; a wider heat map is split into several tables.
+    """
     from rich.console import Group
     from rich.text import Text
 
     parts: list[RenderableType] = [coloured(result)]
-    parts += [Text(visible(line)) for line in _answers(result)]
+    parts += [Text(visible(line)) for line in _targets(result)]
     parts.append(Text(visible(result.summary), "bold"))
     for tokens in _panels(result, width):
         parts += ["", _table(result, tokens)]
@@ -117,16 +100,16 @@ def to_terminal(result: Result, width: int) -> Group:
 
 
 def _panels(result: Result, width: int) -> Iterator[range]:
-    """The target's tokens in pieces that fit a terminal beside the words and their sums."""
-    room = width - WORD - _width(result.sequence_scores.tolist()) - 2 * BETWEEN
+    """Split the target's tokens so that each part fits beside the words and their sums."""
+    available = width - WORD_WIDTH - _width(result.sequence_scores.tolist()) - 2 * COLUMN_GAP
     start, used = 0, 0
     for number, name in enumerate(result.rows):
-        figures = _width(result.matrix[number].tolist())
-        wide = max(figures, min(TOKEN, len(label(name)))) + BETWEEN
-        if used and used + wide > room:
+        values = _width(result.matrix[number].tolist())
+        column = max(values, min(TOKEN_WIDTH, len(label(name)))) + COLUMN_GAP
+        if used and used + column > available:
             yield range(start, number)
             start, used = number, 0
-        used += wide
+        used += column
     yield range(start, len(result.rows))
 
 
@@ -135,132 +118,80 @@ def _width(values: Sequence[float]) -> int:
 
 
 def _table(result: Result, tokens: range) -> Table:
-    """A line for each word: its sum, and some of the target's tokens."""
+    """Make a table with a line for each word: its sum, and these tokens of the target."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    table.add_column("", overflow="ellipsis", no_wrap=True, max_width=WORD)
+    table.add_column("", overflow="ellipsis", no_wrap=True, max_width=WORD_WIDTH)
     for name in ("sum", *(label(result.rows[t]) for t in tokens)):
-        table.add_column(Text(name), justify="right", overflow="fold", max_width=TOKEN)
+        table.add_column(Text(name), justify="right", overflow="fold", max_width=TOKEN_WIDTH)
     totals = result.sequence_scores.tolist()
-    of_totals = shades(totals)
-    strongest = _strongest(result)
+    total_colours = shades(totals)
     for number, name in enumerate(result.columns):
-        values = [result.matrix[t, number].item() for t in tokens]
-        cells = [Text(f"{totals[number]:+.2f}", style(of_totals[number]))]
-        for value, colour in zip(values, shades(values, strongest), strict=True):
-            cells.append(Text(f"{value:+.2f}", style(colour)))
+        values = [totals[number], *result.matrix[tokens, number].tolist()]
+        colours = [total_colours[number], *shades(values[1:], strongest(result))]
+        cells = [Text(f"{v:+.2f}", style(c)) for v, c in zip(values, colours, strict=True)]
         table.add_row(Text(label(name)), *cells)
     return table
 
 
-def _strongest(result: Result) -> float:
+def strongest(result: Result) -> float:
+    """Return the largest absolute effect, which has the full colour."""
     return float(result.matrix.abs().max()) or 1.0
 
 
 def to_html(result: Result) -> str:
-    """A fragment: hover a token of the target to colour the prompt by it, a cell for its value."""
-    style = "font-family:sans-serif;line-height:1.9;margin:0.8em 0"
-    return (
-        f'<div style="{style}" onmouseover="{html.escape(HOVER)}" '
-        'onmouseleave="this.onmouseover(event)">'
-        f'<div style="color:#666;font-size:85%">{html.escape(result.summary)}</div>'
-        f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{_prompt(result)}</div>'
-        f'<div style="white-space:pre-wrap;margin:0.4em 0">→ {_target(result)}</div>'
-        f'<div style="overflow-x:auto;line-height:1.3">{_cells(result)}</div></div>'
-    )
+    """Return a fragment: hover a target token to colour the prompt by it, a cell for its value."""
+    return render("heatmap.html", result=result, label=label, strongest=strongest)
 
 
-def _prompt(result: Result) -> str:
-    shown, number = [], 0
-    for text, word, colour in pieces(result):
-        if word is None:
-            shown.append(html.escape(visible(text)))
-            continue
-        data = f'data-word="{number}" data-all="rgb{colour}"'
-        shown.append(mark(text, f"rgb{colour}", f"{word.score:+.4f} {UNIT}", data))
-        number += 1
-    return "".join(shown)
-
-
-def _target(result: Result) -> str:
-    shown = []
-    n_words = len(result.words)
-    for number, name in enumerate(result.rows):
-        row = json.dumps([round(v, 4) for v in result.matrix[number, :n_words].tolist()])
-        told = "" if result.contrast else f"log p = {result.log_probabilities[number]:.4f}; "
-        title = f"{told}sum {sum(result.matrix[number].tolist()):+.4f}"
-        shown.append(mark(name, "#eef", title, f'data-row="{row}"'))
-    return (" " if result.contrast else "").join(shown)
-
-
-def _cells(result: Result) -> str:
-    upright = "writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;font-weight:normal"
-    head = "".join(
-        f'<th style="{upright}">{html.escape(label(name))}</th>' for name in result.columns
-    )
-    strongest = _strongest(result)
-    lines = []
-    for name, values in zip(result.rows, result.matrix.tolist(), strict=True):
-        cells = "".join(
-            f'<td title="{html.escape(label(column))} → {html.escape(label(name))}: {value:+.4f}" '
-            f'style="background:rgb{colour};min-width:1.2em">&nbsp;</td>'
-            for column, value, colour in zip(
-                result.columns, values, shades(values, strongest), strict=True
-            )
-        )
-        lines.append(
-            '<tr><th style="text-align:right;font-weight:normal;white-space:nowrap">'
-            f"{html.escape(label(name))}</th>{cells}</tr>"
-        )
-    return (
-        '<table style="border-collapse:collapse;font-size:80%">'
-        f"<tr><th></th>{head}</tr>{''.join(lines)}</table>"
-    )
+LEGEND = (
+    "what the model is made to give; the prompt is coloured by the effect on all of it. Hover a "
+    "token behind the arrow for its own, a word or cell for its number, in natural-log "
+    "probabilities."
+)
 
 
 def to_page(results: Iterable[Result]) -> str:
-    """A self-contained HTML page with every result."""
-    return page(
-        map(to_html, results),
-        "what the model is made to give; the prompt is coloured by the effect on all of it. Hover "
-        "a token behind the arrow for its own, a word or cell for its number, in natural-log "
-        "probabilities.",
-    )
+    """Return a self-contained HTML page with every result."""
+    return render(
+        "page.html", fragment="heatmap.html", results=results, legend=LEGEND,
+        label=label, strongest=strongest,
+    )  # fmt: skip
 
 
 def to_png(result: Result) -> bytes:
-    """The picture of `to_figure`."""
+    """Draw `to_figure`."""
     return figure_to_png(to_figure(result), bbox_inches="tight")  # labels may be long
 
 
-def _drawn(token: str) -> str:
-    """A label in characters that matplotlib's own font has, shortened."""
-    return shortened(label(token).translate(DRAWN), LONGEST)
+def _picture_label(token: str) -> str:
+    return shortened(label(token).translate(IN_FONT), MAX_LABEL)
 
 
 def to_figure(result: Result) -> Figure:
-    """The heat map: the target's tokens from top to bottom, the prompt's words from left on."""
+    """Return the heat map: target tokens from top to bottom, prompt words from left to right."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    columns, rows = ([_drawn(n) for n in names] for names in (result.columns, result.rows))
-    wide, high = (min(LARGEST, INCH * len(names)) for names in (columns, rows))
-    below = LETTER * max(map(len, columns))
-    figure = Figure(figsize=(max(6, wide + 3), max(3, high + 1) + below), layout="constrained")
+    columns = [_picture_label(name) for name in result.columns]
+    rows = [_picture_label(name) for name in result.rows]
+    width, height = (min(MAX_SIDE, CELL * len(names)) for names in (columns, rows))
+    labels = LETTER * max(map(len, columns))  # below the map
+    figure = Figure(figsize=(max(6, width + 3), max(3, height + 1) + labels), layout="constrained")
     axes = figure.add_subplot()
-    between = [tuple(part / 255 for part in c) for c in (AGAINST, (255, 255, 255), FOR)]
-    most = _strongest(result)
+    colours = [tuple(part / 255 for part in colour) for colour in (AGAINST, WHITE, FOR)]
+    limit = strongest(result)
     image = axes.imshow(
-        result.matrix.numpy(), aspect="auto", vmin=-most, vmax=most,
-        cmap=LinearSegmentedColormap.from_list("against and for", between),
+        result.matrix.numpy(), aspect="auto", vmin=-limit, vmax=limit,
+        cmap=LinearSegmentedColormap.from_list("against and for", colours),
     )  # fmt: skip
     axes.set_xticks(range(len(columns)), columns, rotation=90, parse_math=False)
     axes.set_yticks(range(len(rows)), rows, parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(on_one_line(result.summary), fontsize=10, loc="left", parse_math=False)
-    figure.colorbar(image, label=f"effect on log p ({UNIT})", fraction=0.05, pad=0.01)
+    figure.colorbar(image, label="effect on log p (nats)", fraction=0.05, pad=0.01)
     return figure

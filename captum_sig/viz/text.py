@@ -1,23 +1,25 @@
-"""Words coloured by their score: HTML for notebooks and files, rich text for terminals.
+"""Show words coloured by their score: HTML for notebooks and files, rich text for terminals.
 
-Works on anything with the fields of `Result`. Everything that comes from a text or a
-model is escaped.
+Works on anything with the fields of `Result`. Whatever comes from a text or a model is escaped.
 """
 
 from __future__ import annotations
 
-import html
+import functools
 import io
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.figure import Figure
     from rich.text import Text
 
 
+Colour = tuple[int, int, int]
 FOR, AGAINST = (34, 160, 90), (222, 70, 60)  # full colour of the strongest word, as Captum's hues
+WHITE = (255, 255, 255)
 
 
 class Word(Protocol):
@@ -46,11 +48,13 @@ class Result(Protocol):
     def summary(self) -> str: ...
 
 
-Colour = tuple[int, int, int]
-
-
 def shades(scores: Sequence[float], strongest: float | None = None) -> list[Colour]:
-    """Of each score: white at 0, full colour at the strongest, by default of these."""
+    """Return a colour for each score: white at 0, full colour at `strongest`.
+
+    Args:
+        scores: positive ones are shown as for, negative ones as against.
+        strongest: the absolute score of full colour; None takes the largest of these.
+    """
     if strongest is None:
         strongest = max(map(abs, scores), default=0.0)
     return [
@@ -63,109 +67,98 @@ def shades(scores: Sequence[float], strongest: float | None = None) -> list[Colo
 
 
 def colours(words: Iterable[Word]) -> list[Colour]:
-    """Background of each word: white at 0, full colour at the text's strongest word."""
+    """Return the background of each word: white at 0, full colour at the text's strongest word."""
     return shades([word.score for word in words])
 
 
-def pieces(
-    result: Result,
-) -> Iterator[tuple[str, Word | None, Colour]]:
-    """The text cut into words with their colours, and what stands between them (no word)."""
-    white = (255, 255, 255)
+def pieces(result: Result) -> Iterator[tuple[str, Word | None, Colour]]:
+    """Cut the text into its words, with their colours, and what stands between them (no word)."""
     end = 0
     for word, colour in zip(result.words, colours(result.words), strict=True):
         if word.start is None or word.end is None:  # a tokenizer that keeps no offsets
             yield word.word, word, colour
-            yield " ", None, white
+            yield " ", None, WHITE
             continue
         if word.start > end:
-            yield result.text[end : word.start], None, white
+            yield result.text[end : word.start], None, WHITE
         yield result.text[max(word.start, end) : word.end], word, colour
         end = max(end, word.end)
     if end < len(result.text) and all(word.end is not None for word in result.words):
-        yield result.text[end:], None, white
+        yield result.text[end:], None, WHITE
+
+
+@functools.cache
+def _environment(package: str) -> Environment:
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("captum_sig.viz")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"FOR": FOR, "AGAINST": AGAINST, "pieces": pieces, "shades": shades}
+    return environment
+
+
+def render(template: str, package: str = "captum_sig.viz", **values: Any) -> str:
+    """Render a Jinja2 template; strings are escaped and their control characters made visible.
+
+    Args:
+        template: a file in the folder `templates` of the package or of `captum_sig.viz`.
+        package: the package that is searched first.
+        **values: the template's variables.
+    """
+    return _environment(package).get_template(template).render(values)
 
 
 def to_html(result: Result) -> str:
-    """A fragment: the summary and the coloured text; hover a word for its score."""
-    spans = []
-    for text, word, colour in pieces(result):
-        if word is None:
-            spans.append(html.escape(visible(text)))
-            continue
-        title = f"{word.score:+.4f} logits, {word.normalized:+.3f} normalised"
-        spans.append(mark(text, f"rgb{colour}", title))
-    return (
-        '<div style="font-family:sans-serif;line-height:1.9;margin:0.8em 0">'
-        f'<div style="color:#666;font-size:85%">{html.escape(result.summary)}</div>'
-        f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{"".join(spans)}</div></div>'
-    )
+    """Return a fragment: the summary and the coloured text; hover a word for its score."""
+    return render("text.html", result=result)
 
 
-def mark(text: str, background: str, title: str, data: str = "") -> str:
-    """A piece of text on a colour of CSS, with a title to hover; escaped, but for `data`."""
-    attributes = f'{data} title="{html.escape(title)}"'.strip()
-    return (
-        f'<span {attributes} style="background:{background};color:#000;border-radius:3px;'
-        f'padding:1px 0">{html.escape(visible(text))}</span>'
-    )
+LEGEND = (
+    "the explained label; each text's strongest word has the full colour. Hover a word for its "
+    "score, in logits and divided by the L2 norm of the text's scores."
+)
 
 
 def to_page(results: Iterable[Result]) -> str:
-    """A self-contained HTML page with every result."""
-    return page(
-        map(to_html, results),
-        "the explained label; each text's strongest word has the full colour. Hover a word for its "
-        "score, in logits and divided by the L2 norm of the text's scores.",
-    )
-
-
-def page(
-    fragments: Iterable[str], legend: str, title: str = "Sequential Integrated Gradients"
-) -> str:
-    """A self-contained HTML page; the legend goes on from "for and against"."""
-    body = "\n".join(fragments)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{html.escape(title)}</title></head>\n"
-        '<body style="max-width:50em;margin:2em auto;padding:0 1em;background:#fff;color:#000">\n'
-        f"{body}\n"
-        '<p style="font-size:85%;font-family:sans-serif">'
-        f'<span style="background:rgb{FOR};padding:1px 4px">for</span> and '
-        f'<span style="background:rgb{AGAINST};padding:1px 4px">against</span> {legend}</p>\n'
-        "</body></html>\n"
-    )
+    """Return a self-contained HTML page with every result."""
+    return render("page.html", fragment="text.html", results=results, legend=LEGEND)
 
 
 def to_terminal(result: Result) -> Text:
-    """The coloured text and the summary, for `rich`."""
+    """Return the coloured text and the summary, for `rich`."""
     return coloured(result).append(f"\n{visible(result.summary)}", "bold")
 
 
 def coloured(result: Result) -> Text:
-    """The text with its words on their colours, for `rich`."""
+    """Return the text with its words on their colours, for `rich`."""
     from rich.text import Text
 
-    shown = Text()
+    coloured_text = Text()
     for text, word, colour in pieces(result):
-        shown.append(visible(text), style(colour) if word is not None else "")
-    return shown
+        coloured_text.append(visible(text), style(colour) if word is not None else "")
+    return coloured_text
 
 
 def style(colour: Colour) -> str:
-    """Black on this colour, for `rich`."""
+    """Return the style of `rich` for black on this colour."""
     return f"black on rgb({','.join(map(str, colour))})"
 
 
 def to_plain(result: Result) -> str:
-    """The summary, then a line `word score` for each word."""
-    lines: list[Any] = [result.summary]
+    """Return the summary, then a line `word score` for each word."""
+    lines = [result.summary]
     lines += [f"{' '.join(word.word.split())} {word.score:+.4f}" for word in result.words]
-    return "\n".join(visible(line) for line in lines)
+    return "\n".join(map(visible, lines))
 
 
 def to_png(figure: Figure, **options: Any) -> bytes:
-    """A figure of matplotlib as a picture, 150 dots an inch; options as of `savefig`."""
+    """Draw a figure of matplotlib with 150 dots per inch; options as in `Figure.savefig`."""
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is drawn as a box
@@ -174,16 +167,16 @@ def to_png(figure: Figure, **options: Any) -> bytes:
 
 
 def visible(text: str) -> str:
-    """Control characters as their pictures, or replaced: a text must not steer the terminal."""
+    """Replace control characters by their pictures, so that a text cannot steer the terminal."""
     pictures = (chr(0x2400 + ord(c)) if c < " " and c not in "\n\t" else c for c in text)
     return "".join("\ufffd" if "\x7f" <= c <= "\x9f" else c for c in pictures)
 
 
 def shortened(text: str, limit: int) -> str:
-    """At most so many characters."""
+    """Cut a text to at most `limit` characters, the last of which is then "…"."""
     return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
 
 
 def on_one_line(text: str) -> str:
-    """Also without line breaks and tabs."""
+    """Make control characters visible, line breaks and tabs among them."""
     return visible(text).replace("\n", "␊").replace("\t", "␉")

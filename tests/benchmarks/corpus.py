@@ -22,8 +22,8 @@ import torch
 
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.corpus.engines import locally, on_ray
-from captum_sig.corpus.folder import CorpusRun, Engine
-from captum_sig.corpus.shards import Corpus, ShardWriter, corpus, rows
+from captum_sig.corpus.folder import CorpusFolder, Engine
+from captum_sig.corpus.shards import Corpus, ShardWriter, read_rows, scan_corpus
 from captum_sig.demo_model import PATH
 from tests.benchmarks.measure import machine
 
@@ -33,16 +33,16 @@ Marks = list[tuple[float, int]]  # when so many texts were done
 def plain_loop(explain: CorpusExplainer, found: Corpus) -> Iterator[int]:
     """The explainer on the texts of a shard at a time; nothing is kept."""
     for shard in found.shards:
-        yield len(explain.explainer([row.text for row in rows(shard)]))
+        yield len(explain.explainer([row.text for row in read_rows(shard)]))
 
 
 def in_engine(engine: Engine, explain: CorpusExplainer, found: Corpus) -> Iterator[int]:
     """A whole run into a folder of its own, shard by shard."""
     with tempfile.TemporaryDirectory() as folder:
-        run = CorpusRun(Path(folder, "out"), found, {})
+        run = CorpusFolder(Path(folder, "out"), found, {})
         with run.entered():
             writer = ShardWriter(run.folder, explain)
-            for outcome in engine(writer, run.left, lambda n: None):
+            for outcome in engine(writer, run.remaining, lambda n: None):
                 yield outcome.rows
 
 
@@ -57,7 +57,7 @@ def marks(done: Iterator[int]) -> Marks:
 
 def blocks(data: Path, n_texts: int, size: int, n_blocks: int) -> list[Corpus]:
     """The input in pieces of as many shards."""
-    found = corpus([str(data)], limit=n_texts, shard_size=size)
+    found = scan_corpus([str(data)], limit=n_texts, shard_size=size)
     n_shards = -(-len(found.shards) // n_blocks)
     return [
         replace(found, shards=found.shards[start : start + n_shards])

@@ -23,8 +23,8 @@ import torch
 
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.corpus.engines import locally, on_ray
-from captum_sig.corpus.folder import CorpusRun
-from captum_sig.corpus.shards import Outcome, ShardWriter, corpus, shard_path
+from captum_sig.corpus.folder import CorpusFolder
+from captum_sig.corpus.shards import Outcome, ShardWriter, scan_corpus, shard_path
 from captum_sig.data.records import read_records
 from captum_sig.demo_model import PATH
 from tests.benchmarks.corpus import of_command
@@ -50,10 +50,10 @@ def saved(path: Path, given: list[str]) -> Path:
 def run(explain: CorpusExplainer, path: Path, output: Path) -> float:
     """Seconds of the local engine, from the first look at the input to the manifest."""
     start = time.perf_counter()
-    found = CorpusRun(output, corpus([str(path)]), {"method": "sig", "baseline": "mask",
-                                                    "model": "demo", "weights": ""})  # fmt: skip
+    settings = {"method": "sig", "baseline": "mask", "model": "demo", "weights": ""}
+    found = CorpusFolder(output, scan_corpus([str(path)]), settings)
     with found.entered():
-        found(locally, ShardWriter(output, explain), lambda n_texts: None)
+        found.explain_remaining(locally, ShardWriter(output, explain), lambda n_texts: None)
     return time.perf_counter() - start
 
 
@@ -96,7 +96,7 @@ def cutting(megabytes: int, root: Path) -> None:
             file.write(head)
             file.writelines(line + "\n" for _ in range(n_lines))
         start = time.perf_counter()
-        found = corpus([str(path)])
+        found = scan_corpus([str(path)])
         seconds = time.perf_counter() - start
         print(
             f"cutting {path.name}: {found.n_rows:,} rows in {seconds:.1f} s, "
@@ -109,7 +109,7 @@ def cutting(megabytes: int, root: Path) -> None:
 def scheduling(n_shards: int, root: Path) -> None:
     """Shards that are there already, so that workers do nothing: what Ray and the driver take."""
     path = saved(root / "many.jsonl", ["word"] * n_shards)
-    shards = corpus([str(path)], shard_size=1).shards
+    shards = scan_corpus([str(path)], shard_size=1).shards
     output = root / "done"
     output.mkdir()
     writer = ShardWriter(output, CorpusExplainer(PATH))
@@ -138,7 +138,7 @@ def reporting(output: Path, copies: int, root: Path) -> None:
         os.link(path, shard_path(target, number))
     (root / "terms.txt").write_text("old\nnew york\n", encoding="utf-8")
     seconds, memory = of_command("report", target, "--terms", root / "terms.txt")
-    n_rows = copies * sum(Outcome.of(path).rows for path in paths)
+    n_rows = copies * sum(Outcome.read(path).rows for path in paths)
     print(f"report: {n_rows:,} rows in {seconds:.1f} s, peak {memory:.0f} MB", flush=True)
 
 

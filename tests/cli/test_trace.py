@@ -65,7 +65,7 @@ def test_a_line_for_each_word(method, demo, trace):
     assert [row[0] for row in rows[: len(words)]] == [word.word for word in words]
     assert rows[0][4] == rows[0][5] == "[PAD]"
     shown = " ".join(result.stdout.split())
-    assert f"one word on its way and all others unchanged: {TEXT}" in shown
+    assert f"One word moves at a time, all others are unchanged: {TEXT}" in shown
     assert "over the words that move." in shown
     assert shown.count(TEXT) == 1
 
@@ -133,7 +133,7 @@ def test_a_picture_has_the_lines_that_its_legend_names(demo):
     names = [t.get_text() for t in axes.get_legend().get_texts()]
     strongest = max(demo(TEXT).words, key=lambda word: abs(word.score))
     assert f"{strongest.score:+.2f} {strongest.word}" in names
-    assert len(names) == 3 + trace_view.STRONGEST
+    assert len(names) == 3 + trace_view.N_STRONGEST
     assert pyplot.get_fignums() == []
 
 

@@ -1,4 +1,4 @@
-"""Ray Data: the same shards as in one process, also when workers die; the callable by itself."""
+"""Ray Data writes the same shards as one process, also when workers die; the callable alone."""
 
 import json
 import os
@@ -37,14 +37,14 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(data, tmp_path_factory):
-    """What one process writes."""
+    """The shards that one process writes."""
     out = tmp_path_factory.mktemp("local") / "out"
     subprocess.run(command(data, "--output", out, "--shard-size", 2), check=True)
     return content(out)
 
 
 def assert_same(found: dict[str, dict], wanted: dict[str, dict]) -> None:
-    """Row by row; scores to what another number of threads rounds otherwise."""
+    """Compare row by row; scores up to the rounding of another number of threads."""
     assert list(found) == list(wanted)
     for name, columns in wanted.items():
         assert list(found[name]) == list(columns)
@@ -78,7 +78,7 @@ def test_two_workers_on_two_cpus_one_of_them_killed(data, reference, tmp_path):
     workers[0].kill()
     stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr
-    assert "Texts: 41; 40 explained, 1 bad." in stdout
+    assert "Texts: 41; 40 explained, 1 failed." in stdout
     assert_same(content(out), reference)
     assert not list(out.glob(".*.tmp"))
 
@@ -99,7 +99,7 @@ data, out = sys.argv[1:]
 
 
 def main():
-    noticed_soon = {  # that a node is gone
+    noticed_soon = {  # that a node is lost
         "health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
         "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3,
     }
@@ -122,7 +122,7 @@ def main():
     real = Path.exists
 
     def exists(path):
-        """When the run has seen some shards, a node goes."""
+        """Remove a node once the run has some shards."""
         if path.name == "part-000003.parquet" and real(path) and not removed:
             removed.append(path)
             cluster.remove_node(node, allow_graceful=False)
@@ -134,7 +134,7 @@ def main():
     except SystemExit as end:
         assert end.code in (0, None), end.code
     assert removed
-    assert ray.is_initialized()  # what was there before stays
+    assert ray.is_initialized()  # a cluster that was there before stays
     ray.shutdown()
     cluster.shutdown()
 
@@ -144,7 +144,7 @@ if __name__ == "__main__":
 '''
 
 
-def test_the_callable_by_itself_and_a_node_that_goes(data, reference, tmp_path):
+def test_the_callable_alone_and_a_node_that_is_lost(data, reference, tmp_path):
     pytest.importorskip("ray")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
@@ -156,15 +156,15 @@ def test_the_callable_by_itself_and_a_node_that_goes(data, reference, tmp_path):
     assert_same(content(tmp_path / "out"), reference)
 
 
-def test_a_worker_that_cannot_be_made_tells_why(data, tmp_path):
+def test_a_worker_that_cannot_start_returns_the_error(data, tmp_path):
     from captum_sig.corpus import CorpusExplainer
-    from captum_sig.corpus.shards import corpus
+    from captum_sig.corpus.shards import scan_corpus
     from captum_sig.demo_model import PATH
 
-    shard = corpus([str(data)], limit=1).shards[0]
+    shard = scan_corpus([str(data)], limit=1).shards[0]
     writer = pickle.loads(pickle.dumps(ShardWriter(tmp_path, CorpusExplainer(PATH), "0" * 16)))
     found = writer({"shard": [shard.to_json()]})
-    assert "has other weights than where the run began" in found["problem"][0]
+    assert "has other weights than where the run began" in found["error"][0]
     assert not list(tmp_path.iterdir())
 
 
@@ -193,7 +193,7 @@ def test_workers_fit_the_cluster(there, number, gpus, wanted):
 @pytest.mark.parametrize(
     ("number", "gpus", "why"),
     [
-        (None, 1, "a worker wants 1 GPUs, but no node has more than 0.5"),
+        (None, 1, "a worker wants 1 GPUs, but no node has more than 0.5: lower gpus_per_worker"),
         (0, None, "num_workers must be at least 1, got 0"),
         (None, -1, "gpus_per_worker must be at least 0, got -1"),
     ],

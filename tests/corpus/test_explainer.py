@@ -13,12 +13,11 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from captum_sig import TextClassificationExplainer
 from captum_sig.corpus import CorpusExplainer
-from captum_sig.corpus import explainer as corpus
 from captum_sig.demo_model import PATH
 from tests.tiny_models import byte_level_tokenizer
 
 TEXTS = ["A charming film.", "bad", "", "The jokes are old, yet the film is charming.", "Dull!"]
-POISON = "poison"  # a word that the model of `poisoned` does not bear
+POISON = "poison"  # a word that the model of `poisoned` cannot handle
 
 
 @pytest.fixture(scope="module")
@@ -50,22 +49,22 @@ def without_errors(columns):
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def test_a_row_tells_what_the_explainer_tells(explain, demo):
-    found = explain({"text": TEXTS, "id": [1, 2, 3, 4, 5]})
-    assert list(found) == [
+def test_a_row_has_the_fields_of_the_explainers_result(explain, demo):
+    columns = explain({"text": TEXTS, "id": [1, 2, 3, 4, 5]})
+    assert list(columns) == [
         "text", "id", "label", "probability", "target", "words", "offsets", "scores",
         "max_abs_word_delta", "dropped_tokens", "error",
     ]  # fmt: skip
-    assert found["id"] == [1, 2, 3, 4, 5]
+    assert columns["id"] == [1, 2, 3, 4, 5]
     for number, result in enumerate(demo(TEXTS)):
-        assert found["label"][number] == found["target"][number] == result.label
-        assert found["probability"][number] == result.probability
-        assert found["words"][number] == [word.word for word in result.words]
-        assert found["offsets"][number] == [[word.start, word.end] for word in result.words]
-        assert found["scores"][number] == result.scores
-        assert found["max_abs_word_delta"][number] == result.max_abs_word_delta
-    assert found["error"] == [""] * 5
-    assert found["dropped_tokens"] == [0] * 5
+        assert columns["label"][number] == columns["target"][number] == result.label
+        assert columns["probability"][number] == result.probability
+        assert columns["words"][number] == [word.word for word in result.words]
+        assert columns["offsets"][number] == [[word.start, word.end] for word in result.words]
+        assert columns["scores"][number] == result.scores
+        assert columns["max_abs_word_delta"][number] == result.max_abs_word_delta
+    assert columns["error"] == [""] * 5
+    assert columns["dropped_tokens"] == [0] * 5
 
 
 def test_a_batch_gives_what_its_texts_give_alone(explain):
@@ -76,13 +75,11 @@ def test_a_batch_gives_what_its_texts_give_alone(explain):
         assert alone["scores"][0] == pytest.approx(together["scores"][number], abs=1e-5)
 
 
-def test_more_texts_than_are_sorted_at_once(explain, monkeypatch):
-    told = []
-    monkeypatch.setattr(corpus, "AT_ONCE", 2)
-    found = explain.columns(TEXTS, told.append)
-    monkeypatch.undo()
-    assert found["words"] == explain.columns(TEXTS)["words"]
-    assert sum(told) == len(TEXTS)
+def test_more_texts_than_are_sorted_at_once(explain):
+    finished = []
+    columns = explain.columns(TEXTS, finished.append, sort_window=2)
+    assert columns["words"] == explain.columns(TEXTS)["words"]
+    assert sum(finished) == len(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +94,12 @@ def test_more_texts_than_are_sorted_at_once(explain, monkeypatch):
     ],
     ids=repr,
 )
-def test_what_is_no_text_is_a_row_with_an_error(explain, bad, why):
-    found = explain({"text": ["Good.", bad, "Bad."]})
-    assert why in found["error"][1]
-    assert (found["label"][1], found["words"][1], found["scores"][1]) == (None, [], [])
-    assert [found["error"][0], found["error"][2]] == ["", ""]
-    assert found["words"][2] == ["Bad", "."]
+def test_a_value_other_than_a_text_is_a_row_with_an_error(explain, bad, why):
+    columns = explain({"text": ["Good.", bad, "Bad."]})
+    assert why in columns["error"][1]
+    assert (columns["label"][1], columns["words"][1], columns["scores"][1]) == (None, [], [])
+    assert [columns["error"][0], columns["error"][2]] == ["", ""]
+    assert columns["words"][2] == ["Bad", "."]
 
 
 def test_texts_that_fail_in_the_model_do_not_take_others_with_them(poisoned, explain):
@@ -118,14 +115,14 @@ def test_texts_that_fail_in_the_model_do_not_take_others_with_them(poisoned, exp
             assert found["scores"][number] == pytest.approx(sound["scores"][number], abs=1e-5)
 
 
-def test_a_model_that_fails_at_everything_is_no_texts_fault(poisoned):
+def test_a_model_that_fails_on_every_text_raises(poisoned):
     embedding = poisoned.explainer.model.get_input_embeddings()
 
     def broken(module, args):
         raise RuntimeError("device-side assert")
 
     embedding.register_forward_pre_hook(broken)
-    with pytest.raises(RuntimeError, match="explains nothing any more since: device-side assert"):
+    with pytest.raises(RuntimeError, match="first error: device-side assert"):
         poisoned.columns(["Good."])
 
 
@@ -137,16 +134,16 @@ def test_what_is_pickled_is_the_name(explain):
 
 
 def test_an_explainer_may_be_given(demo):
-    found = pickle.loads(pickle.dumps(CorpusExplainer(demo, target="NEGATIVE"))).columns(TEXTS)
-    assert set(found["target"]) == {"NEGATIVE"}
+    columns = pickle.loads(pickle.dumps(CorpusExplainer(demo, target="NEGATIVE"))).columns(TEXTS)
+    assert set(columns["target"]) == {"NEGATIVE"}
     with pytest.raises(ValueError, match="the explainer is made already: make it with baseline"):
         CorpusExplainer(demo, baseline="pad")
 
 
 def test_columns_of_numpy_as_ray_gives_them(explain):
-    found = explain({"text": np.array(TEXTS, dtype=object), "id": np.arange(5)})
-    assert found["words"] == explain.columns(TEXTS)["words"]
-    assert explain.columns(np.array(TEXTS))["words"] == found["words"]
+    columns = explain({"text": np.array(TEXTS, dtype=object), "id": np.arange(5)})
+    assert columns["words"] == explain.columns(TEXTS)["words"]
+    assert explain.columns(np.array(TEXTS))["words"] == columns["words"]
 
 
 def test_a_column_of_the_batch_is_never_overwritten(explain):
@@ -157,7 +154,7 @@ def test_a_column_of_the_batch_is_never_overwritten(explain):
         explain({**batch, "sig_label": [""]})
 
 
-def test_what_is_no_batch_is_told(explain):
+def test_anything_but_a_batch_raises(explain):
     with pytest.raises(ValueError, match="no column 'text': text_column must be one of 'sentence'"):
         explain({"sentence": ["Good."]})
     with pytest.raises(TypeError, match="dict of columns, got list"):
@@ -180,35 +177,35 @@ def test_what_is_no_batch_is_told(explain):
     ids=str,
 )
 def test_the_options_of_text_classification(options, more):
-    call = {name: options[name] for name in options if name in CorpusExplainer(PATH).how}
+    call = {name: options[name] for name in options if name in CorpusExplainer(PATH).call_options}
     made = {name: options[name] for name in options if name not in call}
     results = TextClassificationExplainer.from_pretrained(PATH, **made)(TEXTS, **call)
-    found = CorpusExplainer(PATH, **options).columns(TEXTS)
-    assert [name for name in found if name in ("std", "standard_error", "residual")] == more
+    columns = CorpusExplainer(PATH, **options).columns(TEXTS)
+    assert [name for name in columns if name in ("std", "standard_error", "residual")] == more
     for number, result in enumerate(results):
-        assert found["scores"][number] == pytest.approx(result.scores, abs=1e-5)
-        assert found["target"][number] == result.target
+        assert columns["scores"][number] == pytest.approx(result.scores, abs=1e-5)
+        assert columns["target"][number] == result.target
         if "std" in more:
-            assert found["std"][number] == [word.std for word in result.words]
+            assert columns["std"][number] == [word.std for word in result.words]
         if "residual" in more:
-            assert found["residual"][number] == pytest.approx(result.residual, abs=1e-5)
+            assert columns["residual"][number] == pytest.approx(result.residual, abs=1e-5)
         if "sampled2" in str(options):
             expected = [word.standard_error for word in result.words]
-            assert found["standard_error"][number] == pytest.approx(expected, abs=1e-5)
+            assert columns["standard_error"][number] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"method": "magic"}, "method 'magic' is unknown"),
-        ({"target": "NEUTRAL"}, "target 'NEUTRAL' unknown label"),
+        ({"method": "magic"}, "'magic'"),
+        ({"target": "NEUTRAL"}, "'NEUTRAL'"),
         ({"baseline": "magic"}, "baseline"),
         ({"contexts": "two_sided", "method": "ig"}, "has no contexts"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],
     ids=str,
 )
-def test_mistakes_are_told_before_there_is_a_text(options, why):
+def test_mistakes_raise_before_there_is_a_text(options, why):
     with pytest.raises(ValueError, match=why):
         CorpusExplainer(PATH, **options)
 
@@ -217,23 +214,22 @@ def test_long_texts_are_cut_and_counted_or_refused_each(explain):
     long = "good " * 700
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = explain.columns(["Good.", long])
+        columns = explain.columns(["Good.", long])
     limit = explain.explainer.encoder.limit
-    assert found["dropped_tokens"] == [0, 702 - limit]
-    assert len(found["words"][1]) == limit - 2
+    assert columns["dropped_tokens"] == [0, 702 - limit]
+    assert len(columns["words"][1]) == limit - 2
     refused = CorpusExplainer(PATH, truncation=False).columns(["Good.", long, long])
     assert [error != "" for error in refused["error"]] == [False, True, True]
     assert "would be dropped" in refused["error"][1]
 
 
-def test_a_warning_comes_once(demo, monkeypatch):
+def test_a_warning_comes_once(demo):
     explain = CorpusExplainer(demo)
-    monkeypatch.setattr(corpus, "AT_ONCE", 1)
     demo.model.add_module("dropped", torch.nn.Dropout(0.5).train())
     try:
-        with pytest.warns(UserWarning, match="dropout") as told:
-            explain.columns(["Good."] * 3)
-        assert len(told) == 1
+        with pytest.warns(UserWarning, match="dropout") as caught:
+            explain.columns(["Good."] * 3, sort_window=1)
+        assert len(caught) == 1
     finally:
         del demo.model.dropped
 
@@ -281,7 +277,7 @@ def test_datasets_maps_in_several_processes(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_text_without_any_token_is_told():
+def test_a_text_without_any_token_has_an_error():
     """GPT-2's kind of tokenizer adds no special tokens."""
     tokenizer = byte_level_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
@@ -289,6 +285,6 @@ def test_a_text_without_any_token_is_told():
                         pad_token_id=tokenizer.pad_token_id)  # fmt: skip
     model = GPT2ForSequenceClassification(config).eval()
     explainer = TextClassificationExplainer(model, tokenizer, baseline="unk")
-    found = CorpusExplainer(explainer).columns(["good", ""])
-    assert found["error"][0] == ""
-    assert found["error"][1].startswith("the tokenizer makes no token of the text")
+    columns = CorpusExplainer(explainer).columns(["good", ""])
+    assert columns["error"][0] == ""
+    assert columns["error"][1].startswith("the tokenizer returns no token for the text")

@@ -18,11 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from captum_sig.cli.main import app
-from captum_sig.corpus import report as corpus_report
-from captum_sig.corpus import report_page
 from captum_sig.corpus.query import add_exact_sums
-from captum_sig.corpus.report import WORD_COLUMNS, report
-from captum_sig.corpus.report_page import to_page
+from captum_sig.corpus.report import WORD_COLUMNS, make_report
+from captum_sig.corpus.report_page import MAX_EXAMPLE_WORDS, around_word, to_page
 from captum_sig.data.statistics import bootstrap
 from tests.shards import content
 
@@ -50,7 +48,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(folder) -> list[dict]:
-    """Those that were explained."""
+    """The rows that were explained."""
     found = [dict(zip(columns, row, strict=True)) for columns in content(folder).values()
              for row in zip(*columns.values(), strict=True)]  # fmt: skip
     return [row for row in found if row["error"] is None]
@@ -59,7 +57,7 @@ def rows(folder) -> list[dict]:
 @pytest.fixture(scope="module")
 def made(folder, tmp_path_factory):
     terms = ("old", "MAN", "old-fashioned", "new york", "the rapist", "nowhere")
-    return report(folder, tmp_path_factory.mktemp("report"), terms=terms)
+    return make_report(folder, tmp_path_factory.mktemp("report"), terms=terms)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -88,7 +86,7 @@ def test_words_are_summed_by_class_and_lower_case(rows, made):
 
 
 def test_the_largest_sums_come_first_and_all_words_are_in_the_file(folder, made, tmp_path):
-    few = report(folder, tmp_path / "deep" / "out", top=3)
+    few = make_report(folder, tmp_path / "deep" / "out", top=3)
     assert [len([row for row in few.words if row["class"] == name]) for name in
             ("NEGATIVE", "POSITIVE")] == [3, 3]  # fmt: skip
     for name in ("NEGATIVE", "POSITIVE"):
@@ -105,7 +103,7 @@ def test_the_largest_sums_come_first_and_all_words_are_in_the_file(folder, made,
 
 def test_overview_and_classes(rows, made):
     assert made.overview == {
-        "rows": 18, "bad": 1, "truncated": 0, "duplicate_ids": 2, "finished": True,
+        "rows": 18, "failed": 1, "truncated": 0, "duplicate_ids": 2, "finished": True,
         "rows_in_input": 18, "max_abs_word_delta": max(row["max_abs_word_delta"] for row in rows),
     }  # fmt: skip
     assert sum(row["texts"] for row in made.classes) == 17
@@ -118,9 +116,9 @@ def test_overview_and_classes(rows, made):
         assert row["share_predicted"] == 1
 
 
-def test_words_that_turn_and_their_strongest_texts(rows, made):
-    assert made.flips
-    for row in made.flips:
+def test_words_whose_effect_changes_sign_and_their_strongest_texts(rows, made):
+    assert made.sign_changes
+    for row in made.sign_changes:
         values = [
             (score, one["row"]) for one in rows if one["target"] == row["class"]
             for word, score in zip(one["words"], one["scores"], strict=True)
@@ -134,12 +132,12 @@ def test_words_that_turn_and_their_strongest_texts(rows, made):
         assert row["sum_against"] == pytest.approx(sum(negative))
         assert row["row_for"] == max(values)[1]
         assert row["row_against"] == min(values)[1]
-    weaker = [min(row["sum_for"], -row["sum_against"]) for row in made.flips]
+    weaker = [min(row["sum_for"], -row["sum_against"]) for row in made.sign_changes]
     assert weaker == sorted(weaker, reverse=True)
 
 
 def test_a_report_made_twice_is_the_same_byte_for_byte(folder, tmp_path):
-    """DuckDB adds up in parallel, in whatever order its threads come; so many shards show it."""
+    """DuckDB adds in parallel, in the order of its threads; only many shards show it."""
     many = tmp_path / "many"
     many.mkdir()
     shutil.copy(folder / "manifest.json", many)
@@ -156,8 +154,8 @@ def test_a_report_made_twice_is_the_same_byte_for_byte(folder, tmp_path):
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
-@pytest.mark.parametrize("most_words", [1, 5])
-def test_sums_do_not_depend_on_the_order_and_are_right(size, most_words):
+@pytest.mark.parametrize("max_words", [1, 5])
+def test_sums_do_not_depend_on_the_order_and_are_right(size, max_words):
     duckdb, pyarrow = map(pytest.importorskip, ("duckdb", "pyarrow"))
     draw = random.Random(0)
     groups = {
@@ -174,7 +172,7 @@ def test_sums_do_not_depend_on_the_order_and_are_right(size, most_words):
             table = {"name": [name for name, _ in rows], "score": [score for _, score in rows]}
             db.register("scored", pyarrow.table(table))
             db.execute("CREATE VIEW explained AS SELECT [score] AS scores FROM scored")
-            add_exact_sums(db, most_words)
+            add_exact_sums(db, max_words)
             query = "SELECT exact_sum(score), exact_mean(score), exact_std(score) FROM scored"
             seen.append({
                 name: db.execute(f"{query} WHERE name = '{name}'").fetchone() for name in groups
@@ -193,7 +191,7 @@ def test_sums_do_not_depend_on_the_order_and_are_right(size, most_words):
 
 
 def effect(row: dict, *words: str) -> list[float]:
-    """Sums of neighbouring scores where these words stand."""
+    """Sum the neighbouring scores wherever these words occur."""
     lowered = [word.lower() for word in row["words"]]
     n = len(words)
     return [sum(row["scores"][i : i + n]) for i in range(len(lowered) - n + 1)
@@ -224,7 +222,7 @@ def test_effects_of_terms_over_texts(term, words, rows, made):
             assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
 
 
-def test_terms_that_occur_nowhere_are_told(made):
+def test_terms_that_occur_nowhere_have_empty_rows(made):
     missing = [row for row in made.terms if row["documents"] == 0]
     assert [row["term"] for row in missing] == ["the rapist", "nowhere"]
 
@@ -233,14 +231,13 @@ def test_words_are_not_joined_where_the_term_has_a_space(tmp_path):
     path = tmp_path / "texts.tsv"
     path.write_text("text\nThe therapist is good.\nThe rapist is bad.\n", encoding="utf-8")
     CliRunner().invoke(app, ["corpus", str(path), "--output", str(tmp_path / "out")])
-    found = report(tmp_path / "out", tmp_path / "report", terms=("therapist", "the rapist"))
+    found = make_report(tmp_path / "out", tmp_path / "report", terms=("therapist", "the rapist"))
     rows = {row["term"]: row["row_for"] for row in found.terms}
     assert rows == {"therapist": 1, "the rapist": 2}
 
 
-def test_means_over_many_texts_have_normal_intervals(folder, tmp_path, made, monkeypatch):
-    monkeypatch.setattr(corpus_report, "BOOTSTRAPPED", 2)
-    found = report(folder, tmp_path / "out", terms=("old",))
+def test_means_over_many_texts_have_normal_intervals(folder, tmp_path):
+    found = make_report(folder, tmp_path / "out", terms=("old",), max_bootstrap_texts=2)
     for row in found.terms:
         assert row["documents"] > 2
         half = 1.959964 * row["std"] / row["documents"] ** 0.5
@@ -258,7 +255,7 @@ def test_extremes_are_the_strongest_words_of_each_class(rows, made):
         assert row["word"] in [word.word for word in result.words if word.score == row["score"]]
 
 
-def test_examples_are_what_the_explainer_gave(made, demo):
+def test_examples_are_the_explainers_results(made, demo):
     for result in made.examples.values():
         again = demo(result.text)
         assert [replace(word, score=0, normalized=0) for word in result.words] == [
@@ -279,19 +276,18 @@ def test_the_page_is_escaped(made):
     assert "http" not in page.replace("https://captum", "")
 
 
-def test_a_long_example_is_cut_around_its_word(made, monkeypatch):
+def test_a_long_example_is_cut_around_its_word(made):
     (result,) = [one for one in made.examples.values() if one.text == LONG]
     middle = next(i for i, word in enumerate(result.words) if word.word == "superb")
-    part = report_page._around(result, middle)
-    assert len(part.words) == report_page.SHOWN
+    part = around_word(result, middle)
+    assert len(part.words) == MAX_EXAMPLE_WORDS
     assert "superb" in part.text
     assert (part.text[:2], part.text[-2:]) == ("… ", " …")
     for word in part.words:
         assert part.text[word.start : word.end] == word.word
     bare = replace(result, words=tuple(replace(w, start=None, end=None) for w in result.words))
-    assert len(report_page._around(bare, middle).words) == report_page.SHOWN
-    monkeypatch.setattr(report_page, "SHOWN", 1000)
-    assert report_page._around(result, middle) is result
+    assert len(around_word(bare, middle).words) == MAX_EXAMPLE_WORDS
+    assert around_word(result, middle, limit=1000) is result
 
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -361,18 +357,18 @@ def test_the_command_shows_tables_and_writes_files(folder, tmp_path):
     assert (result.exit_code, result.stderr) == (0, "")
     assert max(map(len, result.stdout.replace(str(tmp_path), "").splitlines())) <= 80
     for line in ("could not be explained: 1 texts.", "2 rows have the id of another row",
-                 "POSITIVE: ", "Words that turn with the context", "Terms"):  # fmt: skip
+                 "POSITIVE: ", "Words whose effect changes sign", "Terms"):  # fmt: skip
         assert line in result.stdout
     assert "\x1b" not in result.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "extremes.csv", "flips.csv", "report.html", "terms.csv", "words.csv",
+        "extremes.csv", "report.html", "sign_changes.csv", "terms.csv", "words.csv",
     ]  # fmt: skip
     assert {row["term"] for row in read(tmp_path / "out" / "terms.csv")} == {"Man", "old"}
     extremes = read(tmp_path / "out" / "extremes.csv")
     assert list(extremes[0]) == ["class", "word", "score", "file", "row"]
 
 
-def test_by_default_files_go_into_the_folder_and_a_run_still_goes_on(folder, tmp_path):
+def test_by_default_files_go_into_the_folder_also_of_an_unfinished_run(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     manifest["finished"] = False
@@ -385,16 +381,16 @@ def test_by_default_files_go_into_the_folder_and_a_run_still_goes_on(folder, tmp
     assert "The run is not finished: 15 of 18 texts" in page
 
 
-def test_mistakes_are_named(folder, tmp_path):
+def test_mistakes_are_reported(folder, tmp_path):
     (tmp_path / "empty.txt").write_text("# nothing\n", encoding="utf-8")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     (tmp_path / "bad.tsv").write_bytes(b"text\n\xe9\n")
     arguments = ["corpus", str(tmp_path / "bad.tsv"), "--output", str(tmp_path / "bad")]
-    assert "0 explained, 1 bad" in CliRunner().invoke(app, arguments).stdout
+    assert "0 explained, 1 failed" in CliRunner().invoke(app, arguments).stdout
     shutil.copytree(folder, tmp_path / "begun", ignore=shutil.ignore_patterns("part-*"))
     for arguments, why in (
-        ((tmp_path,), "there is no"),
-        ((tmp_path / "nowhere",), "there is no"),
+        ((tmp_path,), "has no manifest.json"),
+        ((tmp_path / "nowhere",), "has no manifest.json"),
         ((tmp_path / "bad",), "no text in"),
         ((tmp_path / "begun",), "holds no shards"),
         ((folder, "--terms", tmp_path / "empty.txt"), "holds no terms"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captum_sig.corpus.shards import Row, Shard, corpus, rows
+from captum_sig.corpus.shards import InputRow, Shard, read_rows, scan_corpus
 from captum_sig.data import formats
 
 pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
@@ -19,20 +19,20 @@ TRICKY = [
 MULTILINE = "two\nlines\r\nand three"
 
 
-def read(*inputs, **options) -> list[Row]:
-    """All rows, each shard carried as Ray carries it."""
-    found = corpus([str(one) for one in inputs], **options)
-    shards = [Shard.from_json(shard.to_json()) for shard in found.shards]
-    assert shards == found.shards
+def read(*inputs, **options) -> list[InputRow]:
+    """Read all rows, each shard sent as Ray sends it."""
+    corpus = scan_corpus([str(one) for one in inputs], **options)
+    shards = [Shard.from_json(shard.to_json()) for shard in corpus.shards]
+    assert shards == corpus.shards
     assert [shard.number for shard in shards] == list(range(len(shards)))
-    several = [list(rows(shard)) for shard in shards]
-    assert [len(some) for some in several] == [shard.n_rows for shard in shards]
-    assert found.n_rows == sum(file.rows for file in found.files)
-    return [row for some in several for row in some]
+    by_shard = [list(read_rows(shard)) for shard in shards]
+    assert [len(rows) for rows in by_shard] == [shard.n_rows for shard in shards]
+    assert corpus.n_rows == sum(file.rows for file in corpus.files)
+    return [row for rows in by_shard for row in rows]
 
 
 def written(path: Path, texts: list[str]) -> Path:
-    """The texts, with ids, in the form that the path's ending tells."""
+    """Write the texts, with ids, in the format of the path's ending."""
     ids = [f"id{number}" for number in range(len(texts))]
     if path.suffix == ".parquet":
         table = pyarrow.table({"id": ids, "text": texts})
@@ -55,11 +55,11 @@ def written(path: Path, texts: list[str]) -> Path:
 def test_every_row_is_read_once_wherever_the_file_is_cut(ending, size, tmp_path):
     texts = TRICKY + ([] if ending == ".tsv" else [MULTILINE, "after it"])
     path = written(tmp_path / f"texts{ending}", texts)
-    found = read(path, shard_size=size)
-    assert [row.text for row in found] == texts
-    assert [row.id for row in found] == [f"id{number}" for number in range(len(texts))]
-    assert [row.row for row in found] == list(range(1, len(texts) + 1))
-    assert {row.error for row in found} == {""}
+    rows = read(path, shard_size=size)
+    assert [row.text for row in rows] == texts
+    assert [row.id for row in rows] == [f"id{number}" for number in range(len(texts))]
+    assert [row.row for row in rows] == list(range(1, len(texts) + 1))
+    assert {row.error for row in rows} == {""}
 
 
 @pytest.mark.parametrize("limit", [1, 5, 8, 9, 100])
@@ -67,29 +67,29 @@ def test_every_row_is_read_once_wherever_the_file_is_cut(ending, size, tmp_path)
 def test_a_limit_over_several_files(ending, limit, tmp_path):
     for name in "abc":
         written(tmp_path / f"{name}{ending}", TRICKY[-3:])
-    found = read(tmp_path, shard_size=2, limit=limit)
-    assert [row.text for row in found] == (TRICKY[-3:] * 3)[:limit]
+    rows = read(tmp_path, shard_size=2, limit=limit)
+    assert [row.text for row in rows] == (TRICKY[-3:] * 3)[:limit]
 
 
-def test_rows_are_named_by_file_and_number_where_there_are_no_ids(tmp_path):
+def test_rows_without_ids_are_named_by_file_and_number(tmp_path):
     for name in ("a/x.tsv", "b/x.tsv"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("text\nGood.\nBad.\n", encoding="utf-8")
-    found = corpus([str(tmp_path)]).shards
-    assert [shard.file for shard in found] == ["a/x.tsv", "b/x.tsv"]
-    assert [row.id for row in rows(found[1])] == ["b/x.tsv:1", "b/x.tsv:2"]
+    shards = scan_corpus([str(tmp_path)]).shards
+    assert [shard.file for shard in shards] == ["a/x.tsv", "b/x.tsv"]
+    assert [row.id for row in read_rows(shards[1])] == ["b/x.tsv:1", "b/x.tsv:2"]
 
 
 def test_inputs_are_files_folders_and_patterns_each_file_once(tmp_path):
     for name in ("b.tsv", "a.jsonl", "deep/c.csv", "_SUCCESS.csv", ".hidden.tsv", "notes.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('{"text": "x"}' if "json" in name else "text\nx\n")
-    names = [file.file for file in corpus([str(tmp_path), str(tmp_path / "*.tsv")]).files]
+    names = [file.file for file in scan_corpus([str(tmp_path), str(tmp_path / "*.tsv")]).files]
     assert names == ["a.jsonl", "b.tsv", "deep/c.csv"]
-    names = [file.file for file in corpus([str(tmp_path / "**" / "*.csv")]).files]
+    names = [file.file for file in scan_corpus([str(tmp_path / "**" / "*.csv")]).files]
     assert names == ["_SUCCESS.csv", "deep/c.csv"]
     (tmp_path / "[x].tsv").write_text("text\nx\n")
-    assert [file.file for file in corpus([str(tmp_path / "[x].tsv")]).files] == ["[x].tsv"]
+    assert [file.file for file in scan_corpus([str(tmp_path / "[x].tsv")]).files] == ["[x].tsv"]
 
 
 BAD_LINES = {
@@ -112,26 +112,26 @@ def test_bad_lines_are_rows_with_errors(ending, size, tmp_path):
     content, errors = BAD_LINES[ending]
     path = tmp_path / f"texts{ending}"
     path.write_bytes(content)
-    found = read(path, shard_size=size)
-    assert [row.text for row in found] == ["good", None, None, None, "good"]
-    assert [found[0].id, found[4].id] == ["1", "5"]
-    for row, error in zip(found[1:4], errors, strict=True):
+    rows = read(path, shard_size=size)
+    assert [row.text for row in rows] == ["good", None, None, None, "good"]
+    assert [rows[0].id, rows[4].id] == ["1", "5"]
+    for row, error in zip(rows[1:4], errors, strict=True):
         assert row.error.startswith(error)
         assert row.id == f"{path.name}:{row.row}"
 
 
-def test_values_that_are_no_texts(tmp_path):
+def test_values_other_than_texts(tmp_path):
     path = tmp_path / "texts.jsonl"
     values = ["good", None, 3, ["a"], "half \ud83d"]
     lines = [json.dumps({"text": value, "id": None}) for value in values] + ['{"other": 1}']
     path.write_text("\n".join(lines), encoding="utf-8")
-    found = read(path)
-    assert [row.text for row in found] == ["good"] + [None] * 5
-    assert [row.error.split(";")[0].split(":")[0] for row in found[1:]] == [
+    rows = read(path)
+    assert [row.text for row in rows] == ["good"] + [None] * 5
+    assert [row.error.split(";")[0].split(":")[0] for row in rows[1:]] == [
         "the text is null", "the text is of type int", "the text is of type list",
         "the text holds half a surrogate pair", "line 6",
     ]  # fmt: skip
-    assert found[0].id == "texts.jsonl:1"
+    assert rows[0].id == "texts.jsonl:1"
 
 
 def test_parquet_with_nulls_dictionaries_and_broken_strings(tmp_path):
@@ -141,26 +141,26 @@ def test_parquet_with_nulls_dictionaries_and_broken_strings(tmp_path):
     parquet.write_table(pyarrow.table({"text": broken}), tmp_path / "a.parquet")
     several = pyarrow.array(["good", None, "fine"]).dictionary_encode()
     parquet.write_table(pyarrow.table({"text": several}), tmp_path / "b.parquet")
-    found = read(tmp_path)
-    assert [row.text for row in found] == ["good", None, "fine"] * 2
-    assert "not UTF-8" in found[1].error
-    assert "null" in found[4].error
+    rows = read(tmp_path)
+    assert [row.text for row in rows] == ["good", None, "fine"] * 2
+    assert "not UTF-8" in rows[1].error
+    assert "null" in rows[4].error
 
 
-def test_values_that_python_does_not_know_are_bad_rows(tmp_path):
+def test_values_that_python_cannot_hold_are_failed_rows(tmp_path):
     late = pyarrow.array([0, 2**60], pyarrow.timestamp("us"))
     parquet.write_table(pyarrow.table({"text": ["a", "b"], "id": late}), tmp_path / "a.parquet")
-    found = read(tmp_path)
-    assert [row.text for row in found] == ["a", None]
-    assert found[1].error.startswith("row 2: a value cannot be read: ")
+    rows = read(tmp_path)
+    assert [row.text for row in rows] == ["a", None]
+    assert rows[1].error.startswith("row 2: a value cannot be read: ")
 
 
 def test_a_quote_that_is_never_closed_ends_at_its_file(tmp_path):
     path = tmp_path / "texts.csv"
     path.write_text('text\ngood\n"open\nand\nso on\n')
-    found = read(path, shard_size=1)
-    assert [row.text for row in found] == ["good", None]
-    assert found[1].error.startswith("lines 3–5: unexpected end of data")
+    rows = read(path, shard_size=1)
+    assert [row.text for row in rows] == ["good", None]
+    assert rows[1].error.startswith("lines 3–5: unexpected end of data")
 
 
 def test_lines_without_end_are_cut_off(tmp_path, monkeypatch):
@@ -169,21 +169,21 @@ def test_lines_without_end_are_cut_off(tmp_path, monkeypatch):
                        ("c.csv", "x" * 250)):  # fmt: skip
         head, good = ("", '{"text": "good"}') if "json" in name else ("text\n", "good")
         (tmp_path / name).write_text(f"{head}{good}\n{line}\n{good}\n")
-        found = read(tmp_path / name, shard_size=1)
-        assert [row.text for row in found] == ["good", None, "good"]
-        assert "100" in found[1].error
+        rows = read(tmp_path / name, shard_size=1)
+        assert [row.text for row in rows] == ["good", None, "good"]
+        assert "100" in rows[1].error
 
 
 def test_fields_of_any_length_leave_csvs_own_limit_alone(tmp_path):
     before = csv.field_size_limit()
     path = written(tmp_path / "texts.csv", ["y" * 1_000_000, "short"])
-    shards = corpus([str(path)]).shards
-    reading = rows(shards[0])
+    shards = scan_corpus([str(path)]).shards
+    reading = read_rows(shards[0])
     assert len(next(reading).text) == 1_000_000
     assert csv.field_size_limit() == before
 
 
-def test_random_bytes_lose_and_double_no_line(tmp_path):
+def test_random_bytes_neither_lose_nor_double_a_line(tmp_path):
     rng = random.Random(0)
     for number in range(30):
         body = bytes(rng.choice(b'ab\t,"\r\n \xe9\xc3\xa9') for _ in range(300))
@@ -206,10 +206,10 @@ def test_random_bytes_lose_and_double_no_line(tmp_path):
         ("a.tsv", b"text\tn\nx\t1\n", {"text_column": "txt"},
          "no column 'txt': text_column must be one of 'text', 'n'"),
         ("a.tsv", b"text\tn\nx\t1\n", {"id_column": "key"}, "no column 'key': id_column"),
-        ("a.tsv", b"a\tb\nx\t1\n", {}, "unclear: give --text-column, one of 'a', 'b'"),
-        ("a.csv", b"text;n\nx;1\n", {}, "unclear: give --text-column"),
+        ("a.tsv", b"a\tb\nx\t1\n", {}, "cannot tell .* set text_column to one of 'a', 'b'"),
+        ("a.csv", b"text;n\nx;1\n", {}, "cannot tell which column .* set text_column"),
         ("a.tsv", b"text\ttext\nx\ty\n", {}, "two columns 'text'"),
-        ("a.jsonl", b'{"text": 3}\n', {}, "holds no strings"),
+        ("a.jsonl", b'{"text": 3}\n', {}, "does not hold strings"),
         ("a.tsv", "text\nx\n".encode("utf-16"), {}, "is UTF-16: save it as UTF-8"),
         ("a.tsv", b"t\xe9xt\nx\n", {}, "the header of .* cannot be read: not UTF-8"),
         ("a.csv", b'"text\nx\n', {}, "the header of .* cannot be read"),
@@ -222,32 +222,32 @@ def test_random_bytes_lose_and_double_no_line(tmp_path):
 def test_mistakes_are_named(name, content, options, why, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=why):
-        corpus([str(tmp_path / name)], **options)
+        scan_corpus([str(tmp_path / name)], **options)
 
 
 def test_places_that_hold_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file or folder"):
-        corpus([str(tmp_path / "*.tsv")])
+        scan_corpus([str(tmp_path / "*.tsv")])
     with pytest.raises(ValueError, match="has no files that end in"):
-        corpus([str(tmp_path)])
+        scan_corpus([str(tmp_path)])
     with pytest.raises(ValueError, match="mount the store"):
-        corpus(["s3://bucket/texts.parquet"])
+        scan_corpus(["s3://bucket/texts.parquet"])
     (tmp_path / "a.tsv").write_text("text\n")
     (tmp_path / "b.tsv").write_text("text\nx\n")
     with pytest.warns(UserWarning, match=r"a\.tsv holds no rows"):
-        assert corpus([str(tmp_path)]).n_rows == 1
+        assert scan_corpus([str(tmp_path)]).n_rows == 1
 
 
 @pytest.mark.parametrize("ending", [".tsv", ".parquet"])
 def test_a_file_that_changed_is_noticed(ending, tmp_path):
     path = written(tmp_path / f"texts{ending}", ["one", "two"])
-    found = corpus([str(path)])
-    before = found.files[0].digest
+    corpus = scan_corpus([str(path)])
+    before = corpus.files[0].digest
     written(path, ["one", "two", "three"])
     with pytest.raises(ValueError, match="has changed since the run began"):
-        list(rows(found.shards[0]))
+        list(read_rows(corpus.shards[0]))
     written(path, ["one", "owt"])
-    assert corpus([str(path)]).files[0].digest != before
+    assert scan_corpus([str(path)]).files[0].digest != before
     path.unlink()
     with pytest.raises(FileNotFoundError, match="where every worker finds it"):
-        list(rows(found.shards[0]))
+        list(read_rows(corpus.shards[0]))

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -63,8 +65,20 @@ def test_html_holds_the_whole_text_and_only_our_tags(html):
         "div", "span", "html", "head", "meta", "title", "body", "p", "DOCTYPE",
     }  # fmt: skip
     shown = re.sub(r"<[^>]*>", "", html)
-    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; good" in shown
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; &amp; good" in shown
     assert "+4.0000 logits" in html
+
+
+def test_control_characters_are_visible_and_attributes_closed():
+    nasty = dataclasses.replace(RESULT, text="a\x1b[2J", target='"\x9b', words=())
+    page = viz.to_page([nasty])
+    assert "a␛[2J" in page
+    assert "(why &#34;\ufffd, sig" in page
+
+
+def test_importing_it_loads_no_template_engine():
+    program = "import sys, captum_sig.viz; assert not {'jinja2', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_the_strongest_word_has_the_full_colour():
