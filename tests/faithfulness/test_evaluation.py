@@ -54,12 +54,12 @@ OPTIONS = [
     "6",
     "--top-fraction",
     "0.3",
-    "--draws",
+    "--n-draws",
     "2",
     "--seed",
     str(SEED),
 ]
-QUICK = ["--methods", "random,input_x_gradient", "--metrics", "log_odds", "--draws", "1"]
+QUICK = ["--methods", "random,input_x_gradient", "--metrics", "log_odds", "--n-draws", "1"]
 
 
 def write(path, rows=ROWS, end="\n"):
@@ -648,7 +648,7 @@ def test_texts_without_a_word_are_counted(tmp_path, of_four):
     texts = ["", *[text for text, _ in ROWS[:2]], " \t", "[SEP]", *[t for t, _ in ROWS[2:4]]]
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     result = done(data, tmp_path / "o", *QUICK)
-    assert "3 texts without a word are left out" in result.stdout
+    assert "3 texts without a word are omitted" in result.stdout
     assert {line["number"] for line in lines_of(tmp_path / "o")} == {1, 2, 5, 6}
     assert table(tmp_path / "o") == table(of_four)
 
