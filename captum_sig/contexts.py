@@ -1,14 +1,14 @@
-"""Contexts: what the other words are while one moves.
+"""Contexts: the backgrounds of the other words while one moves.
 
-The paper moves a word while every other word stays at its input value. Where two words say the
-same, each alone then matters little, and redundant evidence is credited to nobody. Averaged over
-several *backgrounds*, in which some of the other words stand at their baseline, it is shared.
+The paper moves a word while every other word stays at its input value. If two words say the same,
+each alone then matters little, and redundant evidence is credited to neither. Averaging over
+several *backgrounds*, in which some of the other words are at their baseline, shares it.
 
-`contexts=` takes a callable: the number of words W that differ from the baseline in an example →
-(K, W) booleans, whether each background keeps each word at its input value. It is called once for
-each example, in order. The word that moves is in turn at its baseline and at its input in every
-background, so its own entry says only which of the two is the background itself: W + 1 rows ask a
-background for all of its words.
+`contexts=` takes a callable that maps the number of words W that differ from the baseline in an
+example to (K, W) booleans: whether each background keeps each word at its input value. It is called
+once for each example, in order. The moving word is evaluated at its baseline and at its input in
+every background; its own entry only says which of the two is the background itself, so that one
+background takes W + 1 rows for all its words.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Sampled:
     with probability p; a background stands for each k-th part of the p.
 
     Args:
-        k: backgrounds.
-        generator: a CPU generator to draw from; None draws from torch's own.
+        k: number of backgrounds.
+        generator: a CPU generator; None uses torch's own.
 
     Source: Owen, "Multilinear extensions of games", Management Science 18 (1972).
     """
@@ -58,20 +58,18 @@ class Sampled:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        """Check the number."""
         if not isinstance(self.k, int) or self.k < 1:
             raise ValueError(f"sampled contexts need at least 1 background, got {self.k!r}")
 
     def __call__(self, n_words: int) -> Tensor:
-        """Draw for one example."""
-        kept = (torch.arange(self.k)[:, None] + 0.5) / self.k
-        return torch.rand(self.k, n_words, generator=self.generator) < kept
+        keeps = (torch.arange(self.k)[:, None] + 0.5) / self.k
+        return torch.rand(self.k, n_words, generator=self.generator) < keeps
 
     def standard_error(self, effects: Tensor) -> Tensor:
-        """Of the mean of a word's effects in the backgrounds, (K, …) → (…); NaN for k = 1.
+        """Estimate the standard error of a word's mean effect, (K, …) → (…); NaN for k = 1.
 
-        From the differences between neighbouring strata, each of which has one draw; what the
-        strata themselves differ by counts but little.
+        The estimate uses the differences between neighbouring strata, each of which has one draw;
+        the differences between the strata themselves contribute little.
 
         Source: Cochran, "Sampling Techniques" (1977), section 5A.12, collapsed strata.
         """
@@ -81,13 +79,13 @@ class Sampled:
         return (squares / (2 * self.k * (self.k - 1))).sqrt()
 
 
-sampled = Sampled  # spelt as its neighbours, as what it makes is one of them
+sampled = Sampled  # spelled as its neighbours, since an instance is one of them
 
 NAMES: dict[str, Contexts] = {"input": input, "two_sided": two_sided}
 
 
 def named(name: str, generator: torch.Generator | None = None) -> Contexts:
-    """Contexts by name: "input", "two_sided", or "sampled4" for any number.
+    """Return contexts by name: "input", "two_sided", or "sampled4" for any number.
 
     Raises:
         ValueError: for another name.
@@ -101,18 +99,18 @@ def named(name: str, generator: torch.Generator | None = None) -> Contexts:
 
 
 def backgrounds(contexts: Sequence[Contexts], n_words: Sequence[int]) -> Tensor:
-    """What each example's contexts give, side by side: (K, Σ W).
+    """Evaluate each example's contexts, and put them side by side: (K, Σ W).
 
     Raises:
-        ValueError: if it is anything but booleans (K, W) with the same K for all.
+        ValueError: if one is anything but booleans (K, W) with the same K for all.
     """
-    found = [of_example(n) for of_example, n in zip(contexts, n_words, strict=True)]
-    for kept, n in zip(found, n_words, strict=True):
-        fits = isinstance(kept, Tensor) and kept.dtype == torch.bool and kept.dim() == 2
-        if not fits or len(kept) == 0 or kept.shape != (len(found[0]), n):
-            got = f"{kept.dtype} {tuple(kept.shape)}" if isinstance(kept, Tensor) else kept
+    results = [of_example(n) for of_example, n in zip(contexts, n_words, strict=True)]
+    for keeps, n in zip(results, n_words, strict=True):
+        fits = isinstance(keeps, Tensor) and keeps.dtype == torch.bool and keeps.dim() == 2
+        if not fits or len(keeps) == 0 or keeps.shape != (len(results[0]), n):
+            got = f"{keeps.dtype} {tuple(keeps.shape)}" if isinstance(keeps, Tensor) else keeps
             raise ValueError(
-                f"contexts({n}) gave {got}; wanted booleans (K, {n}), with the same K >= 1 for "
+                f"contexts({n}) returned {got}; wanted booleans (K, {n}), with the same K >= 1 for "
                 "every example"
             )
-    return torch.cat(found, dim=1) if found else torch.ones(1, 0, dtype=torch.bool)
+    return torch.cat(results, dim=1) if results else torch.ones(1, 0, dtype=torch.bool)

@@ -1,7 +1,7 @@
-"""Quadrature rules on [0, 1]: where the integrand is evaluated and how the values are weighed.
+"""Quadrature rules on [0, 1]: where the integrand is evaluated, and the weight of each value.
 
 A rule of S nodes replaces ∫₀¹ f(α) dα by Σₛ weightsₛ · f(nodesₛ). Rules are float64 data that
-check their own invariants when they are made.
+check their own invariants.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class Rule:
     weights: NDArray[np.float64]  # (S,)
 
     def __post_init__(self) -> None:
-        """Refuse a rule that is not one, and freeze its arrays."""
         if self.nodes.ndim != 1 or self.nodes.shape != self.weights.shape:
             raise ValueError(
                 f"nodes {self.nodes.shape} and weights {self.weights.shape} must both be (S,)"
@@ -96,7 +95,7 @@ RULES: dict[str, Callable[[int], Rule]] = {
 
 
 def rule(method: str, n_steps: int) -> Rule:
-    """The rule that Captum's arguments `method` and `n_steps` name.
+    """Return the rule that Captum's arguments `method` and `n_steps` name.
 
     Raises:
         ValueError: for a method that is not in `RULES`, or too few steps for it.
@@ -105,11 +104,11 @@ def rule(method: str, n_steps: int) -> Rule:
         raise ValueError(f"method {method!r} is unknown: use one of {', '.join(RULES)}")
     if not hasattr(n_steps, "__index__") or n_steps < 1:
         raise ValueError(f"n_steps must be a positive integer, got {n_steps!r}")
-    return _made(method, int(n_steps))
+    return _cached_rule(method, int(n_steps))
 
 
 @lru_cache(maxsize=64)
-def _made(method: str, n_steps: int) -> Rule:
+def _cached_rule(method: str, n_steps: int) -> Rule:
     return RULES[method](n_steps)
 
 

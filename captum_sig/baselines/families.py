@@ -1,8 +1,12 @@
-"""What a word that says nothing looks like: families of baselines, by name.
+"""Families of baselines, by name: what replaces a word to remove its meaning.
 
-Each is a function `(tokenizer, input_ids, attention_mask=None, *, …) -> Tensor` that gives ids
-shaped as the input, (B, L), or what the word embedding would give, (B, L, D). Special tokens and
-padding stay as they are, so they never differ and are never attributed.
+Each is a function `(tokenizer, input_ids, attention_mask=None, *, …) -> Tensor` that returns ids
+shaped as the input, (B, L), or outputs of the word embedding, (B, L, D). Special tokens and padding
+stay as they are, so that they never differ and are never attributed. The first arguments of all:
+
+    tokenizer: a transformers tokenizer.
+    input_ids: token ids with special tokens and padding, (B, L).
+    attention_mask: (B, L), 0 at padding; needed only if padding has no id of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from captum_sig.baselines.embedding import check_embedding, max_distance, mean, 
 from captum_sig.baselines.masked_lm import blurred, check_masked_lm
 from captum_sig.words.grouping import word_positions, words_by_text
 
-# Which token each baseline asks for, and what stands in for it where the tokenizer has none.
+# The token of each baseline, and its substitutes if the tokenizer has none.
 TOKENS: dict[str, tuple[str, ...]] = {
     "mask": ("mask", "pad", "unk", "eos"),
     "pad": ("pad",),
@@ -30,12 +34,13 @@ TOKENS: dict[str, tuple[str, ...]] = {
 
 
 def choose_token(tokenizer: Any, name: str) -> tuple[str, int]:
-    """Which token the baseline `name` puts in place of words: its role and id.
-
-    Warns once if "mask" falls back to pad, unk or eos, in this order.
+    """Return the role and id of the token that the baseline `name` puts in place of words.
 
     Raises:
         ValueError: for an unknown name, or a token that the tokenizer does not have.
+
+    Warns:
+        UserWarning: if "mask" falls back to pad, unk or eos, in this order.
     """
     if name not in TOKENS:
         raise ValueError(f"baseline {name!r} is unknown: use one of {', '.join(TOKENS)}")
@@ -49,13 +54,13 @@ def choose_token(tokenizer: Any, name: str) -> tuple[str, int]:
     if role != name:
         warn(
             f"the tokenizer has no {name} token: its {role} token "
-            f"{getattr(tokenizer, f'{role}_token')!r} is the baseline instead"
+            f"{getattr(tokenizer, f'{role}_token')!r} is used as the baseline"
         )
     return role, known[role]
 
 
 def known_tokens(tokenizer: Any) -> dict[str, int]:
-    """The roles of `TOKENS` that the tokenizer has a token for, and the token's id."""
+    """Return the roles of `TOKENS` that the tokenizer has a token for, with the token's id."""
     ids = {role: getattr(tokenizer, f"{role}_token_id", None) for role in TOKENS}
     return {role: token_id for role, token_id in ids.items() if token_id is not None}
 
@@ -63,7 +68,7 @@ def known_tokens(tokenizer: Any) -> dict[str, int]:
 def replace_words(
     tokenizer: Any, input_ids: Tensor, token_id: int, attention_mask: Tensor | None = None
 ) -> Tensor:
-    """`token_id` at every position but special tokens and padding; ids shaped as `input_ids`."""
+    """Put `token_id` at every position except special tokens and padding."""
     words = word_positions(tokenizer, input_ids, attention_mask)
     return torch.where(words, token_id, input_ids)
 
@@ -71,13 +76,7 @@ def replace_words(
 def token_baseline(
     tokenizer: Any, input_ids: Tensor, attention_mask: Tensor | None = None, *, name: str
 ) -> Tensor:
-    """Baseline ids by name, shaped as `input_ids` (any shape).
-
-    Args:
-        tokenizer: a transformers tokenizer.
-        input_ids: token ids with special tokens and padding.
-        attention_mask: 0 where padding stands; needed only if padding has no id of its own.
-        name: one of "mask", "pad", "unk", "eos".
+    """Replace every word with one token: "mask", "pad", "unk" or "eos"; `input_ids` of any shape.
 
     Raises:
         ValueError: for an unknown name, or a token that the tokenizer does not have.
@@ -98,26 +97,22 @@ def constant(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """One of a text's own tokens in the place of all of them; ids (B, L).
+    """Replace every word with one of the text's own tokens, drawn at random; ids (B, L).
 
-    Each position with a word is drawn with the same probability. Where the drawn token stood
-    already nothing moves, so its attribution is 0.
+    Each position of a word is drawn with the same probability. Where the drawn token already stood
+    nothing moves, so that its attribution is 0.
 
     Args:
-        tokenizer: a transformers tokenizer.
-        input_ids: token ids with special tokens and padding, which stay.
-        attention_mask: 0 where padding stands; needed only if padding has no id of its own.
-        generator: on the CPU, drawn from once for each text with words, in their order; None is
-            torch's own.
+        generator: on the CPU, used once for each text with words, in order; None is torch's own.
 
     Raises:
         ValueError: if the ids are not (B, L).
     """
-    found = input_ids.clone()
+    baseline = input_ids.clone()
     for number, positions in words_by_text(tokenizer, input_ids, attention_mask):
-        drawn = int(torch.randint(len(positions), (1,), generator=generator))
-        found[number, positions] = input_ids[number, positions[drawn]]
-    return found
+        draw = int(torch.randint(len(positions), (1,), generator=generator))
+        baseline[number, positions] = input_ids[number, positions[draw]]
+    return baseline
 
 
 BASELINES: dict[str, Callable[..., Tensor]] = {
@@ -133,7 +128,7 @@ BASELINES: dict[str, Callable[..., Tensor]] = {
     "blurred": blurred,
 }
 
-# Keywords that stand for more than an option: what the model gives, and what random numbers need.
+# Keywords that are not options: what the model provides, and what random draws need.
 NEEDS: dict[str, tuple[str, ...]] = {
     "mask": (),
     "pad": (),
@@ -147,7 +142,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "blurred": ("masked_lm", "embedding"),
 }
 
-# What refuses the keywords of a family before the first text.
+# Checks of a family's keywords before the first text.
 CHECKS: dict[str, Callable[..., None]] = {
     "zero": check_embedding,
     "mean": check_embedding,
@@ -159,9 +154,9 @@ CHECKS: dict[str, Callable[..., None]] = {
 
 @dataclass(frozen=True)
 class Family:
-    """A family of baselines for one tokenizer and model."""
+    """A family of baselines, bound to a tokenizer and a model."""
 
-    name: str  # in `BASELINES`; of the token that is there, where "mask" fell back to another
+    name: str  # in `BASELINES`; if "mask" fell back to another token, that token's
     is_random: bool
     baseline: Callable[..., Tensor] = field(repr=False)
 
@@ -171,12 +166,12 @@ class Family:
         attention_mask: Tensor | None,  # (B, L)
         generators: Sequence[torch.Generator],
     ) -> Tensor:
-        """Baseline ids (B, L), or activations of the word embedding (B, L, D).
+        """Return baseline ids (B, L), or activations of the word embedding (B, L, D).
 
         Args:
             ids: token ids with special tokens and padding.
-            attention_mask: 0 where padding stands; needed only if padding has no id of its own.
-            generators: one for each text, on the CPU; read only by random families.
+            attention_mask: 0 at padding.
+            generators: one for each text, on the CPU; used only by random families.
 
         Raises:
             ValueError: if a random family does not get one generator for each text.
@@ -186,15 +181,15 @@ class Family:
         if len(generators) != len(ids):
             raise ValueError(f"got {len(generators)} generators; wanted one for each of {len(ids)}")
         masks = None if attention_mask is None else attention_mask.expand_as(ids)
-        drawn = [
+        draws = [
             self.baseline(ids[i : i + 1], None if masks is None else masks[i : i + 1], generator=g)
             for i, g in enumerate(generators)
         ]
-        return torch.cat([ids[:0], *drawn])
+        return torch.cat([ids[:0], *draws])
 
 
 def family(name: str, tokenizer: Any, *, embedding: nn.Module, masked_lm: Any = None) -> Family:
-    """The baselines `name` with what they need of a model.
+    """Bind the baselines `name` to a tokenizer and a model.
 
     Args:
         name: in `BASELINES`.
@@ -204,11 +199,11 @@ def family(name: str, tokenizer: Any, *, embedding: nn.Module, masked_lm: Any = 
 
     Raises:
         ValueError: for an unknown name, a token that the tokenizer does not have, an embedding that
-            is no nn.Embedding where vectors are needed, or "blurred" without a language model that
-            fits the tokenizer.
+            is not an nn.Embedding where vectors are needed, or "blurred" without a language model
+            that fits the tokenizer.
 
     Warns:
-        UserWarning: if pad, unk, eos, or else the mean embedding stands in for "mask".
+        UserWarning: if pad, unk, eos, or else the mean embedding replaces "mask".
 
     >>> from transformers import AutoModelForSequenceClassification, AutoTokenizer
     >>> from captum_sig.demo_model import PATH
@@ -216,13 +211,15 @@ def family(name: str, tokenizer: Any, *, embedding: nn.Module, masked_lm: Any = 
     >>> model = AutoModelForSequenceClassification.from_pretrained(PATH)
     >>> zero = family("zero", tokenizer, embedding=model.get_input_embeddings())
     >>> ids = tokenizer("A fine film", return_tensors="pt")["input_ids"]
-    >>> zero(ids, None, [])[0].abs().sum(-1) > 0  # only [CLS] and [SEP] are left
+    >>> zero(ids, None, [])[0].abs().sum(-1) > 0  # only [CLS] and [SEP] remain
     tensor([ True, False, False, False,  True])
     """
     if name not in BASELINES:
         raise ValueError(f"baseline {name!r} is unknown: use one of {', '.join(BASELINES)}")
     if name == "mask" and not known_tokens(tokenizer):
-        warn("the tokenizer has no token to put in place of a word: the mean embedding is it")
+        warn(
+            "the tokenizer has no token to replace a word with: the mean embedding is the baseline"
+        )
         name = "mean"
     if name in TOKENS:
         name, _ = choose_token(tokenizer, name)

@@ -353,7 +353,7 @@ def test_vectors_are_what_the_embedding_gives_not_its_weight():
 @pytest.mark.parametrize("make", [wordpiece_tokenizer, SlowTokenizer])
 @pytest.mark.parametrize("logits", [1, 2**25])
 def test_blurred_is_the_most_probable_other_word(make, logits, monkeypatch):
-    monkeypatch.setattr(masked_lm_baseline, "LOGITS", logits)
+    monkeypatch.setattr(masked_lm_baseline, "MAX_LOGITS", logits)
     tokenizer = make()
     lm = random_lm(len(tokenizer))
     ids, attended = texts_of(tokenizer)
@@ -512,7 +512,7 @@ def test_ids_and_numbers_that_do_not_fit_are_refused():
     embedding = random_embedding(len(tokenizer) + 2)
     for ids, message in [
         (torch.tensor([5, 6]), r"input_ids has shape \(2,\); wanted \(texts, positions\)"),
-        (torch.tensor([[len(tokenizer)]]), "is no token of the tokenizer"),
+        (torch.tensor([[len(tokenizer)]]), "is not a token of the tokenizer"),
     ]:
         with pytest.raises(ValueError, match=message):
             baselines.uniform(tokenizer, ids, embedding=embedding)
