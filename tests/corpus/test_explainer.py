@@ -197,9 +197,9 @@ def test_the_options_of_text_classification(options, more):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"method": "magic"}, "'magic'"),
-        ({"target": "NEUTRAL"}, "'NEUTRAL'"),
-        ({"baseline": "magic"}, "baseline"),
+        ({"method": "magic"}, "method 'magic' is unknown: use one of sig, ig"),
+        ({"target": "NEUTRAL"}, "unknown label 'NEUTRAL'; choose from NEGATIVE"),
+        ({"baseline": "magic"}, "baseline 'magic' is unknown: use one of mask, pad"),
         ({"contexts": "two_sided", "method": "ig"}, "has no contexts"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],

@@ -98,7 +98,7 @@ def test_a_resumed_run_leaves_finished_shards_alone(data, tmp_path):
     (out / ".part-000001.host.1.tmp").write_bytes(b"half")
     untouched = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
     result = run(*arguments)
-    assert "Texts: 14 (10 were there); 12 explained, 2 failed." in result.stdout
+    assert "Texts: 14 (10 from earlier runs); 12 explained, 2 failed." in result.stdout
     assert content(out) == whole
     assert untouched.items() <= {p.name: p.stat().st_mtime_ns for p in out.iterdir()}.items()
     assert left_over(out) == [".lock", "manifest.json"]
@@ -137,9 +137,9 @@ def test_an_interruption_at_any_write_costs_that_shard_alone(
         (("--baseline", "pad"), "made with baseline 'mask', not 'pad'"),
         (("--target", "0"), "made with target None, not '0'"),
         (("--limit", "3"), "made with limit None, not 3"),
-        (("--shard-size", "5"), "made with shard_size 4, not 5"),
-        (("--no-truncate",), "made with truncation True, not False"),
-        (("--text-column", "id"), "made with text_column None, not 'id'"),
+        (("--shard-size", "5"), "made with --shard-size 4, not 5"),
+        (("--no-truncation",), "made with truncation True, not False"),
+        (("--text-column", "id"), "made with --text-column None, not 'id'"),
     ],
     ids=str,
 )
@@ -204,14 +204,14 @@ def test_ids_that_occur_twice_are_kept_and_counted(tmp_path):
     path.write_text("id\ttext\n1\tGood.\n2\tBad.\n1\tFine.\n1\tDull.\n", encoding="utf-8")
     result = run(path, "--output", tmp_path / "out", "--shard-size", 2)
     assert "Texts: 4; 4 explained, 0 failed." in result.stdout
-    assert "2 rows have the id of another: file and row differ." in result.stdout
+    assert "2 rows repeat an id; file and row still differ." in result.stdout
 
 
 def test_a_line_of_a_megabyte_is_cut_and_counted(tmp_path):
     path = tmp_path / "texts.csv"
     path.write_text("text\nGood.\n" + "good " * 200_000 + "\nBad.\n", encoding="utf-8")
     result = run(path, "--output", tmp_path / "out")
-    assert "Texts: 3; 3 explained, 1 cut at the model's limit, 0 failed." in result.stdout
+    assert "Texts: 3; 3 explained, 1 truncated, 0 failed." in result.stdout
     (found,) = content(tmp_path / "out").values()
     assert len(found["text"][1]) == 1_000_000
     assert found["dropped_tokens"][1] > 190_000
@@ -220,11 +220,9 @@ def test_a_line_of_a_megabyte_is_cut_and_counted(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("--engine", "spark"), "'spark'"),
-        (("--address", "auto"), "--address"),
-        (("--num-workers", "2"), "--num-workers"),
-        (("--method", "magic"), "'magic'"),
-        (("--target", "NEUTRAL"), "'NEUTRAL'"),
+        (("--address", "auto"), "--address is for --engine ray only: leave it out"),
+        (("--num-workers", "2"), "--num-workers is for --engine ray only: leave it out"),
+        (("--target", "NEUTRAL"), "unknown label 'NEUTRAL'; choose from NEGATIVE (0), "),
         (("--text-column", "txt"), "has no column 'txt'"),
         (("--model", "./nowhere"), "there is no folder ./nowhere"),
     ],
@@ -295,11 +293,11 @@ def test_a_full_disk_is_reported_and_finished_shards_stay(data, tmp_path):
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
-    monkeypatch.setattr("captum_sig.cli.corpus.SECONDS", 0.0)
-    with Progress(1000, 400) as progress:
-        progress(100)
-        assert progress.line(50.0) == "500 of 1,000 texts, 2.0/s, 04:10 left"
-        progress(500)
+    monkeypatch.setattr("captum_sig.cli.corpus.SECONDS_BETWEEN_LINES", 0.0)
+    progress = Progress(1000, 400)
+    progress.update(100)
+    assert progress.line(50.0) == "500 of 1,000 texts, 2.0/s, 04:10 left"
+    progress.update(500)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" texts")[0] for line in lines] == ["500 of 1,000", "1,000 of 1,000"]
 

@@ -356,7 +356,7 @@ def test_the_command_shows_tables_and_writes_files(folder, tmp_path):
     result = run(folder, "--output", tmp_path / "out", "--terms", terms)
     assert (result.exit_code, result.stderr) == (0, "")
     assert max(map(len, result.stdout.replace(str(tmp_path), "").splitlines())) <= 80
-    for line in ("could not be explained: 1 texts.", "2 rows have the id of another row",
+    for line in ("Omitted, as they failed: 1 texts.", "2 rows repeat the id of another row",
                  "POSITIVE: ", "Words whose effect changes sign", "Terms"):  # fmt: skip
         assert line in result.stdout
     assert "\x1b" not in result.stdout
@@ -393,7 +393,7 @@ def test_mistakes_are_reported(folder, tmp_path):
         ((tmp_path / "nowhere",), "has no manifest.json"),
         ((tmp_path / "bad",), "no text in"),
         ((tmp_path / "begun",), "holds no shards"),
-        ((folder, "--terms", tmp_path / "empty.txt"), "holds no terms"),
+        ((folder, "--terms", tmp_path / "empty.txt"), "contains no terms"),
         ((folder, "--terms", tmp_path / "latin.txt"), "is not UTF-8"),
         ((folder, "--terms", tmp_path / "none.txt"), "none.txt"),
         ((folder, "--output", tmp_path / "empty.txt" / "x"), "Not a directory"),

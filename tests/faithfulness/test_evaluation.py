@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from math import exp
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -402,13 +403,13 @@ def test_results_are_not_overwritten(data, tmp_path, name):
     ("options", "named"),
     [
         (["--seed", "1"], "was made with seed 0, not 1"),
-        (["--top-fraction", "0.5"], "0.2, not 0.5"),
+        (["--top-fraction", "0.5"], "was made with --top-fraction 0.2, not 0.5"),
         (["--level", "word"], "was made with level 'token', not 'word'"),
         (["--methods", "sig"], "was made with methods "),
         (["--baselines", "pad"], "was made with baselines "),
         (["--metrics", "ablation_auc"], "was made with metrics "),
-        (["--n-steps", "7"], "n_steps"),
-        (["--draws", "7"], "n_draws"),
+        (["--n-steps", "7"], "was made with --n-steps 50, not 7"),
+        (["--n-draws", "7"], "was made with --n-draws 1, not 7"),
         (["--explain", "label"], "was made with explain "),
         (["--limit", "7"], "texts '8, "),
         (["--model", str(PATH)], "model 'demo'"),
@@ -457,32 +458,38 @@ def assert_refused(result, *messages):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--methods", "lime"], "method 'lime' is unknown: use one of sig, ig"),
-        (["--methods", "ig:two_sided"], "ig does not move one word at a time"),
         (["--methods", ","], "methods must be one or several names"),
         (["--methods", "sig,sig"], "each once"),
-        (["--metrics", "luck"], "metric 'luck' is unknown: use one of log_odds"),
-        (["--baselines", "zeros"], "baseline 'zeros' is unknown: use one of mask"),
         (["--baselines", "blurred"], "needs a masked language model"),
         (["--baselines", "eos"], "the tokenizer has no eos token: use baseline mask or pad"),
         (["--masked-lm", "./nowhere"], "there is no folder ./nowhere"),
         (["--masked-lm", str(PATH)], "wanted a model that was trained to fill in masked words"),
         (["--model", "./nowhere"], "there is no folder ./nowhere"),
         (["--model", "no-such-model"], "no-such-model cannot be loaded"),
-        (["--top-fraction", "0"], "of the words, must lie in (0, 1], got 0.0"),
+        (["--top-fraction", "0"], "--top-fraction, of the words, must lie in (0, 1], got 0.0"),
         (["--top-fraction", "2"], "got 2.0"),
         (["--limit", "0"], "limit must be at least 1, got 0"),
-        (["--n-steps", "0"], "must be a positive integer"),
-        (["--draws", "0"], "must be at least 1"),
+        (["--n-steps", "0"], "--n-steps must be a positive integer"),
+        (["--n-draws", "0"], "--n-draws must be at least 1, got 0"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),
-        (["--level", "letter"], "use one of word, token"),
-        (["--explain", "gold"], "must be 'predicted' or 'label', got 'gold'"),
         (["--text-column", "review"], "must be one of 'sentence', 'label'"),
     ],
 )  # fmt: skip
 def test_invalid_options(data, tmp_path, options, message):
     assert_refused(run(data, tmp_path / "o", *options), message)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": ("luck",)}, "metric 'luck' is unknown: use one of log_odds"),
+        ({"explain": "gold"}, "explain must be 'predicted' or 'label', got 'gold'"),
+    ],
+)
+def test_invalid_settings(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(configured("sig"), **changes)
 
 
 @pytest.mark.parametrize(
@@ -540,7 +547,7 @@ def test_a_regression_model_has_no_labels(tmp_path):
     data = write(tmp_path / "d.jsonl", [])
     data.write_text('{"text": "a good movie"}\n')
     model = saved(tmp_path / "model", "Bert", wordpiece_tokenizer(), num_labels=1)
-    assert_refused(run(data, tmp_path / "o", "--model", model), "gives a quantity")
+    assert_refused(run(data, tmp_path / "o", "--model", model), "the model predicts a quantity, not probabilities")
     assert not (tmp_path / "o").exists()
 
 
@@ -699,7 +706,7 @@ def test_a_score_that_is_not_finite_names_the_text(data, tmp_path, monkeypatch, 
 
     def fails(question, method=methods.METHODS["input_x_gradient"]):
         found = method(question)
-        found.values[(question.inputs[0] == rare).any(1)] = torch.nan
+        found.values[(question.inputs["input_ids"] == rare).any(1)] = torch.nan
         return found
 
     with monkeypatch.context() as patch:
