@@ -143,13 +143,13 @@ def strongest(result: Result) -> float:
 
 
 def to_html(result: Result) -> str:
-    """Return a fragment: hover a target token to colour the prompt by it, a cell for its value."""
+    """Return a fragment: hover over a target token to colour the prompt, over a cell for its value."""
     return render("heatmap.html", result=result, label=label, strongest=strongest)
 
 
 LEGEND = (
-    "what the model is made to give; the prompt is coloured by the effect on all of it. Hover a "
-    "token behind the arrow for its own, a word or cell for its number, in natural-log "
+    "the target; the prompt is coloured by the effect on the whole target. Hover over a target "
+    "token (after the arrow) for its own effects, over a word or cell for its value in natural-log "
     "probabilities."
 )
 

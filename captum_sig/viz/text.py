@@ -115,13 +115,13 @@ def render(template: str, package: str = "captum_sig.viz", **values: Any) -> str
 
 
 def to_html(result: Result) -> str:
-    """Return a fragment: the summary and the coloured text; hover a word for its score."""
+    """Return a fragment: the summary and the coloured text; hover over a word for its score."""
     return render("text.html", result=result)
 
 
 LEGEND = (
-    "the explained label; each text's strongest word has the full colour. Hover a word for its "
-    "score, in logits and divided by the L2 norm of the text's scores."
+    "the explained label; each text's strongest word has the full colour. Hover over a word for "
+    "its score in logits, and divided by the L2 norm of the text's scores."
 )
 
 
