@@ -143,7 +143,7 @@ def strongest(result: Result) -> float:
 
 
 def to_html(result: Result) -> str:
-    """Return a fragment: hover over a target token to colour the prompt, over a cell for its value."""
+    """Return a fragment: hover over a target token to colour the prompt, a cell for its value."""
     return render("heatmap.html", result=result, label=label, strongest=strongest)
 
 

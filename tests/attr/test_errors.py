@@ -174,7 +174,7 @@ class TestLayer:
         with pytest.raises(ValueError, match="BertModel returns BaseModelOutput.*; wanted"):
             self.sig(self.bert.model.bert).attribute(random_ids(2, 5), MASK, target=0)
         embeddings = self.bert.model.bert.embeddings
-        with pytest.raises(ValueError, match="BertEmbeddings gives nothing; wanted"):
+        with pytest.raises(ValueError, match="BertEmbeddings returns nothing; wanted"):
             self.sig(embeddings).attribute(
                 random_ids(2, 5), MASK, target=0, attribute_to_layer_input=True
             )

@@ -127,7 +127,9 @@ def test_a_picture_has_the_lines_that_its_legend_names(demo):
     assert TEXT in axes.get_title()
     assert "POSITIVE" in axes.get_ylabel()
     lines = {line.get_label(): line for line in axes.lines}
-    torch.testing.assert_close(torch.tensor(lines["F(α)"].get_ydata()), together.trace.outputs[0])
+    torch.testing.assert_close(
+        torch.as_tensor(lines["F(α)"].get_ydata()), together.trace.outputs[0]
+    )
     alone = demo.trace(TEXT, method="sig")
     axes = to_figure(alone).axes[0]
     names = [t.get_text() for t in axes.get_legend().get_texts()]

@@ -4,6 +4,7 @@ import pickle
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -251,6 +252,9 @@ class TestAwkwardModels:
         assert found.probabilities == {}
         assert len(found.words) == 2
 
+    @pytest.mark.skipif(
+        version("tokenizers") < "0.23", reason="threads cannot share tokenizers before 0.23"
+    )
     def test_threads_share_an_explainer(self, explainer):
         expected = [explainer(text).scores for text in TEXTS]
         interval = sys.getswitchinterval()
