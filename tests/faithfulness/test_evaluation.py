@@ -6,8 +6,8 @@ import io
 import json
 import shutil
 import sys
-from math import exp
 from dataclasses import replace
+from math import exp
 from pathlib import Path
 from statistics import fmean
 
@@ -547,7 +547,9 @@ def test_a_regression_model_has_no_labels(tmp_path):
     data = write(tmp_path / "d.jsonl", [])
     data.write_text('{"text": "a good movie"}\n')
     model = saved(tmp_path / "model", "Bert", wordpiece_tokenizer(), num_labels=1)
-    assert_refused(run(data, tmp_path / "o", "--model", model), "the model predicts a quantity, not probabilities")
+    assert_refused(
+        run(data, tmp_path / "o", "--model", model), "predicts a quantity, not probabilities"
+    )
     assert not (tmp_path / "o").exists()
 
 
