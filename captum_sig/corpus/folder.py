@@ -6,7 +6,6 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ class CorpusFolder:
         for name in ("pyarrow.parquet", "duckdb"):
             optional_import(name, "writing shards")
         self.folder, self.corpus = folder, corpus
-        settings = {**settings, "input": [asdict(file) for file in corpus.files]}
+        settings = {**settings, "input": corpus.files}
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.outcomes: dict[int, Outcome] = {}  # of finished shards
 
@@ -142,7 +141,7 @@ class CorpusFolder:
                     "use a folder that all nodes share"
                 )
             self.outcomes[outcome.number] = outcome
-        has_ids = any(shard.id_column for shard in self.corpus.shards)  # else they differ
+        has_ids = any(len(shard.columns) > 1 for shard in self.corpus.shards)  # else they differ
         counts = {**self.counts, "duplicate_ids": duplicate_ids(self.folder) if has_ids else 0}
         manifest = read_settings(self.folder / MANIFEST)
         self._write({**manifest, "finished": True, "counts": counts})
