@@ -22,15 +22,9 @@ Engine = Callable[[ShardWriter, list[Shard], Callable[[int], object]], Iterator[
 
 
 class CorpusFolder:
-    """A folder of shards and its manifest; entering it locks out other runs.
+    """A folder of shards and its manifest; entering it makes it and locks out other runs.
 
-    Args:
-        folder: where shards and manifest go; made if it does not exist.
-        corpus: the texts.
-        settings: all that rows depend on, ready for JSON; only equal settings resume a folder.
-
-    Raises:
-        ValueError: if packages are missing.
+    `settings` are all that rows depend on, ready for JSON; only equal settings resume a folder.
     """
 
     def __init__(self, folder: Path, corpus: Corpus, settings: Mapping[str, Any]) -> None:
@@ -124,10 +118,7 @@ class CorpusFolder:
     ) -> dict[str, int]:
         """Explain the remaining shards; return the counts and add them to the manifest.
 
-        Args:
-            engine: explains shards.
-            writer: writes them.
-            progress: called with the number of texts finished since the last call.
+        `progress` is called with the number of texts finished since the last call.
 
         Raises:
             ValueError: if texts cannot be read again.

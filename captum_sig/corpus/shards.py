@@ -294,7 +294,9 @@ class ShardWriter:
             message = str(error) or repr(error)
         return {name: [value] for name, value in {**asdict(outcome), "error": message}.items()}
 
-    def write(self, shard: Shard, progress: Callable[[int], object] | None = None) -> Outcome:
+    def write(
+        self, shard: Shard, progress: Callable[[int], object] = lambda n_texts: None
+    ) -> Outcome:
         """Explain a shard and write it, unless its file exists.
 
         `progress` is called with the number of texts finished since the last call.
