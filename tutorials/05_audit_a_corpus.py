@@ -50,7 +50,7 @@ found = subprocess.run(command, check=True, capture_output=True, text=True).stdo
 assert "(56 from earlier runs)" in found
 assert [shard for shard in shards if shard.stat().st_mtime_ns != times[shard]] == [shards[2]]
 manifest = json.loads((folder / "explained" / "manifest.json").read_text(encoding="utf-8"))
-assert (manifest["counts"]["explained"], manifest["counts"]["bad"]) == (71, 1)
+assert (manifest["counts"]["explained"], manifest["counts"]["failed"]) == (71, 1)
 
 # %% What do the terms do? Effects in logits of POSITIVE, with 95 % intervals over the sentences.
 report = [
@@ -77,7 +77,7 @@ db.execute(f"CREATE VIEW texts AS FROM read_parquet('{folder}/explained/part-*.p
 print(
     db.sql("""
         SELECT regexp_extract(id, '(.*) [0-9]+', 1) AS who, avg(probability) AS sure,
-            count(*) FILTER (label = 'POSITIVE') AS positive, count(error) AS bad
+            count(*) FILTER (label = 'POSITIVE') AS positive, count(error) AS failed
         FROM texts GROUP BY who ORDER BY who
     """)
 )

@@ -33,6 +33,7 @@ from captum_sig.attr.arguments import integrator, layer_problem
 from captum_sig.attr.function import Tensors, at_least_float32, model_lock, warn_of_dropout
 from captum_sig.attr.neighbors import as_embedding, is_vocabulary, nearest_neighbors, vocabulary
 from captum_sig.attr.problem import Problem
+from captum_sig.attr.word_paths import Places
 
 BLOCK = {"cpu": 2**19}  # numbers in a block of candidates: what fits the caches
 LARGE_BLOCK = 2**26  # on devices without such caches
@@ -52,18 +53,9 @@ class PathPoints:
     def __len__(self) -> int:
         return self.points.shape[1] - 1  # nothing follows the last point: its weight is zero
 
-    def at(
-        self,
-        number: int,
-        example: Tensor,
-        position: Tensor,
-        step: Tensor,
-        *,
-        start: Tensor,
-        end: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def at(self, place: Places, step: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """Return points, and the fraction of the way from start to end before the next; `Steps`."""
-        path = self.path_of[example, position]
+        path = self.path_of[place]
         here, following = self.points[path, step], self.points[path, step + 1]
         way = end - start
         fraction = (following - here) / torch.where(way == 0, 1, way)

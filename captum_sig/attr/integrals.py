@@ -26,11 +26,8 @@ class Steps(Protocol):
 
     def at(
         self,
-        number: int,  # of the tensor
-        example: Tensor,  # (M,)
-        position: Tensor,  # (M,)
+        place: Places,  # example and position of each point, (M,) both
         step: Tensor,  # (M,) in 0 … S − 1
-        *,
         start: Tensor,  # (M, …): the baseline there
         end: Tensor,  # (M, …): the input there
     ) -> tuple[Tensor, Tensor]:
@@ -55,16 +52,7 @@ class StraightLine:
     def __len__(self) -> int:
         return len(self.rule.nodes)
 
-    def at(
-        self,
-        number: int,
-        example: Tensor,
-        position: Tensor,
-        step: Tensor,
-        *,
-        start: Tensor,
-        end: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def at(self, place: Places, step: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """b + α (x − b), and the node's weight."""
         nodes, weights = (
             like(torch.tensor(values, dtype=start.dtype, device=start.device)[step], start)
@@ -182,10 +170,9 @@ def by_steps(
         places = paths.places(background, path)
         totals_at, points, weights = [], [], []
         for tensor, (row, position) in enumerate(places):
-            example = paths.example_of(background[row])
-            start, end = paths.ends(tensor, example, position)
-            point, weight = steps.at(tensor, example, position, step[row], start=start, end=end)
-            totals_at.append((example, position))
+            place = paths.example_of(background[row]), position
+            point, weight = steps.at(place, step[row], *paths.ends(tensor, *place))
+            totals_at.append(place)
             points.append(point)
             weights.append(weight)
         _, gradients = path_gradients(function, paths, path, places, points)

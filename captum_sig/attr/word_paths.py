@@ -20,7 +20,7 @@ from captum_sig.attr.function import Tensors, at_least_float32
 UNMOVED = -1  # in `WordPaths.path_of`: no path moves this position
 NO_PATH = -2  # the path of a row that shows a background unchanged
 
-Places = tuple[Tensor, Tensor]  # row and position of everything that moves in a chunk of rows
+Places = tuple[Tensor, Tensor]  # row (or example) and position of everything that moves
 
 
 class NotFiniteError(FloatingPointError):

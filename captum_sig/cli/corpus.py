@@ -6,17 +6,13 @@ import functools
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from captum_sig._names import Level
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, OUTPUT_PANEL, RAY_PANEL
-
-if TYPE_CHECKING:
-    from captum_sig.corpus.explainer import CorpusExplainer
-    from captum_sig.corpus.folder import CorpusFolder, Engine
 
 EngineName = Literal["local", "ray"]
 SECONDS_BETWEEN_LINES = 30.0
@@ -131,11 +127,13 @@ def corpus(
         "masked_lm": masked_lm, "n_draws": n_draws, "seed": seed, "level": level,
         "n_steps": n_steps, "truncation": truncation,
     }  # fmt: skip
-    _check_output_is_outside(inputs, output)
+    for folder in map(Path, inputs):  # a resumed run would read shards as texts
+        if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{output} lies in the input {folder}: use a folder beside it")
 
     from captum_sig.corpus.engines import locally, on_ray
     from captum_sig.corpus.folder import CorpusFolder
-    from captum_sig.corpus.shards import scan_corpus
+    from captum_sig.corpus.shards import ShardWriter, scan_corpus
     from captum_sig.explainers.models import weights_digest
 
     texts = scan_corpus(
@@ -151,36 +149,21 @@ def corpus(
         "id_column": id_column, "shard_size": shard_size, "limit": limit,
     }  # fmt: skip
     run_engine = locally if engine == "local" else functools.partial(on_ray, **engine_options)
-    _explain_remaining(CorpusFolder(output, texts, settings), run_engine, explain)
-
-
-def _check_output_is_outside(inputs: list[str], output: Path) -> None:
-    """Refuse an output inside an input folder: a resumed run would read shards as texts."""
-    for folder in map(Path, inputs):
-        if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{output} lies in the input {folder}: use a folder beside it")
-
-
-def _explain_remaining(run: CorpusFolder, engine: Engine, explain: CorpusExplainer) -> None:
-    from captum_sig.corpus.shards import ShardWriter
-
+    run = CorpusFolder(output, texts, settings)
     with run.entered():
         before = run.counts["rows"]
-        progress = Progress(run.corpus.n_rows, before)
+        progress = Progress(texts.n_rows, before)
         with progress.bar:
             try:
-                counts = run.explain_remaining(
-                    engine,
-                    ShardWriter(run.folder, explain, run.settings["weights"]),
-                    progress.update,
-                )
+                writer = ShardWriter(output, explain, weights)
+                counts = run.explain_remaining(run_engine, writer, progress.update)
             except RuntimeError as error:
                 terminal.fail(str(error))
             except KeyboardInterrupt:
                 kept = f"{run.counts['rows']:,} texts are kept; the same command resumes"
                 typer.echo(f"captum-sig: interrupted: {kept}", err=True)
                 raise
-        _print_summary(run.folder, counts, before)
+        _print_summary(output, counts, before)
 
 
 def _print_summary(folder: Path, counts: dict[str, int], before: int) -> None:

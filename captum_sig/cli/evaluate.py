@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from captum_sig._names import Level
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
-
-if TYPE_CHECKING:
-    from captum_sig.data.records import Record
-    from captum_sig.faithfulness.evaluation import EvaluationConfig
 
 ExplainedLabel = Literal["predicted", "label"]
 
@@ -67,7 +63,13 @@ def evaluate(
     table.csv, table.md and paired.csv (differences from the first method).
     """
     from captum_sig.data.records import read_records
-    from captum_sig.faithfulness.evaluation import EvaluationConfig
+    from captum_sig.explainers.scoring import ScoringOptions
+    from captum_sig.faithfulness.evaluation import (
+        Evaluation,
+        EvaluationConfig,
+        accuracy,
+        prepare_examples,
+    )
 
     records = read_records(data, text_column=text_column, label_column=label_column, limit=limit)
     config = EvaluationConfig(
@@ -84,29 +86,14 @@ def evaluate(
         n_draws=n_draws,
         seed=seed,
     )
-    _compare(config, model, records, output, resume)
-
-
-def _compare(
-    config: EvaluationConfig,
-    model: str | None,
-    records: Sequence[Record],
-    output: Path,
-    resume: bool,
-) -> None:
-    """Check all names before a model is loaded, and the data before anything is written."""
-    from captum_sig.explainers.scoring import ScoringOptions
-    from captum_sig.faithfulness.evaluation import Evaluation, accuracy, prepare_examples
-
-    for method in config.methods:
-        ScoringOptions.checked(method, n_steps=config.n_steps)
+    for method in config.methods:  # before a model is loaded
+        ScoringOptions.checked(method, n_steps=n_steps)
     explainers = terminal.load_classifiers(
-        model, config.baselines, config.masked_lm, level=config.level, n_draws=config.n_draws,
-        seed=config.seed,
-    )  # fmt: skip
-    examples = prepare_examples(explainers[0], records, config.explain)
+        model, config.baselines, masked_lm, level=level, n_draws=n_draws, seed=seed
+    )
+    examples = prepare_examples(explainers[0], records, explain)
     if not examples:
-        terminal.fail(f"no text of {config.data} has a word to explain")
+        terminal.fail(f"no text of {data} has a word to explain")
     by_name = dict(zip(config.baselines, explainers, strict=True))
     run = Evaluation(config, by_name, examples, output, resume=resume)
     run.explain_remaining(progress=True)

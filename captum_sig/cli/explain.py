@@ -6,16 +6,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from captum_sig._names import Level
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import CLASSIFICATION_PANEL, GENERATION_PANEL, OUTPUT_PANEL
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Task = Literal["text-classification", "text-generation"]
 Format = Literal["text", "json", "html", "png"]
@@ -133,16 +130,15 @@ def _read_stdin() -> list[str]:
 
 
 def _write(results: Sequence[Any], task: str, format: str, output: Path | None) -> None:
-    """Write results to a file, or to stdout, coloured where a terminal can show it."""
+    """Write results to a file, or to stdout, coloured where a terminal can show a score's size."""
     from rich.console import Console
 
     from captum_sig import viz
     from captum_sig.viz import heatmap
 
     console = Console(highlight=False)
-    if output is not None:
-        output.write_bytes(_to_bytes(results, task, format))
-    elif format == "text" and console.is_terminal and _has_shades(console):
+    has_shades = console.color_system in ("256", "truecolor") and not console.no_color
+    if output is None and format == "text" and console.is_terminal and has_shades:
         for result in results:
             drawn = (
                 viz.to_terminal(result)
@@ -151,12 +147,7 @@ def _write(results: Sequence[Any], task: str, format: str, output: Path | None) 
             )
             console.print(drawn, end="\n\n")
     else:
-        sys.stdout.write(_to_bytes(results, task, format).decode())
-
-
-def _has_shades(console: Console) -> bool:
-    """Return whether the terminal has enough colours to show a score's sign and size."""
-    return console.color_system in ("256", "truecolor") and not console.no_color
+        terminal.write(_to_bytes(results, task, format), output)
 
 
 def _to_bytes(results: Sequence[Any], task: str, format: str) -> bytes:
@@ -169,14 +160,10 @@ def _to_bytes(results: Sequence[Any], task: str, format: str) -> bytes:
                 f"a picture shows one prompt, got {len(results)}: use html for several"
             )
         return heatmap.to_png(results[0])
-    if format == "json":
-        lines = [json.dumps(result.to_dict(), ensure_ascii=False) for result in results]
-        return "".join(f"{line}\n" for line in lines).encode()
-    page, plain = (
-        (viz.to_page, viz.to_plain)
-        if task == CLASSIFICATION
-        else (heatmap.to_page, heatmap.to_plain)
-    )
+    view: Any = viz if task == CLASSIFICATION else heatmap
     if format == "html":
-        return page(results).encode()
-    return "\n".join(f"{plain(result)}\n" for result in results).encode()
+        return view.to_page(results).encode()
+    if format == "json":
+        lines = [f"{json.dumps(result.to_dict(), ensure_ascii=False)}\n" for result in results]
+        return "".join(lines).encode()
+    return "\n".join(f"{view.to_plain(result)}\n" for result in results).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,14 @@ def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
     return reporting
 
 
+def write(content: bytes, output: Path | None) -> None:
+    """Write to a file, or else to stdout."""
+    if output is None:
+        sys.stdout.write(content.decode())
+    else:
+        output.write_bytes(content)
+
+
 def load_classifiers(
     model: str | None, baselines: Sequence[str], masked_lm: str | None, **options: Any
 ) -> list[TextClassificationExplainer]:
@@ -88,20 +97,19 @@ def load_classifiers(
         masked_lm: folder or hub name of the model that baseline "blurred" uses.
         **options: further arguments of each explainer.
     """
-    _check_folders(model, masked_lm)
-    from transformers import AutoModelForMaskedLM
-
-    from captum_sig.demo_model import PATH
-    from captum_sig.explainers.classification import TextClassificationExplainer
-    from captum_sig.explainers.models import pretrained
-
-    _silence_transformers()
     if masked_lm is not None:
         with _loading(masked_lm):
+            from transformers import AutoModelForMaskedLM
+
+            from captum_sig.explainers.models import pretrained
+
             options["masked_lm"] = pretrained(
                 AutoModelForMaskedLM, masked_lm, "to fill in masked words"
             )
     with _loading(model):
+        from captum_sig.demo_model import PATH
+        from captum_sig.explainers.classification import TextClassificationExplainer
+
         first = TextClassificationExplainer.from_pretrained(
             PATH if model is None else model, baseline=baselines[0], **options
         )
@@ -115,46 +123,37 @@ def load_generator(model: str | None, **options: Any) -> TextGenerationExplainer
     """Load a language model by folder or hub name."""
     if model is None:
         fail("no language model is included: pass --model with a folder or hub name")
-    _check_folders(model)
-    from captum_sig.explainers.generation import TextGenerationExplainer
-
-    _silence_transformers()
     with _loading(model):
+        from captum_sig.explainers.generation import TextGenerationExplainer
+
         return TextGenerationExplainer.from_pretrained(model, **options)
 
 
 def load_corpus_explainer(model: str | None, **options: Any) -> CorpusExplainer:
     """Load a model by folder or hub name, by default the demo model, for columns of texts."""
-    _check_folders(model, options["masked_lm"])
-    from captum_sig.corpus.explainer import CorpusExplainer
-    from captum_sig.demo_model import PATH
+    with _loading(model, options["masked_lm"]):
+        from captum_sig.corpus.explainer import CorpusExplainer
+        from captum_sig.demo_model import PATH
 
-    _silence_transformers()
-    source = str(PATH) if model is None else model
-    if Path(source).is_dir():
-        source = str(Path(source).absolute())  # workers may run in other folders
-    with _loading(model or "the demo model"):
+        source = str(PATH) if model is None else model
+        if Path(source).is_dir():
+            source = str(Path(source).absolute())  # workers may run in other folders
         return CorpusExplainer(source, **options)
 
 
-def _check_folders(*names: str | None) -> None:
-    for name in names:
+@contextmanager
+def _loading(model: str | None, masked_lm: str | None = None) -> Iterator[None]:
+    """Check that folders exist, keep transformers quiet, and name a model that does not load."""
+    for name in (model, masked_lm):
         if name is not None and name.startswith((".", "/", "~")) and not Path(name).is_dir():
             fail(f"there is no folder {name}")
-
-
-def _silence_transformers() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the result
     logging.set_verbosity_error()
-
-
-@contextmanager
-def _loading(name: str | None) -> Iterator[None]:
     try:
         yield
     except ValueError:
         raise
     except Exception as error:  # whatever a corrupt file leads to: OSError, RuntimeError, …
-        raise ValueError(f"{name} cannot be loaded: {error}") from error
+        raise ValueError(f"{model or 'the demo model'} cannot be loaded: {error}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -59,12 +58,10 @@ def trace(
     format_name = _choose_format(format, output)
     (explainer,) = terminal.load_classifiers(model, [baseline], masked_lm, level=level, seed=seed)
     result = explainer.trace(text, target, method, n_steps=n_steps)
-    if output is not None:
-        output.write_bytes(_to_bytes(result, format_name))
-    elif format_name == "text":
+    if output is None and format_name == "text":
         _print_table(result)
     else:
-        sys.stdout.write(_to_bytes(result, format_name).decode())
+        terminal.write(_to_bytes(result, format_name), output)
 
 
 def _choose_format(format: str | None, output: Path | None) -> str:

@@ -33,7 +33,7 @@ class Workers:
         Args:
             nodes: the resources of each node, as Ray names them.
             number: the number of workers; None takes as many as fit.
-            gpus: the GPUs of each worker, also a fraction of one; None is 1 where there are GPUs.
+            gpus: the GPUs of each worker, or a fraction of one; None is 1 where there are GPUs.
 
         Raises:
             ValueError: if a worker fits on no node.
@@ -72,8 +72,8 @@ def on_ray(
         shards: the shards to explain.
         progress: called with the number of texts finished since the last call.
         address: the cluster's address, such as "auto"; None starts one on this machine.
-        num_workers: as `number` of `Workers.fitting`.
-        gpus_per_worker: as `gpus` of `Workers.fitting`.
+        num_workers: None takes as many as fit.
+        gpus_per_worker: None is 1 where there are GPUs.
 
     Raises:
         ValueError: if Ray is not installed, no worker fits, or a worker reports an error.
@@ -119,7 +119,9 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
         return
     local_options: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        _check_reachable(address or "")
+        host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+        if port.isdecimal():  # Ray itself waits for minutes where nothing answers
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local_options)
     except OSError as error:  # ConnectionError, TimeoutError, …
         raise ValueError(f"there is no Ray cluster at {address}: {error}") from error
@@ -127,13 +129,6 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Connect once, as Ray itself waits for minutes where nothing answers."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextmanager

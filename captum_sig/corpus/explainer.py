@@ -26,13 +26,8 @@ MAX_FREED = 2**27  # bytes that a process keeps: touching pages anew that were r
 def trim_memory(resident: int) -> int:
     """Return freed memory to the system once `MAX_FREED` bytes more than `resident` are in use.
 
-    Works on Linux with glibc; elsewhere it does nothing.
-
-    Args:
-        resident: what the previous call returned, at first 0.
-
-    Returns:
-        The resident bytes after the last time that memory was returned.
+    `resident` is what the previous call returned: the bytes in use after memory was last freed, at
+    first 0. Works on Linux with glibc; elsewhere it does nothing.
     """
     if sys.platform == "linux" and resident_bytes() > resident + MAX_FREED:
         return_freed()
@@ -160,21 +155,18 @@ class CorpusExplainer:
         """Load the explainer and explain one text, so that mistakes are reported at once."""
         explainer = self._model
         if not isinstance(explainer, TextClassificationExplainer):
-            explainer = self._from_pretrained(explainer)
+            options = dict(self._options)
+            if options["device"] is None:
+                options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+            if isinstance(options["masked_lm"], (str, Path)):
+                from transformers import AutoModelForMaskedLM
+
+                options["masked_lm"] = pretrained(
+                    AutoModelForMaskedLM, options["masked_lm"], "to fill in masked words"
+                ).to(options["device"])
+            explainer = TextClassificationExplainer.from_pretrained(explainer, **options)
         explainer(CANARY_TEXT, **self.call_options)
         return explainer
-
-    def _from_pretrained(self, model: str | Path) -> TextClassificationExplainer:
-        options = dict(self._options)
-        if options["device"] is None:
-            options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-        if isinstance(options["masked_lm"], (str, Path)):
-            from transformers import AutoModelForMaskedLM
-
-            options["masked_lm"] = pretrained(
-                AutoModelForMaskedLM, options["masked_lm"], "to fill in masked words"
-            ).to(options["device"])
-        return TextClassificationExplainer.from_pretrained(model, **options)
 
     @property
     def names(self) -> list[str]:
@@ -221,7 +213,7 @@ class CorpusExplainer:
     def columns(
         self,
         texts: Sequence[Any],
-        progress: Callable[[int], object] | None = None,
+        progress: Callable[[int], object] = lambda n_texts: None,
         *,
         sort_window: int = SORT_WINDOW,
     ) -> dict[str, list[Any]]:
@@ -239,20 +231,14 @@ class CorpusExplainer:
                 for numbers, explained in self._explain(texts[start : start + sort_window]):
                     for number, row in zip(numbers, explained, strict=True):
                         rows[start + number] = row
-                    if progress is not None:
-                        progress(len(numbers))
+                    progress(len(numbers))
                     self._resident = trim_memory(self._resident)
-        self._warn_once(caught)
-        return {name: [row[name] for row in rows] for name in self.names}
-
-    def _warn_once(self, caught: Sequence[warnings.WarningMessage]) -> None:
-        """Repeat each warning the first time, but for truncation, which the rows report."""
-        for warning in caught:
+        for warning in caught:  # repeat each once, but for truncation, which the rows report
             message = str(warning.message)
-            if message in self._warned or issubclass(warning.category, TruncationWarning):
-                continue
-            self._warned.add(message)
-            warn(message, warning.category)
+            if message not in self._warned and warning.category is not TruncationWarning:
+                self._warned.add(message)
+                warn(message, warning.category)
+        return {name: [row[name] for row in rows] for name in self.names}
 
     def _explain(self, texts: Sequence[Any]) -> Iterator[tuple[list[int], list[Row]]]:
         """Yield the rows of some of the texts, with the texts' numbers, as they are finished."""

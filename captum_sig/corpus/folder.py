@@ -6,7 +6,6 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,22 +22,16 @@ Engine = Callable[[ShardWriter, list[Shard], Callable[[int], object]], Iterator[
 
 
 class CorpusFolder:
-    """A folder of shards and its manifest; entering it locks out other runs.
+    """A folder of shards and its manifest; entering it makes it and locks out other runs.
 
-    Args:
-        folder: where shards and manifest go; made if it does not exist.
-        corpus: the texts.
-        settings: all that rows depend on, ready for JSON; only equal settings resume a folder.
-
-    Raises:
-        ValueError: if packages are missing.
+    `settings` are all that rows depend on, ready for JSON; only equal settings resume a folder.
     """
 
     def __init__(self, folder: Path, corpus: Corpus, settings: Mapping[str, Any]) -> None:
         for name in ("pyarrow.parquet", "duckdb"):
             optional_import(name, "writing shards")
         self.folder, self.corpus = folder, corpus
-        settings = {**settings, "input": [asdict(file) for file in corpus.files]}
+        settings = {**settings, "input": corpus.files}
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.outcomes: dict[int, Outcome] = {}  # of finished shards
 
@@ -125,10 +118,7 @@ class CorpusFolder:
     ) -> dict[str, int]:
         """Explain the remaining shards; return the counts and add them to the manifest.
 
-        Args:
-            engine: explains shards.
-            writer: writes them.
-            progress: called with the number of texts finished since the last call.
+        `progress` is called with the number of texts finished since the last call.
 
         Raises:
             ValueError: if texts cannot be read again.
@@ -142,7 +132,7 @@ class CorpusFolder:
                     "use a folder that all nodes share"
                 )
             self.outcomes[outcome.number] = outcome
-        has_ids = any(shard.id_column for shard in self.corpus.shards)  # else they differ
+        has_ids = any(len(shard.columns) > 1 for shard in self.corpus.shards)  # else they differ
         counts = {**self.counts, "duplicate_ids": duplicate_ids(self.folder) if has_ids else 0}
         manifest = read_settings(self.folder / MANIFEST)
         self._write({**manifest, "finished": True, "counts": counts})

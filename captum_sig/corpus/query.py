@@ -51,11 +51,7 @@ def add_exact_sums(db: Any, max_words: int) -> None:
     DuckDB adds in parallel, and the rounding of a sum of floats depends on the order. These SQL
     macros add 128-bit integers, so that the order does not matter. Values become multiples of
     2**-k, with the largest k for which no sum can overflow, nor n Σx² − (Σx)² of the standard
-    deviation.
-
-    Args:
-        db: has the view `explained`.
-        max_words: the maximum number of a text's scores that are added up before.
+    deviation. At most `max_words` scores of the view `explained` are added up before.
     """
     largest, n_scores, n_texts = db.execute(
         "SELECT coalesce(max(greatest(-list_min(scores), list_max(scores))), 0), "

@@ -32,11 +32,7 @@ Row = dict[str, Any]
 
 
 def arrow_schema(columns: Iterable[str]) -> Any:
-    """Return the Arrow schema of these columns.
-
-    Raises:
-        ValueError: if pyarrow is not installed.
-    """
+    """Return the Arrow schema of these columns."""
     arrow = optional_import("pyarrow", "writing Parquet")
 
     def arrow_type(name: str) -> Any:
@@ -81,13 +77,7 @@ def failed_row(error: str) -> Row:
 
 
 def from_row(row: Mapping[str, Any], method: str, baseline: str) -> WordAttribution:
-    """Return the result of a row, without what methods add to it (`std`, `residual`, …).
-
-    Args:
-        row: has `text` and the `RESULT_COLUMNS`.
-        method: the method of the run, with its contexts.
-        baseline: the baseline of the run.
-    """
+    """Return the result of a row, without what methods add to it (`std`, `residual`, …)."""
     places = zip(row["words"], row["offsets"], strict=True)
     spans = [Span(number, word, start, end) for number, (word, (start, end)) in enumerate(places)]
     return WordAttribution(

@@ -19,20 +19,10 @@ from captum_sig._files import replacing
 from captum_sig._warnings import warn
 from captum_sig.corpus.explainer import CorpusExplainer
 from captum_sig.corpus.rows import arrow_schema
-from captum_sig.data.columns import (
-    LABEL_COLUMNS,
-    TEXT_COLUMNS,
-    check_once,
-    check_present,
-    checked_text,
-    first,
-    single_string_column,
-)
+from captum_sig.data.columns import checked_text, choose_columns
 from captum_sig.data.formats import FORMATS, Place, Source
 from captum_sig.data.optional import optional_import
 from captum_sig.explainers.models import weights_digest
-
-ID_COLUMNS = ("id", "idx", "uid", "guid")  # in lower case, in the order in which they are sought
 
 
 @dataclass(frozen=True)
@@ -42,8 +32,7 @@ class Shard:
     number: int  # among all shards
     path: str  # absolute
     file: str  # the path as rows name it
-    text_column: str
-    id_column: str | None
+    columns: list[str]  # the column of texts, and that of ids if there is one
     row: int  # the first row's number in the file, from 1
     n_rows: int
     place: Place  # where the file's reader finds it
@@ -61,20 +50,10 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class InputFile:
-    """A file of texts, and what shows whether it is still the same."""
-
-    file: str
-    bytes: int
-    rows: int
-    digest: str
-
-
-@dataclass(frozen=True)
 class Corpus:
     """The texts to be explained."""
 
-    files: list[InputFile]
+    files: list[dict[str, Any]]  # name, bytes, rows and digest, which show whether it has changed
     shards: list[Shard]
 
     @property
@@ -105,10 +84,9 @@ def scan_corpus(
 
     Args:
         inputs: files, folders, which are searched for files of `FORMATS`, and glob patterns.
-        text_column: by default the first of `TEXT_COLUMNS` in any case, else the only column of
-            strings beside ids and labels.
-        id_column: by default the first of `ID_COLUMNS` in any case; without one, a row's id is the
-            file's name and the row's number.
+        text_column: by default guessed, see `choose_columns`.
+        id_column: by default guessed; without one, a row's id is the file's name and the row's
+            number.
         shard_size: the maximum number of rows in a shard, which lies in one file.
         limit: the maximum number of rows in all; later rows are left out.
 
@@ -122,26 +100,50 @@ def scan_corpus(
             raise ValueError(f"{name} must be at least 1, got {number}")
     paths = [path.absolute() for path in _input_paths(inputs)]
     common = Path(os.path.commonpath([path.parent for path in paths]))
-    files: list[InputFile] = []
+    files: list[dict[str, Any]] = []
     shards: list[Shard] = []
     remaining = limit
     for path in paths:
         if remaining == 0:
             break
         name = os.fsencode(path.relative_to(common).as_posix()).decode("utf-8", "replace")
-        of_file, digest = _cut(
-            path, name=name, text_column=text_column, id_column=id_column,
-            shard_size=shard_size, limit=remaining, first_number=len(shards),
-        )  # fmt: skip
-        n_rows = sum(shard.n_rows for shard in of_file)
-        remaining = None if remaining is None else remaining - n_rows
-        shards += of_file
-        files.append(InputFile(name, path.stat().st_size, n_rows, digest))
-        if not n_rows and len(paths) > 1:
+        source: Source = FORMATS[path.suffix.lower()](path)
+        columns = _choose_columns(path, source, text_column, id_column)
+        row, n_bytes, digest = 1, path.stat().st_size, hashlib.sha256()
+        pieces = source.places(shard_size, remaining, digest.update) if columns else ()
+        for place, n_rows in pieces:
+            shards.append(
+                Shard(
+                    number=len(shards), path=str(path), file=name, columns=columns, row=row,
+                    n_rows=n_rows, place=place, bytes=n_bytes,
+                )
+            )  # fmt: skip
+            row += n_rows
+        remaining = None if remaining is None else remaining - (row - 1)
+        files.append(
+            {"file": name, "bytes": n_bytes, "rows": row - 1, "digest": digest.hexdigest()[:16]}
+        )
+        if row == 1 and len(paths) > 1:
             warn(f"{path} holds no rows")
     if not shards:
         raise ValueError(f"{', '.join(inputs)} holds no texts: add at least one row with a text")
     return Corpus(files, shards)
+
+
+def _choose_columns(
+    path: Path, source: Source, text_column: str | None, id_column: str | None
+) -> list[str]:
+    """Return the columns of texts and ids; none for an empty file."""
+    present, strings = source.columns()
+    if not present:
+        return []
+    columns = choose_columns(path, present, strings, text_column=text_column, id_column=id_column)
+    if columns[0] not in strings:
+        raise ValueError(
+            f"column {columns[0]!r} of {path} does not hold strings: set text_column to one that "
+            "does"
+        )
+    return columns
 
 
 def _input_paths(inputs: Sequence[str]) -> list[Path]:
@@ -180,62 +182,6 @@ def _files_inside(folder: Path) -> list[Path]:
     )
 
 
-def _cut(
-    path: Path,
-    *,
-    name: str,
-    text_column: str | None,
-    id_column: str | None,
-    shard_size: int,
-    limit: int | None,
-    first_number: int,
-) -> tuple[list[Shard], str]:
-    """Return the shards of a file, and a digest of it."""
-    source = FORMATS[path.suffix.lower()](path)
-    present, strings = source.columns()
-    if not present:
-        return [], ""
-    text_column, id_column = _choose_columns(path, present, strings, text_column, id_column)
-    shards: list[Shard] = []
-    row, n_bytes = 1, path.stat().st_size
-    digest = hashlib.sha256()
-    for number, (place, n_rows) in enumerate(
-        source.places(shard_size, limit, digest.update), first_number
-    ):
-        shards.append(
-            Shard(
-                number=number, path=str(path), file=name, text_column=text_column,
-                id_column=id_column, row=row, n_rows=n_rows, place=place, bytes=n_bytes,
-            )
-        )  # fmt: skip
-        row += n_rows
-    return shards, digest.hexdigest()[:16]
-
-
-def _choose_columns(
-    path: Path,
-    present: Sequence[str],
-    strings: Sequence[str],
-    text: str | None,
-    id: str | None,
-) -> tuple[str, str | None]:
-    check_present(path, present, text=text, id=id)
-    id = id or first(ID_COLUMNS, present, text)
-    label = first(LABEL_COLUMNS, present, id)
-    text = text or first(TEXT_COLUMNS, present, id) or single_string_column(strings, id, label)
-    if text is None:
-        raise ValueError(
-            f"cannot tell which column of {path} holds the texts: set text_column to one of "
-            f"{', '.join(map(repr, present))}"
-        )
-    check_once(path, present, [text, id] if id else [text])
-    if text not in strings:
-        raise ValueError(
-            f"column {text!r} of {path} does not hold strings: set text_column to one that does"
-        )
-    return text, id
-
-
 def read_rows(shard: Shard) -> Iterator[InputRow]:
     """Yield the rows of a shard, `n_rows` in all.
 
@@ -252,9 +198,9 @@ def read_rows(shard: Shard) -> Iterator[InputRow]:
     if path.stat().st_size != shard.bytes:
         raise changed
     source: Source = FORMATS[path.suffix.lower()](path)
-    columns = [shard.text_column, *([shard.id_column] if shard.id_column else [])]
     number = shard.row
-    for where, values in islice(source.rows(columns, shard.place, shard.n_rows), shard.n_rows):
+    rows = source.rows(shard.columns, shard.place, shard.n_rows)
+    for where, values in islice(rows, shard.n_rows):
         yield _input_row(shard, number, where, values)
         number += 1
     if number != shard.row + shard.n_rows:
@@ -275,7 +221,6 @@ def _input_row(shard: Shard, number: int, where: str, values: list[Any] | ValueE
 
 
 COUNTS_KEY = b"captum_sig"  # in a Parquet file's metadata
-USER_ERRORS = (ValueError, OSError, RuntimeError)  # errors that a user can correct
 
 
 @dataclass(frozen=True)
@@ -307,7 +252,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 class ShardWriter:
-    """Reads shards, explains their texts and writes them; made once in each worker.
+    """Reads shards, explains their texts and writes them to a folder; made once in each worker.
 
     Args:
         folder: where the shards go.
@@ -339,25 +284,22 @@ class ShardWriter:
         self.weights = None
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """Write the shards of Ray's column `shard` as JSON; return a column for each field."""
-        outcomes = [self.write_json(str(text)) for text in batch["shard"]]
-        return {name: [outcome[name] for outcome in outcomes] for name in outcomes[0]}
-
-    def write_json(self, text: str) -> dict[str, Any]:
-        """Write a shard given as JSON; return its `Outcome`, with an error or "" as `error`."""
-        shard = Shard.from_json(text)
+        """Write the one shard in Ray's column `shard`; return its `Outcome`, and an error or ""."""
+        shard = Shard.from_json(str(batch["shard"][0]))
+        outcome, message = Outcome(shard.number, 0, 0, 0), ""
         try:
             self._check_weights()
-            return {**asdict(self.write(shard)), "error": ""}
-        except USER_ERRORS as error:  # Ray would hide its message in a traceback
-            return {**asdict(Outcome(shard.number, 0, 0, 0)), "error": str(error) or repr(error)}
+            outcome = self.write(shard)
+        except (ValueError, OSError, RuntimeError) as error:  # Ray would hide it in a traceback
+            message = str(error) or repr(error)
+        return {name: [value] for name, value in {**asdict(outcome), "error": message}.items()}
 
-    def write(self, shard: Shard, progress: Callable[[int], object] | None = None) -> Outcome:
+    def write(
+        self, shard: Shard, progress: Callable[[int], object] = lambda n_texts: None
+    ) -> Outcome:
         """Explain a shard and write it, unless its file exists.
 
-        Args:
-            shard: the shard.
-            progress: called with the number of texts finished since the last call.
+        `progress` is called with the number of texts finished since the last call.
 
         Raises:
             ValueError: if its rows cannot be read again.
@@ -378,13 +320,9 @@ class ShardWriter:
             failed=sum(error is not None for error in columns["error"]),
             truncated=sum(dropped > 0 for dropped in columns["dropped_tokens"]),
         )
-        source: dict[str, list[Any]] = {
-            "file": [shard.file] * len(rows),
-            "row": [row.row for row in rows],
-            "id": [row.id for row in rows],
-            "text": [row.text for row in rows],
-        }
-        _save({**source, **columns}, outcome, path)
+        source: dict[str, list[Any]] = {"file": [shard.file] * len(rows)}
+        source |= {name: [getattr(row, name) for row in rows] for name in ("row", "id", "text")}
+        _save(source | columns, outcome, path)
         optional_import("pyarrow", "writing Parquet").default_memory_pool().release_unused()
         return outcome
 

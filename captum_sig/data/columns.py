@@ -15,76 +15,56 @@ LABEL_COLUMNS = (
     "label", "labels", "target", "sentiment", "class", "category", "gold_label", "polarity",
     "rating", "stars",
 )  # fmt: skip
+ID_COLUMNS = ("id", "idx", "uid", "guid")
+OTHER_COLUMNS = {"id_column": ID_COLUMNS, "label_column": LABEL_COLUMNS}
 SEPARATORS = frozenset(",;|\t")  # one of these in a column's name shows that columns were not split
 
 
-def text_and_label_columns(
+def choose_columns(
     path: Path,
     present: Sequence[str],
     strings: Iterable[str],
     *,
     text_column: str | None,
-    label_column: str | None,
+    **other: str | None,
 ) -> list[str]:
-    """Return the column of texts, followed by that of labels if there is one.
+    """Return the column of texts, followed by the other one if there is one.
 
     Args:
         path: named in errors.
         present: all columns.
         strings: the columns that may hold strings.
-        text_column: None tries `TEXT_COLUMNS`, then the only column of strings.
-        label_column: None tries `LABEL_COLUMNS`; "" leaves labels out.
+        text_column: None tries `TEXT_COLUMNS`, then the only column of strings that has no name of
+            an id or label.
+        **other: `id_column` or `label_column`. None tries the names of its kind; "" leaves it out.
 
     Raises:
         ValueError: if a column is missing, occurs twice, or cannot be guessed.
     """
-    check_present(path, present, text=text_column, label=label_column)
-    guess = first(LABEL_COLUMNS, present, text_column)
-    label = guess if label_column is None else label_column
-    text = (
-        text_column or first(TEXT_COLUMNS, present, label) or single_string_column(strings, label)
-    )
+    known = ", ".join(map(repr, present))
+    for argument, name in {"text_column": text_column, **other}.items():
+        if name and name not in present:
+            raise ValueError(f"{path} has no column {name!r}: {argument} must be one of {known}")
+    ((argument, column),) = other.items()
+    if column is None:
+        column = _first(OTHER_COLUMNS[argument], present, text_column)
+    text = text_column or _first(TEXT_COLUMNS, present, column)
     if text is None:
-        raise ValueError(
-            f"cannot tell which column of {path} holds the texts: set text_column (and "
-            f"label_column for labels) to one of {', '.join(map(repr, present))}"
-        )
-    columns = [text, label] if label else [text]
-    check_once(path, present, columns)
+        taken = [column, *(_first(names, present, column) for names in OTHER_COLUMNS.values())]
+        free = [name for name in strings if name not in taken]
+        if len(free) != 1 or SEPARATORS & set(free[0]):
+            raise ValueError(
+                f"cannot tell which column of {path} holds the texts: set text_column (and "
+                f"{argument}, if any) to one of {known}"
+            )
+        text = free[0]
+    columns = [text, column] if column else [text]
+    if repeated := [name for name in columns if present.count(name) > 1]:
+        raise ValueError(f"{path} has two columns {repeated[0]!r}: rename one of them")
     return columns
 
 
-def check_present(path: Path, present: Sequence[str], **columns: str | None) -> None:
-    """Check that the columns named by `text_column` (here `text`), `id_column`, … are present.
-
-    Raises:
-        ValueError: for the first that is missing.
-    """
-    for role, name in columns.items():
-        if name and name not in present:
-            raise ValueError(
-                f"{path} has no column {name!r}: {role}_column must be one of "
-                f"{', '.join(map(repr, present))}"
-            )
-
-
-def check_once(path: Path, present: Sequence[str], columns: Iterable[str]) -> None:
-    """Check that no other column has the name of one of these.
-
-    Raises:
-        ValueError: for the first name that occurs twice.
-    """
-    if repeated := [name for name in columns if present.count(name) > 1]:
-        raise ValueError(f"{path} has two columns {repeated[0]!r}: rename one of them")
-
-
-def single_string_column(strings: Iterable[str], *taken: str | None) -> str | None:
-    """Return the only column of strings that is not taken, unless columns were not split."""
-    free = [name for name in strings if name not in taken]
-    return free[0] if len(free) == 1 and not SEPARATORS & set(free[0]) else None
-
-
-def first(names: Iterable[str], present: Sequence[str], taken: str | None) -> str | None:
+def _first(names: Iterable[str], present: Sequence[str], taken: str | None) -> str | None:
     """Return the first of some names that is present in any case, and is not taken."""
     by_name = {name.lower(): name for name in reversed(present) if name != taken}
     return next((by_name[name] for name in names if name in by_name), None)

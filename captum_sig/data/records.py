@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from captum_sig.data.columns import checked_text, text_and_label_columns
+from captum_sig.data.columns import checked_text, choose_columns
 from captum_sig.data.formats import FORMATS, JsonList, Reader, SavedDataset
 
 READERS: dict[str, Callable[[Path], Reader]] = {
@@ -74,11 +74,11 @@ def read_records(
         raise ValueError(f"{path} ends in none of {known}: convert or rename it")
     reader = READERS[ending](path)
     present, strings = reader.columns(limit)
-    columns = []
-    if present:
-        columns = text_and_label_columns(
-            path, present, strings, text_column=text_column, label_column=label_column
-        )
+    columns = (
+        choose_columns(path, present, strings, text_column=text_column, label_column=label_column)
+        if present
+        else []
+    )
     records = []
     for where, values in islice(reader.rows(columns), limit):
         try:

@@ -12,6 +12,7 @@ import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from operator import itemgetter
@@ -102,11 +103,6 @@ def prepare_examples(
 ) -> list[Example]:
     """Encode and classify the records, sort them by length, and drop those without a word.
 
-    Args:
-        explainer: encodes texts and evaluates the model.
-        records: texts, with or without labels.
-        explain: "predicted" explains the predicted labels, "label" those of the data.
-
     Raises:
         ValueError: if the model does not know a label, or a label to explain is missing.
         FloatingPointError: if the model's output for a text is not finite.
@@ -174,7 +170,7 @@ class Evaluation:
 
     Args:
         config: the settings.
-        explainers: an explainer for each of the config's baselines.
+        explainers: an explainer for each baseline.
         examples: from `prepare_examples`.
         folder: for the results; made if it does not exist.
         resume: keep the results in the folder, and add only what is missing.
@@ -229,11 +225,8 @@ class Evaluation:
     def _complete_lines(self) -> list[Line]:
         """Return the lines of complete units, and remove all others from the file."""
         path = self.folder / EXAMPLES
-        by_unit: dict[Unit, list[Line]] = {}
-        for line in _read_lines(path):
-            by_unit.setdefault(_unit(line), []).append(line)
         lines: list[Line] = []
-        for unit, unit_lines in by_unit.items():
+        for unit, unit_lines in _read_units(path).items():
             numbers = [example.number for example in self.units.get(unit, ())]
             if [line["number"] for line in unit_lines] == numbers:
                 lines += unit_lines
@@ -243,8 +236,7 @@ class Evaluation:
     def explain_remaining(self, progress: bool = False) -> None:
         """Explain and measure the units that have no results yet.
 
-        Args:
-            progress: show a progress bar if stderr is a terminal.
+        `progress` shows a bar if stderr is a terminal.
 
         Raises:
             ValueError: if a method does not fit the model.
@@ -270,7 +262,18 @@ class Evaluation:
         number, baseline, method = unit
         explainer = self.explainers[baseline]
         start = time.perf_counter()
-        results = self._explain(explainer, block, method)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TruncationWarning)  # `prepare_examples` has warned
+            try:
+                results: list[WordAttribution] = explainer(
+                    [example.text for example in block],
+                    [example.sentence.target for example in block],
+                    method,
+                    n_steps=self.config.n_steps,
+                )
+            except NotFiniteError as error:
+                where = f"{error.where} (method {method})"
+                raise not_finite(error.what, block[error.example].number, where) from None
         seconds = (time.perf_counter() - start) / len(block)
         metrics = {
             name: METRICS[name](
@@ -300,27 +303,11 @@ class Evaluation:
             for i, (example, result) in enumerate(zip(block, results, strict=True))
         ]
 
-    def _explain(
-        self, explainer: TextClassificationExplainer, block: Sequence[Example], method: str
-    ) -> list[WordAttribution]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TruncationWarning)  # `prepare_examples` has warned
-            try:
-                return explainer(
-                    [example.text for example in block],
-                    [example.sentence.target for example in block],
-                    method,
-                    n_steps=self.config.n_steps,
-                )
-            except NotFiniteError as error:
-                where = f"{error.where} (method {method})"
-                raise not_finite(error.what, block[error.example].number, where) from None
-
-    def tables(self) -> tuple[list[Line], list[Line]]:
-        """Compute means with 95 % bootstrap intervals, and paired differences to the first method.
+    def write_tables(self) -> list[Line]:
+        """Write means with 95 % bootstrap intervals, and paired differences to the first method.
 
         Returns:
-            The rows of `table.csv` and of `paired.csv`; their `n` is the number of texts.
+            The rows of `table.csv` and `table.md`; `n` is the number of texts.
         """
         cells: dict[tuple[str, str], list[Line]] = {}
         # The bootstrap must not depend on the order of the data: sort by the texts themselves.
@@ -339,11 +326,6 @@ class Evaluation:
                 of_reference = [line[metric] for line in cells[reference, baseline]]
                 interval = paired(of_reference, values, seed=config.seed)
                 differences.append({**name, "reference": reference, **asdict(interval)})
-        return means, differences
-
-    def write_tables(self) -> list[Line]:
-        """Write `table.csv`, `table.md` and `paired.csv`; return the rows of the first."""
-        means, differences = self.tables()
         write_csv(means, COLUMNS, self.folder / "table.csv")
         write_csv(differences, PAIRED_COLUMNS, self.folder / "paired.csv")
         replace_text(self.folder / "table.md", to_markdown(means, COLUMNS, FORMATS))
@@ -358,17 +340,13 @@ def _as_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
-def _read_lines(path: Path) -> list[Line]:
+def _read_units(path: Path) -> dict[Unit, list[Line]]:
     """Read the valid lines of a file that may have been cut off."""
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
+    units: dict[Unit, list[Line]] = {}
+    content = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for text in content.split("\n"):
+        with suppress(json.JSONDecodeError, KeyError, TypeError):
             line = json.loads(text)
-            _unit(line)
             line["number"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-        lines.append(line)
-    return lines
+            units.setdefault(_unit(line), []).append(line)
+    return units

@@ -27,7 +27,7 @@ def read(*inputs, **options) -> list[InputRow]:
     assert [shard.number for shard in shards] == list(range(len(shards)))
     by_shard = [list(read_rows(shard)) for shard in shards]
     assert [len(rows) for rows in by_shard] == [shard.n_rows for shard in shards]
-    assert corpus.n_rows == sum(file.rows for file in corpus.files)
+    assert corpus.n_rows == sum(file["rows"] for file in corpus.files)
     return [row for rows in by_shard for row in rows]
 
 
@@ -84,12 +84,12 @@ def test_inputs_are_files_folders_and_patterns_each_file_once(tmp_path):
     for name in ("b.tsv", "a.jsonl", "deep/c.csv", "_SUCCESS.csv", ".hidden.tsv", "notes.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('{"text": "x"}' if "json" in name else "text\nx\n")
-    names = [file.file for file in scan_corpus([str(tmp_path), str(tmp_path / "*.tsv")]).files]
+    names = [file["file"] for file in scan_corpus([str(tmp_path), str(tmp_path / "*.tsv")]).files]
     assert names == ["a.jsonl", "b.tsv", "deep/c.csv"]
-    names = [file.file for file in scan_corpus([str(tmp_path / "**" / "*.csv")]).files]
+    names = [file["file"] for file in scan_corpus([str(tmp_path / "**" / "*.csv")]).files]
     assert names == ["_SUCCESS.csv", "deep/c.csv"]
     (tmp_path / "[x].tsv").write_text("text\nx\n")
-    assert [file.file for file in scan_corpus([str(tmp_path / "[x].tsv")]).files] == ["[x].tsv"]
+    assert [file["file"] for file in scan_corpus([str(tmp_path / "[x].tsv")]).files] == ["[x].tsv"]
 
 
 BAD_LINES = {
@@ -206,7 +206,7 @@ def test_random_bytes_neither_lose_nor_double_a_line(tmp_path):
         ("a.tsv", b"text\tn\nx\t1\n", {"text_column": "txt"},
          "no column 'txt': text_column must be one of 'text', 'n'"),
         ("a.tsv", b"text\tn\nx\t1\n", {"id_column": "key"}, "no column 'key': id_column"),
-        ("a.tsv", b"a\tb\nx\t1\n", {}, "cannot tell .* set text_column to one of 'a', 'b'"),
+        ("a.tsv", b"a\tb\nx\t1\n", {}, "cannot tell .*id_column, if any. to one of 'a', 'b'"),
         ("a.csv", b"text;n\nx;1\n", {}, "cannot tell which column .* set text_column"),
         ("a.tsv", b"text\ttext\nx\ty\n", {}, "two columns 'text'"),
         ("a.jsonl", b'{"text": 3}\n', {}, "does not hold strings"),
@@ -242,12 +242,12 @@ def test_places_that_hold_nothing(tmp_path):
 def test_a_file_that_changed_is_noticed(ending, tmp_path):
     path = written(tmp_path / f"texts{ending}", ["one", "two"])
     corpus = scan_corpus([str(path)])
-    before = corpus.files[0].digest
+    before = corpus.files[0]["digest"]
     written(path, ["one", "two", "three"])
     with pytest.raises(ValueError, match="has changed since the run began"):
         list(read_rows(corpus.shards[0]))
     written(path, ["one", "owt"])
-    assert scan_corpus([str(path)]).files[0].digest != before
+    assert scan_corpus([str(path)]).files[0]["digest"] != before
     path.unlink()
     with pytest.raises(FileNotFoundError, match="where every worker finds it"):
         list(read_rows(corpus.shards[0]))

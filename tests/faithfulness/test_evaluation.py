@@ -748,4 +748,4 @@ def test_a_bar_goes_to_terminals_only(demo, tmp_path, monkeypatch, stream, wante
 def test_invalid_lines_are_dropped(tmp_path):
     path = tmp_path / "examples.jsonl"
     path.write_text('{}\n[]\n3\n{"block": 0, "baseline": "mask"\n', encoding="utf-8")
-    assert evaluation._read_lines(path) == []
+    assert evaluation._read_units(path) == {}

@@ -365,13 +365,12 @@ def test_the_listed_names_are_those_of_the_metrics():
     assert tuple(METRICS) == get_args(MetricName)
 
 
-def test_metrics_state_direction_and_unit():
+def test_metrics_state_their_direction():
     assert {name for name, metric in METRICS.items() if metric.better == "higher"} == {
         "comprehensiveness",
         "aopc_comprehensiveness",
     }
     assert {name for name, metric in METRICS.items() if metric.uses_k} == set(WITH_K)
-    assert {name for name, metric in METRICS.items() if metric.unit == "nats"} == {"log_odds"}
 
 
 @pytest.mark.parametrize("name", METRICS)
