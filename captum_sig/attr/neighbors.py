@@ -50,7 +50,7 @@ def vocabulary(layer: nn.Module) -> Tensor:
         return embedding(ids)
 
 
-def is_vocabulary(vectors: Tensor, layer: nn.Module) -> bool:
+def is_vocabulary(vectors: Tensor, layer: nn.Module, *, n_compared: int = COMPARED_ROWS) -> bool:
     """Whether `vectors` equal `vocabulary(layer)` in at least float32; faster than building it.
 
     Raises:
@@ -59,9 +59,7 @@ def is_vocabulary(vectors: Tensor, layer: nn.Module) -> bool:
     with _callable_embedding(layer) as (embedding, ids):
         if (len(ids), ids.device) != (len(vectors), vectors.device):
             return False
-        for some_ids, known in zip(
-            ids.split(COMPARED_ROWS), vectors.split(COMPARED_ROWS), strict=True
-        ):
+        for some_ids, known in zip(ids.split(n_compared), vectors.split(n_compared), strict=True):
             rows = embedding(some_ids)
             rows = rows.to(at_least_float32(rows.dtype))
             if rows.dtype != known.dtype or not torch.equal(rows, known):
@@ -83,6 +81,8 @@ def nearest_neighbors(
     vectors: Tensor,  # (V, D)
     n_neighbors: int = 500,
     cache_dir: Path | None = None,
+    *,
+    block_size: int = BLOCK,
 ) -> Tensor:  # (V, n)
     """Find the nearest other vectors of each vector: ids, nearest first, equally near ones by id.
 
@@ -94,6 +94,7 @@ def nearest_neighbors(
         n_neighbors: number of neighbours, at most V − 1.
         cache_dir: folder in which results are stored by a hash of the vectors; by default
             captum_sig/neighbors in $XDG_CACHE_HOME or ~/.cache.
+        block_size: numbers in the largest tensors.
 
     Raises:
         ValueError: if the vectors are not finite floats (V, D) with V ≥ 2, or n_neighbors is less
@@ -114,7 +115,7 @@ def nearest_neighbors(
     file = folder / f"{digest}-{n}.npz"
     neighbors = _load(file, digest, (len(vectors), n))
     if neighbors is None:
-        neighbors = _compute(vectors, n)
+        neighbors = _compute(vectors, n, block_size)
         _save(file, digest, neighbors)
     return neighbors.to(vectors.device, torch.long)
 
@@ -124,6 +125,8 @@ def nearest_neighbors(
 def nearest_tokens(
     vectors: Tensor,  # (V, D)
     points: Tensor,  # (..., D)
+    *,
+    block_size: int = BLOCK,
 ) -> tuple[Tensor, Tensor]:
     """Find the vector nearest to each point: its id and its distance, shaped (...) both.
 
@@ -145,9 +148,9 @@ def nearest_tokens(
         )
     if not points.isfinite().all():
         raise ValueError("points contain infinity or NaN; wanted finite numbers")
-    table = _Table(vectors)
+    table = _Table(vectors, block_size)
     flat = points.detach().to(table.mean.device, torch.float64).reshape(-1, vectors.shape[1])
-    nearest = [table.nearest(rows) for rows in flat.split(_rows(len(vectors)))]
+    nearest = [table.nearest(rows) for rows in flat.split(table.n_rows(len(vectors)))]
     ids, distances = (torch.cat(parts) for parts in zip(*nearest, strict=True))
     shape = points.shape[:-1]
     return ids.reshape(shape).to(vectors.device), distances.reshape(shape)
@@ -162,13 +165,18 @@ class _Table:
     section 3.1; any order of summation).
     """
 
-    def __init__(self, vectors: Tensor) -> None:
+    def __init__(self, vectors: Tensor, block_size: int = BLOCK) -> None:
+        self.block_size = block_size
         self.vectors = vectors.detach()  # (V, D)
         if vectors.device.type == "mps":  # has no float64
             self.vectors = self.vectors.cpu()
         self.mean = self.vectors.mean(0, dtype=torch.float64)
         self.centred = self.vectors - self.mean
         self.norms = self.centred.square().sum(1)  # (V,)
+
+    def n_rows(self, width: int) -> int:
+        """Return the number of rows of this width in a block."""
+        return max(1, self.block_size // width)
 
     def by_products(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return squared distances of points (R, D) to all vectors, (R, V), and errors, (R, 1)."""
@@ -201,7 +209,7 @@ class _Table:
         squares, error = self.by_products(points)
         close = squares <= squares.amin(1, keepdim=True) + 2 * error
         row, token = close.nonzero(as_tuple=True)  # one pair per point, unless vectors are equal
-        blocks = torch.arange(len(row), device=row.device).split(_rows(points.shape[1]))
+        blocks = torch.arange(len(row), device=row.device).split(self.n_rows(points.shape[1]))
         exact = torch.cat([self.by_differences(points[row[p]], token[p]) for p in blocks])
         least = exact.new_full((len(points),), torch.inf)
         least.scatter_reduce_(0, row, exact, "amin")
@@ -220,18 +228,18 @@ def _check(vectors: Tensor) -> None:
         raise ValueError("vectors contain infinity or NaN; wanted finite numbers")
 
 
-def _rows(width: int) -> int:
-    """Return the number of rows of this width in a block."""
-    return max(1, BLOCK // width)
-
-
 @torch.inference_mode(False)
 @torch.no_grad()
-def _compute(vectors: Tensor, n: int) -> Tensor:
+def _compute(vectors: Tensor, n: int, block_size: int) -> Tensor:
     """Compute the neighbours, (V, n) int32 on the CPU."""
-    table = _Table(vectors)
-    blocks = torch.arange(len(vectors), device=table.mean.device).split(_rows(len(vectors)))
-    return torch.cat([table.neighbors(rows, n).to("cpu", torch.int32) for rows in blocks])
+    table = _Table(vectors, block_size)
+    numbers = torch.arange(len(vectors), device=table.mean.device)
+    return torch.cat(
+        [
+            table.neighbors(rows, n).to("cpu", torch.int32)
+            for rows in numbers.split(table.n_rows(len(vectors)))
+        ]
+    )
 
 
 def _fingerprint(vectors: Tensor) -> str:

@@ -23,6 +23,7 @@ def blurred(
     *,
     masked_lm: Any,
     embedding: nn.Module | None = None,
+    max_logits: int = MAX_LOGITS,
 ) -> Tensor:
     """Replace each token with the one that a masked language model expects; ids (B, L).
 
@@ -40,6 +41,7 @@ def blurred(
             runs on its device, in eval mode, and keeps the mode it was in.
         embedding: the explained model's word embedding; if it has more rows than the tokenizer has
             tokens, `masked_lm` may have as many.
+        max_logits: maximum number of the language model's logits in a pass.
 
     Raises:
         ValueError: if the tokenizer has no mask token, the language model has another
@@ -63,7 +65,10 @@ def blurred(
                     "truncate it"
                 )
             places = seen.cumsum(0)[positions] - 1
-            expected = _expected(masked_lm, text, places, tokenizer.mask_token_id, tokens)
+            expected = _expected(
+                masked_lm, text, places, mask_id=tokenizer.mask_token_id, tokens=tokens,
+                max_logits=max_logits,
+            )  # fmt: skip
             baseline[number, positions] = expected.to(baseline)
     return baseline
 
@@ -97,13 +102,15 @@ def _expected(
     masked_lm: Any,
     text: Tensor,  # (L,) ids without padding
     places: Tensor,  # (W,)
+    *,
     mask_id: int,
     tokens: Tensor,  # (N,) ids to choose from
+    max_logits: int,
 ) -> Tensor:
     """Find the most probable of `tokens` at each place, except the present one; (W,) ids."""
     device = next(masked_lm.parameters()).device
     text, places, tokens = text.to(device), places.to(device), tokens.to(device)
-    n_rows = max(1, MAX_LOGITS // (len(text) * masked_lm.config.vocab_size))
+    n_rows = max(1, max_logits // (len(text) * masked_lm.config.vocab_size))
     expected = []
     for masked in places.split(n_rows):
         rows = text.repeat(len(masked), 1)

@@ -71,10 +71,10 @@ def test_neighbors_are_those_of_brute_force(make, n):
     assert torch.equal(found, brute_force(vectors, n))
 
 
-def test_neighbors_in_several_blocks(monkeypatch):
+def test_neighbors_in_several_blocks():
     vectors = VECTORS["duplicates"]()
-    monkeypatch.setattr(neighbors, "BLOCK", 7 * len(vectors))
-    assert torch.equal(nearest_neighbors(vectors, 20), brute_force(vectors, 20))
+    size = 7 * len(vectors)
+    assert torch.equal(nearest_neighbors(vectors, 20, block_size=size), brute_force(vectors, 20))
 
 
 def test_more_neighbors_than_there_are():
@@ -101,12 +101,11 @@ def test_nearly_all_neighbors_need_no_second_look(monkeypatch):
 
 
 @pytest.mark.parametrize("make", VECTORS.values(), ids=VECTORS)
-def test_nearest_tokens_are_those_of_brute_force(make, monkeypatch):
+def test_nearest_tokens_are_those_of_brute_force(make):
     vectors = make()
-    monkeypatch.setattr(neighbors, "BLOCK", 7 * len(vectors))
     between = (vectors[:30].double() + vectors[30:60].double()) / 2
     points = torch.cat([vectors.double(), between, 1e3 * between]).reshape(3, 70, -1)
-    ids, distances = nearest_tokens(vectors, points)
+    ids, distances = nearest_tokens(vectors, points, block_size=7 * len(vectors))
     assert ids.shape == distances.shape == (3, 70)
     for point, token, distance in zip(
         points.flatten(0, 1), ids.flatten().tolist(), distances.flatten().tolist(), strict=True
@@ -160,11 +159,11 @@ def test_vocabulary_in_inference_mode_can_be_used_outside():
     assert not found.is_inference()
 
 
-def test_a_change_of_the_vocabulary_is_seen(monkeypatch):
-    monkeypatch.setattr(neighbors, "COMPARED_ROWS", 4)
+def test_a_change_of_the_vocabulary_is_seen():
     layer = Scaled(10, 4)
     vectors = vocabulary(layer)
     assert is_vocabulary(vectors, layer)
+    assert is_vocabulary(vectors, layer, n_compared=4)
     assert not is_vocabulary(vectors[:9], layer)
     assert not is_vocabulary(vectors[:, :3], layer)
     assert not is_vocabulary(vectors.double(), layer)
@@ -174,6 +173,7 @@ def test_a_change_of_the_vocabulary_is_seen(monkeypatch):
     assert not is_vocabulary(vectors.float(), layer)
     layer.weight.data[9, 3] += 1
     assert not is_vocabulary(vectors, layer)
+    assert not is_vocabulary(vectors, layer, n_compared=4)
 
 
 def test_only_embeddings_have_a_vocabulary():
@@ -217,9 +217,9 @@ def computed(monkeypatch):
     shapes = []
     compute = neighbors._compute
 
-    def counted(vectors, n):
+    def counted(vectors, n, block_size):
         shapes.append((len(vectors), n))
-        return compute(vectors, n)
+        return compute(vectors, n, block_size)
 
     monkeypatch.setattr(neighbors, "_compute", counted)
     return shapes

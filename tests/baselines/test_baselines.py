@@ -13,7 +13,6 @@ from captum_sig import baselines
 from captum_sig.attr.function import model_lock
 from captum_sig.baselines import embedding as embedding_baselines
 from captum_sig.baselines import families
-from captum_sig.baselines import masked_lm as masked_lm_baseline
 from captum_sig.words import special_ids
 from tests.tiny_models import (
     MASK,
@@ -352,12 +351,11 @@ def test_vectors_are_what_the_embedding_gives_not_its_weight():
 
 @pytest.mark.parametrize("make", [wordpiece_tokenizer, SlowTokenizer])
 @pytest.mark.parametrize("logits", [1, 2**25])
-def test_blurred_is_the_most_probable_other_word(make, logits, monkeypatch):
-    monkeypatch.setattr(masked_lm_baseline, "MAX_LOGITS", logits)
+def test_blurred_is_the_most_probable_other_word(make, logits):
     tokenizer = make()
     lm = random_lm(len(tokenizer))
     ids, attended = texts_of(tokenizer)
-    found = baselines.blurred(tokenizer, ids, attended, masked_lm=lm)
+    found = baselines.blurred(tokenizer, ids, attended, masked_lm=lm, max_logits=logits)
     lm.eval()
     ordinary = set(range(len(tokenizer))) - special_ids(tokenizer)
     for row, position in words_in(tokenizer, ids, attended).nonzero().tolist():
