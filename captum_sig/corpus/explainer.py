@@ -79,11 +79,8 @@ class CorpusExplainer:
         model: folder or hub name of a text classifier, or an explainer, which is pickled whole.
         text_column: the name of the column of texts.
         target: the label to explain, by name or index; None explains each text's predicted one.
-        method: as in `TextClassificationExplainer`.
-        contexts: as in `TextClassificationExplainer`.
-        n_steps: as in `TextClassificationExplainer`.
-        batch_size: as in `TextClassificationExplainer`.
-        internal_batch_size: as in `TextClassificationExplainer`.
+        method, contexts, n_steps, batch_size, internal_batch_size: as in
+            `TextClassificationExplainer`.
         truncation: cut texts beyond the model's limit; False makes an error of them.
         device: where the model runs; None is a GPU if there is one. An explainer stays where it is.
         masked_lm: as in `TextClassificationExplainer`, or its folder or hub name.
@@ -271,20 +268,16 @@ class CorpusExplainer:
             return
         indices = list(remaining)
         if len(indices) == 1:
-            self._check_alive(failure)
+            try:  # blame a text only while the model still explains others: a GPU's error may stay
+                self.explainer(CANARY_TEXT, **self.call_options)
+            except Exception:
+                raise RuntimeError(
+                    "the model stopped working (a known-good text now fails too); first error: "
+                    f"{failure}"
+                ) from failure
             message = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
             yield [numbers[indices[0]]], [failed_row(message)]
             return
         middle = len(indices) // 2
         for half in (indices[:middle], indices[middle:]):
             yield from self._explain_halving([numbers[i] for i in half], [texts[i] for i in half])
-
-    def _check_alive(self, failure: Exception) -> None:
-        """Blame a text only while the model still explains others (a GPU's error may persist)."""
-        try:
-            self.explainer(CANARY_TEXT, **self.call_options)
-        except Exception:
-            raise RuntimeError(
-                f"the model stopped working (a known-good text now fails too); first error: "
-                f"{failure}"
-            ) from failure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,13 @@ class CorpusFolder:
             leftover.unlink()
         if (now := _versions()) not in versions:
             versions = [*versions, now]
-        self._write({"settings": self.settings, "versions": versions, "finished": False})
+        self._write(settings=self.settings, versions=versions, finished=False)
         for shard in self.corpus.shards:
             path = shard_path(self.folder, shard.number)
             if path.exists():
                 self.outcomes[shard.number] = Outcome.read(path)
 
-    def _write(self, manifest: Mapping[str, Any]) -> None:
+    def _write(self, **manifest: Any) -> None:
         text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
         replace_text(self.folder / MANIFEST, text)
 
@@ -135,17 +135,14 @@ class CorpusFolder:
         has_ids = any(len(shard.columns) > 1 for shard in self.corpus.shards)  # else they differ
         counts = {**self.counts, "duplicate_ids": duplicate_ids(self.folder) if has_ids else 0}
         manifest = read_settings(self.folder / MANIFEST)
-        self._write({**manifest, "finished": True, "counts": counts})
+        self._write(**{**manifest, "finished": True, "counts": counts})
         return counts
 
 
 def _versions() -> dict[str, str]:
-    names = ("captum_sig", "captum", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
-    return {**{name: _version(name) for name in names}, "python": platform.python_version()}
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # a checkout that was not installed
-        return "unknown"
+    versions = {"python": platform.python_version()}
+    for name in ("captum_sig", "captum", "torch", "transformers", "tokenizers", "numpy", "pyarrow"):
+        versions[name] = "unknown"  # stays in a checkout that was not installed
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions

@@ -69,13 +69,7 @@ def _max_words(term: str) -> int:
 
 
 def _term_effects(db: Any, terms: Sequence[str], max_bootstrap_texts: int) -> list[Row]:
-    """Return the effects of the terms, in their order; one that occurs nowhere has no class.
-
-    Args:
-        db: has the view `explained`, and exact sums of scores of every term's `_max_words`.
-        terms: words or phrases.
-        max_bootstrap_texts: above it intervals are normal.
-    """
+    """Return the effects of the terms, in their order; one that occurs nowhere has no class."""
     db.execute("CREATE TEMP TABLE terms (term VARCHAR, squeezed VARCHAR, n INTEGER)")
     db.execute(
         "CREATE TEMP TABLE occurrences "
@@ -166,6 +160,12 @@ CLASSES = """
     FROM explained GROUP BY target ORDER BY texts DESC, class
 """
 
+TOP_WORDS = f"""
+    SELECT {", ".join(WORD_COLUMNS)} FROM words
+    QUALIFY row_number() OVER (PARTITION BY class ORDER BY abs(sum) DESC, word) <= ?
+    ORDER BY class, abs(sum) DESC, word
+"""
+
 SIGN_CHANGES = f"""
     SELECT class, word, sum_for, sum_against, n_for, n_against, {STRONGEST_COLUMNS} FROM words
     WHERE n_for >= {MIN_OCCURRENCES} AND n_against >= {MIN_OCCURRENCES}
@@ -240,7 +240,7 @@ def make_report(
                 "rows_in_input": sum(file["rows"] for file in settings["input"]),
             },
             classes=classes,
-            words=fetch(db, _top_words(top)),
+            words=fetch(db, TOP_WORDS, [top]),
             **tables,
             examples=_examples(db, tables.values(), method, settings["baseline"]),
         )
@@ -251,23 +251,11 @@ def make_report(
     return report
 
 
-def _top_words(top: int) -> str:
-    return f"""
-        SELECT {", ".join(WORD_COLUMNS)} FROM words
-        QUALIFY row_number() OVER (PARTITION BY class ORDER BY abs(sum) DESC, word) <= {top:d}
-        ORDER BY class, abs(sum) DESC, word
-    """
-
-
 def _copy_words(db: Any, path: Path) -> None:
     """Write all words as CSV; DuckDB writes the file itself, as they may not fit in memory."""
-    columns = ", ".join(WORD_COLUMNS)
+    words = db.sql(f"SELECT {', '.join(WORD_COLUMNS)} FROM words ORDER BY class, sum DESC, word")
     with replacing(path) as temporary:
-        quoted = str(temporary).replace("'", "''")
-        db.execute(
-            f"COPY (SELECT {columns} FROM words ORDER BY class, sum DESC, word) "
-            f"TO '{quoted}' (FORMAT csv, HEADER)"
-        )
+        words.write_csv(str(temporary), header=True)
 
 
 def _extremes(db: Any) -> list[Row]:

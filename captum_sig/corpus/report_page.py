@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from captum_sig import viz
 from captum_sig.corpus.report import Report
 from captum_sig.data.tables import Row
 from captum_sig.explainers.results import WordAttribution
+from captum_sig.viz.text import render
 
 MAX_EXAMPLE_WORDS = 40  # a longer text is cut around its word
 
@@ -24,7 +24,7 @@ def to_page(report: Report) -> str:
         result = report.examples[row[f"file{side}"], row[f"row{side}"]]
         return around_word(result, _position(result, word, lowest=side == "_against"))
 
-    return viz.render(
+    return render(
         "report.html", "captum_sig.corpus", report=report, strongest=strongest, example=example,
         number=_number, search_key=_search_key,
     )  # fmt: skip

@@ -234,11 +234,7 @@ class Outcome:
 
     @classmethod
     def read(cls, path: Path) -> Outcome:
-        """Read the counts of a finished shard.
-
-        Raises:
-            ValueError: if the file is corrupt.
-        """
+        """Read the counts of a finished shard."""
         parquet = optional_import("pyarrow.parquet", "writing Parquet")
         try:
             return cls(**json.loads(parquet.read_schema(path).metadata[COUNTS_KEY]))

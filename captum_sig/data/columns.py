@@ -77,11 +77,7 @@ def string_columns(schema: Any) -> list[str]:
 
 
 def checked_text(value: Any) -> str:
-    """Return a string that can be encoded.
-
-    Raises:
-        ValueError: for anything else.
-    """
+    """Return a string that can be encoded; raise a ValueError for anything else."""
     if not isinstance(value, str):
         got = "null" if value is None else f"of type {type(value).__name__}"
         raise ValueError(f"the text is {got}; wanted a string: correct the row or leave it out")

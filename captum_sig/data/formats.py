@@ -105,8 +105,8 @@ class _TextFile:
     ) -> Iterator[tuple[Place, int]]:
         with self.path.open("rb") as file:
             lines = _Lines(file, START, on_bytes)
-            records = islice(filter(_is_row, self.split(lines)), self.n_header, None)
-            records = islice(records, limit)
+            end = None if limit is None else self.n_header + limit
+            records = islice(filter(_is_row, self.split(lines)), self.n_header, end)
             place = START
             while n_rows := sum(1 for _ in islice(records, size)):
                 yield place, n_rows
@@ -127,11 +127,7 @@ class _TextFile:
     ) -> Iterator[Row]:
         n_header = self.n_header if place == START else 0
         for where, record in islice(self.records(place), n_header, None):
-            try:
-                row: Row = where, self.values(record, columns)
-            except ValueError as error:
-                row = where, error
-            yield row
+            yield where, _or_error(self.values, record, columns)
 
     def values(self, record: Any, columns: Sequence[str]) -> list[Any]:
         raise NotImplementedError
@@ -213,18 +209,14 @@ class ParquetFile:
         sizes = (self.metadata.row_group(i).num_rows for i in range(self.metadata.num_row_groups))
         bounds = pairwise(accumulate(sizes, initial=0))
         groups = {i: low for i, (low, high) in enumerate(bounds) if low < end and high > start}
-        row = min(groups.values(), default=0)
         classes = list(map(self._classes, columns))
         try:
             with self.parquet.ParquetFile(self.path, memory_map=True) as file:
-                for batch in file.iter_batches(
-                    BATCH_ROWS, row_groups=list(groups), columns=columns
-                ):
-                    for index in range(len(batch)):
-                        row += 1
-                        if row > start:
-                            scalars = [batch.column(name)[index] for name in columns]
-                            yield f"row {row}", _scalar_values(scalars, classes)
+                batches = file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=columns)
+                rows = (row for b in batches for row in zip(*map(b.column, columns), strict=True))
+                for row, scalars in enumerate(rows, min(groups.values(), default=0) + 1):
+                    if row > start:
+                        yield f"row {row}", _or_error(_scalar_values, scalars, classes)
         except (self.arrow.ArrowException, OSError) as error:
             raise _unreadable(self.path, "Parquet", error) from error
 
@@ -256,10 +248,7 @@ class JsonList:
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         for number, value in enumerate(self.objects, 1):
-            try:
-                yield f"row {number}", _object_values(value, columns)
-            except ValueError as error:
-                yield f"row {number}", error
+            yield f"row {number}", _or_error(_object_values, value, columns)
 
 
 class SavedDataset:
@@ -366,15 +355,20 @@ def _with_class_names(values: Iterable[Any], classes: Iterable[Mapping[Any, Any]
     ]
 
 
-def _scalar_values(
-    scalars: Iterable[Any], classes: Iterable[Mapping[Any, Any]]
-) -> list[Any] | ValueError:
+def _scalar_values(scalars: Iterable[Any], classes: Iterable[Mapping[Any, Any]]) -> list[Any]:
     try:
         return _with_class_names([scalar.as_py() for scalar in scalars], classes)
     except UnicodeDecodeError as error:
-        return _not_utf8(error)
+        raise _not_utf8(error) from None
     except (ValueError, OverflowError) as error:  # dates that Python does not know
-        return ValueError(f"a value cannot be read: {error}")
+        raise ValueError(f"a value cannot be read: {error}") from None
+
+
+def _or_error(read: Callable[..., list[Any]], *arguments: Any) -> list[Any] | ValueError:
+    try:
+        return read(*arguments)
+    except ValueError as error:
+        return error
 
 
 def _decoded(line: bytes) -> str:

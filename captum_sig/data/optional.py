@@ -7,15 +7,9 @@ from typing import Any
 
 
 def optional_import(name: str, what: str, extra: str = "data") -> Any:
-    """Import a module of a package that may not be installed.
+    """Import a module, or raise a ValueError that names the extra of this package with it.
 
-    Args:
-        name: of the module.
-        what: the feature that needs it, named in the error.
-        extra: the extra of this package that installs it.
-
-    Raises:
-        ValueError: if it is not installed.
+    `what` is the feature that needs the module.
     """
     try:
         return importlib.import_module(name)

@@ -9,11 +9,7 @@ from typing import Any
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        ValueError: if the file is missing or is not a JSON object.
-    """
+    """Read a JSON object; raise a ValueError if the file is missing or holds something else."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -25,15 +21,9 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def check_same_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to resume a folder whose results were made with other settings.
+    """Raise a ValueError if results in a folder were made with other settings than those of now.
 
-    Args:
-        folder: the folder of results, named in the error.
-        before: the settings of the results, as read from JSON.
-        now: the settings of this run; only these names are compared. Tuples count as lists.
-
-    Raises:
-        ValueError: for the first setting that differs, with both values.
+    Only the names in `now` are compared; tuples count as lists, as `before` was read from JSON.
     """
     for name, value in json.loads(json.dumps(now)).items():
         if before.get(name) != value:

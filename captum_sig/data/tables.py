@@ -8,10 +8,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from captum_sig._files import replace_text
 
@@ -33,7 +32,7 @@ def write_csv(rows: Sequence[Row], columns: Sequence[str], path: str | Path) -> 
         OSError: if the file cannot be written.
     """
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([columns, *_cells(_values(rows, columns), columns, {})])
+    csv.writer(text).writerows([columns, *_cells(rows, columns)[0]])
     replace_text(Path(path), text.getvalue())
 
 
@@ -55,9 +54,9 @@ def to_markdown(rows: Sequence[Row], columns: Sequence[str], formats: Formats | 
     | sig | -1.23 |
     | a\|b |  |
     """
-    values = _values(rows, columns)
-    rules = ["---:" if numeric else "---" for numeric in _numeric(values, columns)]
-    header, *body = [map(_escaped, line) for line in (columns, *_cells(values, columns, formats))]
+    cells, numeric = _cells(rows, columns, formats)
+    rules = ["---:" if is_numeric else "---" for is_numeric in numeric]
+    header, *body = [map(_escaped, line) for line in (columns, *cells)]
     return "".join(f"| {' | '.join(line)} |\n" for line in (header, rules, *body))
 
 
@@ -68,40 +67,34 @@ def to_terminal(
     from rich.table import Table
     from rich.text import Text  # rich reads brackets in a plain string as markup
 
-    values = _values(rows, columns)
+    cells, numeric = _cells(rows, columns, formats)
     table = Table()
-    for column, numeric in zip(columns, _numeric(values, columns), strict=True):
+    for column, is_numeric in zip(columns, numeric, strict=True):
         table.add_column(
             Text(column),
-            justify="right" if numeric else "left",
+            justify="right" if is_numeric else "left",
             no_wrap=column == columns[0],  # it names the rows
             overflow="fold",
         )
-    for row in _cells(values, columns, formats):
-        table.add_row(*map(Text, row))
+    for line in cells:
+        table.add_row(*map(Text, line))
     return table
 
 
-def _values(rows: Sequence[Row], columns: Sequence[str]) -> list[list[Any]]:
-    """Return the columns of every row in Python's own types."""
+def _cells(
+    rows: Sequence[Row], columns: Sequence[str], formats: Formats | None = None
+) -> tuple[list[list[str]], list[bool]]:
+    """Return the text of all cells, and for each column whether it has only numbers and None."""
     for number, row in enumerate(rows, 1):
         if missing := [column for column in columns if column not in row]:
             raise ValueError(
                 f"row {number} of the table has no {', '.join(map(repr, missing))}: give a value "
                 f"(or None) beside {', '.join(map(repr, row))}"
             )
-    return [[_python(row[column]) for column in columns] for row in rows]
-
-
-def _python(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _cells(
-    values: list[list[Any]], columns: Sequence[str], formats: Formats | None
-) -> list[list[str]]:
-    specs = [(formats or {}).get(column) for column in columns]
-    return [[_cell(value, spec) for value, spec in zip(row, specs, strict=True)] for row in values]
+    specs = formats or {}
+    cells = [[_cell(row[column], specs.get(column)) for column in columns] for row in rows]
+    values = [[row[column] for row in rows if row[column] is not None] for column in columns]
+    return cells, [bool(column) and all(map(_is_number, column)) for column in values]
 
 
 def _cell(value: Any, spec: str | None) -> str:
@@ -110,14 +103,8 @@ def _cell(value: Any, spec: str | None) -> str:
     return "" if value is None else str(value)  # of a float: all digits
 
 
-def _numeric(values: list[list[Any]], columns: Sequence[str]) -> list[bool]:
-    """Report for each column whether it holds numbers, and nothing else but None."""
-    cells = [[row[i] for row in values if row[i] is not None] for i in range(len(columns))]
-    return [bool(column) and all(map(_is_number, column)) for column in cells]
-
-
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _escaped(cell: str) -> str:

@@ -13,6 +13,7 @@ from captum_sig.viz.text import (
     FOR,
     WHITE,
     coloured,
+    empty_table,
     on_one_line,
     render,
     shades,
@@ -84,9 +85,7 @@ def to_plain(result: Result) -> str:
 def to_terminal(result: Result, width: int) -> Group:
     """Return the prompt coloured by effect on the whole target, and the heat map, for `rich`.
 
-    Args:
-        result: what to show.
-        width: columns of the terminal; a wider heat map is split into several tables.
+    A heat map of more than `width` characters is split into several tables.
     """
     from rich.console import Group
     from rich.text import Text
@@ -119,11 +118,9 @@ def _width(values: Sequence[float]) -> int:
 
 def _table(result: Result, tokens: range) -> Table:
     """Make a table with a line for each word: its sum, and these tokens of the target."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    table = empty_table()
     table.add_column("", overflow="ellipsis", no_wrap=True, max_width=WORD_WIDTH)
     for name in ("sum", *(label(result.rows[t]) for t in tokens)):
         table.add_column(Text(name), justify="right", overflow="fold", max_width=TOKEN_WIDTH)

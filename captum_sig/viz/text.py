@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.figure import Figure
+    from rich.table import Table
     from rich.text import Text
 
 
@@ -49,11 +50,9 @@ class Result(Protocol):
 
 
 def shades(scores: Sequence[float], strongest: float | None = None) -> list[Colour]:
-    """Return a colour for each score: white at 0, full colour at `strongest`.
+    """Return a colour for each score: white at 0, full colour at ± `strongest`.
 
-    Args:
-        scores: positive ones are shown as for, negative ones as against.
-        strongest: the absolute score of full colour; None takes the largest of these.
+    `strongest` is by default the largest absolute score.
     """
     if strongest is None:
         strongest = max(map(abs, scores), default=0.0)
@@ -66,15 +65,11 @@ def shades(scores: Sequence[float], strongest: float | None = None) -> list[Colo
     ]
 
 
-def colours(words: Iterable[Word]) -> list[Colour]:
-    """Return the background of each word: white at 0, full colour at the text's strongest word."""
-    return shades([word.score for word in words])
-
-
 def pieces(result: Result) -> Iterator[tuple[str, Word | None, Colour]]:
     """Cut the text into its words, with their colours, and what stands between them (no word)."""
     end = 0
-    for word, colour in zip(result.words, colours(result.words), strict=True):
+    colours = shades([word.score for word in result.words])
+    for word, colour in zip(result.words, colours, strict=True):
         if word.start is None or word.end is None:  # a tokenizer that keeps no offsets
             yield word.word, word, colour
             yield " ", None, WHITE
@@ -106,10 +101,7 @@ def _environment(package: str) -> Environment:
 def render(template: str, package: str = "captum_sig.viz", **values: Any) -> str:
     """Render a Jinja2 template; strings are escaped and their control characters made visible.
 
-    Args:
-        template: a file in the folder `templates` of the package or of `captum_sig.viz`.
-        package: the package that is searched first.
-        **values: the template's variables.
+    The template is a file in the folder `templates` of the package or of `captum_sig.viz`.
     """
     return _environment(package).get_template(template).render(values)
 
@@ -143,6 +135,14 @@ def coloured(result: Result) -> Text:
     for text, word, colour in pieces(result):
         coloured_text.append(visible(text), style(colour) if word is not None else "")
     return coloured_text
+
+
+def empty_table() -> Table:
+    """Return a table without borders, for `rich`."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
 
 
 def style(colour: Colour) -> str:

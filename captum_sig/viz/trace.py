@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from captum_sig.path import TextTrace
-from captum_sig.viz.text import on_one_line, shortened
+from captum_sig.viz.text import empty_table, on_one_line, shortened
 from captum_sig.viz.text import to_png as figure_to_png
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _headline(result: TextTrace) -> str:
 
 
 def _table_of_points(result: TextTrace) -> Table:
-    table, trace = _empty_table(), result.trace
+    table, trace = empty_table(), result.trace
     for header in ("α", "F", "sum"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("nearest tokens", overflow="fold")
@@ -73,7 +73,7 @@ def _sentence(result: TextTrace, point: int) -> Text:
 def _table_of_words(result: TextTrace) -> Table:
     from rich.text import Text
 
-    table, trace = _empty_table(), result.trace
+    table, trace = empty_table(), result.trace
     inner_points = points_shown(result)[1:-1]
     table.add_column("word", overflow="fold", max_width=16)
     for header in ("F(x̄ʷ)", "change", "sum"):
@@ -108,13 +108,6 @@ def _summary(result: TextTrace) -> list[str]:
         f"F(x) − F(x̄) = {change:+.4f}, sum {total:+.4f}, missing {change - total:+.4f}.",
         f"{distance}.",
     ]
-
-
-def _empty_table() -> Table:
-    from rich import box
-    from rich.table import Table
-
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
 
 
 def to_png(result: TextTrace) -> bytes:

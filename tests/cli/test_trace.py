@@ -12,8 +12,8 @@ from rich.console import Console
 from captum_sig import TextClassificationExplainer
 from captum_sig.cli.trace import PLAIN_WIDTH
 from captum_sig.path import PATHS
-from captum_sig.viz import on_one_line
 from captum_sig.viz import trace as trace_view
+from captum_sig.viz.text import on_one_line
 from captum_sig.viz.trace import to_figure, to_png
 
 TEXT = "Old jokes, charming film."

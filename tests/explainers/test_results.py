@@ -11,6 +11,7 @@ import pytest
 
 from captum_sig import WordAttribution, viz
 from captum_sig.explainers.results import Word
+from captum_sig.viz.text import AGAINST, FOR, pieces, shades
 
 NASTY = '<script>alert("x")</script> & good'
 RESULT = WordAttribution(
@@ -82,9 +83,8 @@ def test_importing_it_loads_no_template_engine():
 
 
 def test_the_strongest_word_has_the_full_colour():
-    assert viz.colours(RESULT.words)[1] == viz.FOR
-    weak = viz.colours([Word("a", 0, 1, 0.0, 0.0), Word("b", 1, 2, -1.0, -1.0)])
-    assert weak == [(255, 255, 255), viz.AGAINST]
+    assert shades([word.score for word in RESULT.words])[1] == FOR
+    assert shades([0.0, -1.0]) == [(255, 255, 255), AGAINST]
 
 
 def test_terminal_and_plain():
@@ -99,4 +99,4 @@ def test_terminal_and_plain():
 def test_words_without_offsets_stand_one_after_the_other():
     words = (Word("good", None, None, 1.0, 0.7), Word("movi", None, None, -1.0, -0.7))
     result = dataclasses.replace(RESULT, words=words)
-    assert "".join(text for text, _, _ in viz.pieces(result)) == "good movi "
+    assert "".join(text for text, _, _ in pieces(result)) == "good movi "
