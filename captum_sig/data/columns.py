@@ -50,7 +50,8 @@ def choose_columns(
         column = _first(OTHER_COLUMNS[argument], present, text_column)
     text = text_column or _first(TEXT_COLUMNS, present, column)
     if text is None:
-        taken = [column, *(_first(names, present, column) for names in OTHER_COLUMNS.values())]
+        kinds = [names for kind, names in OTHER_COLUMNS.items() if other.get(kind) != ""]
+        taken = [column, *(_first(names, present, column) for names in kinds)]
         free = [name for name in strings if name not in taken]
         if len(free) != 1 or SEPARATORS & set(free[0]):
             raise ValueError(

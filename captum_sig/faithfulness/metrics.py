@@ -167,6 +167,7 @@ class Metric:
 
     function: Callable[..., Tensor]
     better: Literal["lower", "higher"]
+    unit: Literal["nats", "probability"] = "probability"
     uses_k: bool = True  # False: it averages over many fractions, and is the same for every k
 
     def __call__(
@@ -179,7 +180,7 @@ class Metric:
 
 
 METRICS: dict[MetricName, Metric] = {
-    "log_odds": Metric(log_odds, "lower"),
+    "log_odds": Metric(log_odds, "lower", "nats"),
     "comprehensiveness": Metric(comprehensiveness, "higher"),
     "sufficiency": Metric(sufficiency, "lower"),
     "aopc_comprehensiveness": Metric(aopc_comprehensiveness, "higher", uses_k=False),

@@ -493,3 +493,5 @@ def test_labels_can_be_left_out(tmp_path):
     path.write_text("text,stars\nFine.,3\n", encoding="utf-8")
     assert read_records(path) == [Record("Fine.", "3")]
     assert read_records(path, label_column="") == [Record("Fine.", None)]
+    path.write_text("label\nFine.\n", encoding="utf-8")
+    assert read_records(path, label_column="") == [Record("Fine.", None)]

@@ -371,6 +371,7 @@ def test_metrics_state_their_direction():
         "aopc_comprehensiveness",
     }
     assert {name for name, metric in METRICS.items() if metric.uses_k} == set(WITH_K)
+    assert {name for name, metric in METRICS.items() if metric.unit == "nats"} == {"log_odds"}
 
 
 @pytest.mark.parametrize("name", METRICS)
