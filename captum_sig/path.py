@@ -30,8 +30,8 @@ from captum_sig.attr.word_paths import WordPaths
 class Trace:
     """The result of `trace`; tensors on the CPU, values of F and distances in float64.
 
-    A word approximation error (`wae`) is the mean distance to the nearest word embedding (Sanyal &
-    Ren, EMNLP 2021), over all points of all paths and all positions of the sentence that differ
+    The word approximation error (`wae`; Sanyal & Ren, EMNLP 2021) is the mean distance to the
+    nearest word embedding. The mean is over all points of all paths and all positions that differ
     from the baseline; a word that is held at the input counts as 0. `wae_moving` is the mean over
     the positions that move. Both are 0 where nothing differs.
     """

@@ -45,8 +45,8 @@ GENERATION_DEFAULTS = {"do_sample": False, "max_new_tokens": 25}  # as Captum's
 class TextGenerationExplainer:
     """Explains why a language model generates a target after a prompt, word by word.
 
-    One pass over prompt and target yields the log-probability of every target token, so the effect
-    of every prompt word on every target token takes one row for each word and one for the input.
+    One pass over prompt and target yields the log-probability of every target token. So the whole
+    matrix of prompt words by target tokens takes one row for each word and one for the input.
     Positions before the changed word are unaffected, so each pass starts at that word. Until the
     call returns, other threads may call the model only through an explainer.
 
