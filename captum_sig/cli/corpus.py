@@ -182,4 +182,4 @@ def _print_summary(folder: Path, counts: dict[str, int], before: int) -> None:
         typer.echo(f"  … and {counts['failed'] - MAX_EXAMPLES:,} more, in column `error`")
     if counts["duplicate_ids"]:
         typer.echo(f"{counts['duplicate_ids']:,} rows repeat an id; file and row still differ.")
-    typer.echo(f"Shards and manifest.json are in {folder}: captum-sig report {folder}")
+    typer.echo(f"Shards and manifest.json are in {folder}; next: captum-sig report {folder}")

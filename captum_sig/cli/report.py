@@ -75,7 +75,7 @@ def _print_report(made: Report, target: Path) -> None:
             f"The run is not finished: {overview['rows']:,} of {overview['rows_in_input']:,} texts."
         )
     if overview["failed"]:
-        console.print(f"Omitted, as they failed: {overview['failed']:,} texts.")
+        console.print(f"{overview['failed']:,} texts failed and are omitted.")
     if overview["duplicate_ids"]:
         console.print(f"{overview['duplicate_ids']:,} rows repeat the id of another row.")
     for row in made.classes[:MAX_CLASSES]:

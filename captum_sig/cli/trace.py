@@ -23,7 +23,7 @@ PLAIN_WIDTH = 80  # columns of a table in a file
 
 @terminal.reporting_errors
 def trace(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="Text at the end of the path.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Text to which the path leads.")],
     model: Annotated[str | None, options.MODEL()] = None,
     target: Annotated[str | None, options.TARGET_LABEL()] = None,
     method: Annotated[
@@ -68,7 +68,7 @@ def _choose_format(format: str | None, output: Path | None) -> str:
     """Return the format that was asked for, or else the one of the file's ending."""
     if format is None and output is not None and output.suffix.lower() not in FORMAT_OF_ENDING:
         endings = ", ".join(FORMAT_OF_ENDING)
-        terminal.fail(f"{output} has no ending of {endings}: rename the file, or pass --format")
+        terminal.fail(f"{output} ends in none of {endings}: rename the file, or pass --format")
     format = format or ("text" if output is None else FORMAT_OF_ENDING[output.suffix.lower()])
     terminal.check_png_has_file(format, output)
     return format

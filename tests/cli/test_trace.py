@@ -181,7 +181,7 @@ def test_nothing_to_move_is_said(demo):
         (["--n-steps", "0"], "captum-sig: --n-steps must be"),
         (["--method", "dig", "--n-steps", "9"], "--n-steps"),
         (["--format", "png"], "pass --output FILE.png"),
-        (["--output", "picture.svg"], "picture.svg has no ending of .json, .png, .txt"),
+        (["--output", "picture.svg"], "picture.svg ends in none of .json, .png, .txt"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["--output", "/no/such/folder/file.json"], "/no/such/folder"),
     ],

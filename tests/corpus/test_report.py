@@ -356,7 +356,7 @@ def test_the_command_shows_tables_and_writes_files(folder, tmp_path):
     result = run(folder, "--output", tmp_path / "out", "--terms", terms)
     assert (result.exit_code, result.stderr) == (0, "")
     assert max(map(len, result.stdout.replace(str(tmp_path), "").splitlines())) <= 80
-    for line in ("Omitted, as they failed: 1 texts.", "2 rows repeat the id of another row",
+    for line in ("1 texts failed and are omitted.", "2 rows repeat the id of another row",
                  "POSITIVE: ", "Words whose effect changes sign", "Terms"):  # fmt: skip
         assert line in result.stdout
     assert "\x1b" not in result.stdout
