@@ -97,7 +97,6 @@ class WordAttribution:
 
     def to_captum_record(self, true_label: str = "") -> Any:
         """Return a record for `captum.attr.visualization.visualize_text`, its strings escaped."""
-        import torch
         from captum.attr import visualization
 
         def shown(text: str | None) -> str:

@@ -151,3 +151,10 @@ def test_default_masks_number_other_lengths_on():
     x, y, z = torch.zeros(2, 3, 4), torch.zeros(2, 3), torch.zeros(2, 2, 5)
     masks = [mask[0].tolist() for mask in feature_masks(None, (x, y, z))]
     assert masks == [[0, 1, 2], [0, 1, 2], [3, 4]]
+
+
+def test_sums_keep_infinity_in_its_word_and_take_long_inputs():
+    sums = word_sums(torch.tensor([[1.0, torch.inf, 2.0]]), torch.tensor([[7, 7, 10**9]]))
+    assert sums.tolist() == [[torch.inf, torch.inf, 2.0]]
+    n = 200_000  # n × n booleans would take 40 GB
+    assert word_sums(torch.ones(1, n), torch.arange(n)[None] // 4).eq(4).all()
