@@ -39,7 +39,7 @@ MIN_NODES = STARTS[-1]  # fewer do not show a path's error
 def integrator(
     *,
     method: str = "gausslegendre",
-    n_steps: int | None = None,
+    n_steps: int = N_STEPS,
     tolerance: float | None = None,
     steps: Steps | None = None,
 ) -> Integrate:
@@ -47,20 +47,20 @@ def integrator(
 
     Args:
         method: a name in `captum_sig.quadrature.RULES`.
-        n_steps: nodes of the rule, or the maximum with a tolerance; None or a `Default` leaves the
-            number open.
+        n_steps: nodes of the rule, or the maximum with a tolerance; a `Default` leaves the number
+            open.
         tolerance: as in `SequentialIntegratedGradients.attribute`; None takes the rule.
         steps: those of a path of the caller's, which leave no choice to the others.
 
     Raises:
         ValueError: if the arguments do not fit together.
     """
-    chosen = None if isinstance(n_steps, Default) else n_steps
+    is_default = isinstance(n_steps, Default)
     if steps is not None:
-        if tolerance is not None or method != "gausslegendre" or chosen is not None:
+        if tolerance is not None or method != "gausslegendre" or not is_default:
             raise ValueError("a path has its own steps: leave n_steps, method and tolerance out")
         return functools.partial(by_steps, steps=steps)
-    line = StraightLine(rule(method, N_STEPS if chosen is None else chosen))
+    line = StraightLine(rule(method, n_steps))
     if tolerance is None:
         return functools.partial(by_steps, steps=line)
     if not isinstance(tolerance, numbers.Real) or not 0 < tolerance < math.inf:
@@ -70,7 +70,7 @@ def integrator(
             f"a tolerance chooses its own nodes: leave out either method {method!r} or the "
             "tolerance"
         )
-    max_nodes = MAX_NODES if chosen is None else int(chosen)
+    max_nodes = MAX_NODES if is_default else int(n_steps)
     if max_nodes < MIN_NODES:
         raise ValueError(
             f"with a tolerance n_steps is the maximum number of evaluations per word, at least "

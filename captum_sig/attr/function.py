@@ -103,7 +103,7 @@ class RowFunction:
         n_rows = len(example)
         if selected.numel() != n_rows:
             hint = (
-                "no target says which to explain: pass target="
+                "no target says which to explain: pass target"
                 if self.target is None
                 else f"target {self.target!r} leaves shape {tuple(selected.shape)}"
             )

@@ -82,7 +82,7 @@ def check_masked_lm(tokenizer: Any, *, masked_lm: Any, embedding: nn.Module | No
     if not isinstance(masked_lm, nn.Module):
         raise ValueError(
             f"baseline 'blurred' needs a masked language model, got {masked_lm!r}: "
-            "pass masked_lm=, for example from AutoModelForMaskedLM.from_pretrained"
+            "pass masked_lm, a model that AutoModelForMaskedLM can load"
         )
     if tokenizer.mask_token_id is None:
         raise ValueError(

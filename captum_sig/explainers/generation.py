@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._names import Level
-from captum_sig.attr.arguments import integrator
+from captum_sig.attr.arguments import N_STEPS, integrator
 from captum_sig.attr.function import model_lock, warn_of_dropout
 from captum_sig.attr.hooks import input_device
 from captum_sig.attr.problem import plain_tensors
@@ -207,7 +207,8 @@ class TextGenerationExplainer:
             raise ValueError(
                 "the matrix is exact without n_steps or tolerance: they are for attributions=True"
             )
-        integrate = integrator(n_steps=n_steps, tolerance=tolerance) if attributions else None
+        steps = N_STEPS if n_steps is None else n_steps
+        integrate = integrator(n_steps=steps, tolerance=tolerance) if attributions else None
         options = MatrixOptions(
             attribute_target=attribute_target,
             integrate=integrate,

@@ -71,7 +71,7 @@ def word_embedding(model: nn.Module) -> nn.Module:
         named = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError) as error:
         raise ValueError(
-            f"{type(model).__name__} does not name its word embedding: pass layer="
+            f"{type(model).__name__} does not name its word embedding: pass layer"
         ) from error
     tied = [
         module

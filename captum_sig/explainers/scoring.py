@@ -46,7 +46,7 @@ class ScoringOptions:
         if name not in METHODS or (colon and not named_contexts):
             raise ValueError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
         if named_contexts and contexts is not None:
-            raise ValueError(f"method {method!r} already names contexts: leave contexts= out")
+            raise ValueError(f"method {method!r} already names contexts: leave contexts out")
         contexts = named_contexts or contexts
         if contexts is not None and name not in IN_CONTEXTS:
             raise ValueError(
@@ -57,8 +57,7 @@ class ScoringOptions:
             contexts_module.named(contexts)
         elif contexts is not None and not callable(contexts):
             raise TypeError(f"contexts must be a name or a callable, got {contexts!r}")
-        if name == "ig":
-            integrator(n_steps=n_steps)  # refuses what Captum's IG would stumble over
+        integrator(n_steps=n_steps)  # refuses what Captum's IG would stumble over
         return cls(name, contexts, n_steps, max_rows)
 
     @property

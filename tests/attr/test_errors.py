@@ -63,7 +63,7 @@ class TestInputs:
             self.call(verb, feature_mask=mask)
 
     def test_target_missing(self, verb):
-        with pytest.raises(ValueError, match=r"\(\d+, 2\) and no target.*pass target="):
+        with pytest.raises(ValueError, match=r"\(\d+, 2\) and no target.*pass target"):
             self.call(verb, f=lambda x: x.prod(1)[:, :2])
 
     @pytest.mark.parametrize("target", [7, (0, 0), [1, 9], "POSITIVE", 1.5])

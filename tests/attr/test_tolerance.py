@@ -293,6 +293,8 @@ def test_an_example_is_held_to_its_own_largest_word():
         ({"tolerance": 1e-3, "method": "riemann_left"}, "leave out either method 'riemann_left'"),
         ({"tolerance": 1e-3, "n_steps": 5}, "at least 9; got 5"),
         ({"tolerance": 1e-3, "n_steps": 0}, "n_steps must be a positive integer"),
+        ({"tolerance": 1e-3, "n_steps": None}, "n_steps must be a positive integer, got None"),
+        ({"n_steps": None}, "n_steps must be a positive integer, got None"),
     ],
 )
 @pytest.mark.parametrize("verb", ["attribute", "integrate"])

@@ -468,7 +468,7 @@ def test_inference_mode_leaves_tensors_fit_for_gradients(name):
 @pytest.mark.parametrize("given", [None, "a-name"])
 def test_blurred_says_what_to_pass(given):
     tokenizer = wordpiece_tokenizer()
-    with pytest.raises(ValueError, match="needs a masked language model.*pass masked_lm="):
+    with pytest.raises(ValueError, match="needs a masked language model.*pass masked_lm, a model"):
         baselines.family("blurred", tokenizer, embedding=random_embedding(4), masked_lm=given)
     with pytest.raises(ValueError, match="the tokenizer has no mask token"):
         family("blurred", byte_level_tokenizer())

@@ -63,6 +63,7 @@ def test_empty_text(explain):
         (["--target", "happy"], "NEGATIVE (0), POSITIVE (1)"),
         (["--format", "png"], "--format png is for text-generation only: use html"),
         (["--output", "out.png"], "--format png is for text-generation only: use html"),
+        (["--baseline", "blurred"], "pass --masked-lm, a model that AutoModelForMaskedLM can"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["--output", "/no/such/folder/file"], "/no/such/folder"),
     ],

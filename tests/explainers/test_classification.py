@@ -359,10 +359,11 @@ class TestErrors:
         with pytest.raises(ValueError, match="text 1 is not valid Unicode"):
             explainer(["good", "bad \ud83d film"])
 
-    @pytest.mark.parametrize("n_steps", [0, 1.5])
-    def test_steps_of_ig(self, explainer, n_steps):
+    @pytest.mark.parametrize("method", ["sig", "ig", "random"])
+    @pytest.mark.parametrize("n_steps", [0, 1.5, None])
+    def test_steps(self, explainer, n_steps, method):
         with pytest.raises(ValueError, match="n_steps must be a positive integer"):
-            explainer("bad", method="ig", n_steps=n_steps)
+            explainer("bad", method=method, n_steps=n_steps)
 
     def test_tokens_of_a_batch(self, explainer):
         texts = ["bad movie"] * 7 + ["bad bad movie is bad"]
@@ -391,7 +392,7 @@ class TestErrors:
         class Bare(nn.Module):
             config = BertConfig(**SHAPE)
 
-        with pytest.raises(ValueError, match="Bare does not name its word embedding: pass layer="):
+        with pytest.raises(ValueError, match="Bare does not name its word embedding: pass layer"):
             TextClassificationExplainer(Bare(), wordpiece_tokenizer())
 
     def test_checkpoint_without_a_head(self, tmp_path):
