@@ -40,4 +40,5 @@ def test_only_sequential_methods_take_contexts(method, demo):
 
 @pytest.mark.parametrize("level", get_args(_names.Level))
 def test_levels_are_known(level, demo):
-    type(demo)(demo.model, demo.tokenizer, level=level)
+    explainer = type(demo)(demo.model, demo.tokenizer, level=level)
+    assert len(explainer("good film").words) == 2
