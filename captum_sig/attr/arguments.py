@@ -151,11 +151,8 @@ def layer_problem(
     b: Any
     if layer_baselines is None:
         base = matching(baselines, ids, "baselines")
-        embedded = None
-        if not attribute_to_layer_input:
-            embedded = embed_without_pass(layer, captured, ids, base)
-        b = embedded
-        if embedded is None:
+        b = None if attribute_to_layer_input else embed_without_pass(layer, captured, ids, base)
+        if b is None:
             b = flat(capture(forward_func, layers, base, **how).activations)
     elif baselines is None:
         b = layer_baselines
@@ -169,13 +166,12 @@ def layer_problem(
         modules=(*modules_in(forward_func), *(m for root in layers for m in root.modules())),
         grad_kwargs=grad_kwargs or {},
     )
-    embedded_ids = None
-    if not attribute_to_layer_input:
-        embedded_ids = _embedded_ids(layer, captured.received, points)
     return Problem(
         function=function,
         value_at_input=function.select(captured.output, torch.arange(n_examples)),
-        embedded_ids=embedded_ids,
+        embedded_ids=(
+            None if attribute_to_layer_input else _embedded_ids(layer, captured.received, points)
+        ),
         paths=_paths(points, matching(b, points, "layer_baselines"), feature_mask, contexts),
         standard_error=_standard_error(contexts),
         format_outputs=functools.partial(_by_layer, isinstance(layer, list), n_tensors),

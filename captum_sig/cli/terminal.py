@@ -99,13 +99,9 @@ def load_classifiers(
     """
     if masked_lm is not None:
         with _loading(masked_lm):
-            from transformers import AutoModelForMaskedLM
+            from captum_sig.explainers.models import pretrained_masked_lm
 
-            from captum_sig.explainers.models import pretrained
-
-            options["masked_lm"] = pretrained(
-                AutoModelForMaskedLM, masked_lm, "to fill in masked words"
-            )
+            options["masked_lm"] = pretrained_masked_lm(masked_lm)
     with _loading(model):
         from captum_sig.demo_model import PATH
         from captum_sig.explainers.classification import TextClassificationExplainer

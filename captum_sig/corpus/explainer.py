@@ -17,7 +17,7 @@ from captum_sig.contexts import Contexts
 from captum_sig.corpus.rows import RESULT_COLUMNS, Row, failed_row, to_row
 from captum_sig.data.columns import checked_text
 from captum_sig.explainers.classification import TextClassificationExplainer
-from captum_sig.explainers.models import pretrained
+from captum_sig.explainers.models import pretrained_masked_lm
 from captum_sig.explainers.scoring import ScoringOptions
 
 MAX_FREED = 2**27  # bytes that a process keeps: touching pages anew that were returned takes time
@@ -156,11 +156,8 @@ class CorpusExplainer:
             if options["device"] is None:
                 options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
             if isinstance(options["masked_lm"], (str, Path)):
-                from transformers import AutoModelForMaskedLM
-
-                options["masked_lm"] = pretrained(
-                    AutoModelForMaskedLM, options["masked_lm"], "to fill in masked words"
-                ).to(options["device"])
+                masked_lm = pretrained_masked_lm(options["masked_lm"])
+                options["masked_lm"] = masked_lm.to(options["device"])
             explainer = TextClassificationExplainer.from_pretrained(explainer, **options)
         explainer(CANARY_TEXT, **self.call_options)
         return explainer

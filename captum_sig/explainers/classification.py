@@ -193,10 +193,10 @@ class TextClassificationExplainer:
         """Explain texts as the call does, and yield each batch when done, short texts first."""
         several = checked_texts(texts)
         options = ScoringOptions.checked(method, contexts, n_steps, internal_batch_size)
+        if self._takes_single_rows:
+            options = replace(options, max_rows=1)
         targets = self._target_indices(target, len(several))
         for batch in self._batches(several, batch_size, truncation, options.method):
-            if self._takes_single_rows:
-                options = replace(options, max_rows=1)
             try:
                 results = self._explain(batch, [targets[i] for i in batch.numbers], options)
             except NotFiniteError as error:

@@ -33,6 +33,13 @@ def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **option
     return model.eval()
 
 
+def pretrained_masked_lm(name_or_path: str | Path) -> Any:
+    """Load a masked language model, such as baseline "blurred" needs; as `pretrained`."""
+    from transformers import AutoModelForMaskedLM
+
+    return pretrained(AutoModelForMaskedLM, name_or_path, "to fill in masked words")
+
+
 def pretrained_tokenizer(name_or_path: str | Path) -> Any:
     """Load a tokenizer; transformers makes up an empty one where there are no files.
 

@@ -34,6 +34,10 @@ class Word:
     std: float | None = None
     standard_error: float | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields; `std` and `standard_error` are omitted if they are None."""
+        return without_none(asdict(self), ("std", "standard_error"))
+
 
 @dataclass(frozen=True)
 class WordAttribution:
@@ -83,7 +87,7 @@ class WordAttribution:
         Fields that only some methods and baselines have (`std`, `standard_error`, `residual`) are
         omitted if they are None.
         """
-        words = [without_none(asdict(word), ("std", "standard_error")) for word in self.words]
+        words = [word.to_dict() for word in self.words]
         return without_none({**asdict(self), "words": words}, ("residual",))
 
     @classmethod
@@ -267,9 +271,7 @@ class GenerationAttribution:
                 data[name] = value.tolist()
         for name in ("target_tokens", "contrast_tokens"):
             data[name] = [asdict(token) for token in data[name]]
-        data["words"] = [
-            without_none(asdict(word), ("std", "standard_error")) for word in self.words
-        ]
+        data["words"] = [word.to_dict() for word in self.words]
         return without_none(data, tuple(name for name, value in data.items() if value is None))
 
     @classmethod
