@@ -15,9 +15,6 @@ from captum._utils.common import (
 from captum._utils.common import (
     _select_targets as select_targets,  # `target` in all of Captum's forms
 )
-from captum._utils.gradient import (
-    _forward_layer_eval as forward_layer_eval,  # a layer's activations, gathered over devices
-)
 from captum._utils.typing import BaselineType, ModuleOrModuleList, TargetType
 
 __all__ = [
@@ -26,7 +23,6 @@ __all__ = [
     "TargetType",
     "format_additional_forward_args",
     "format_outputs",
-    "forward_layer_eval",
     "run_forward",
     "select_targets",
 ]

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, TargetType
 from captum_sig.attr.arguments import N_STEPS, input_tensors, layer_problem, matching
-from captum_sig.attr.chunks import Chunks
 from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.attr.function import Tensors, warn_of_dropout
 from captum_sig.attr.integrals import path_gradients
@@ -346,7 +345,7 @@ class _Walk:
             ]
             return values.to(outputs), *products
 
-        with Chunks(self.paths.points, problem.max_rows, False) as chunks:
+        with problem.chunks as chunks:
             for rows, results in chunks.map(evaluate, n_rows):
                 outputs[rows], behind[rows], ahead[rows] = results
         steps = (ahead.view(self.shape)[:, :-1] + behind.view(self.shape)[:, 1:]) / 2

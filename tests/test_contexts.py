@@ -153,8 +153,8 @@ def test_more_backgrounds_leave_less_of_the_sentence_unexplained():
 
 @pytest.mark.parametrize(
     ("chosen", "n_rows"),
-    [(contexts.input, 1 + 4), (contexts.two_sided, 2 * (1 + 4)),
-     (lambda n: torch.eye(3, n).bool(), 1 + 3 * (1 + 4))],
+    [(contexts.input, 1 + (1 + 4)), (contexts.two_sided, 1 + 2 * (1 + 4) + 1),
+     (lambda n: torch.eye(3, n).bool(), 1 + 3 * (1 + 4) + 1)],
 )  # fmt: skip
 def test_a_background_costs_a_row_for_each_word_and_one_for_itself(bert, chosen, n_rows):
     rows = []
@@ -165,7 +165,7 @@ def test_a_background_costs_a_row_for_each_word_and_one_for_itself(bert, chosen,
         )
     finally:
         counted.remove()
-    assert sum(rows) == n_rows  # that of F(x) is the pass that reads the layer
+    assert sum(rows) == n_rows  # first the pass that reads the layer, last a row alone
 
 
 def test_a_batch_draws_as_its_examples_one_by_one(bert):

@@ -19,8 +19,6 @@ rules; the use of F is this package's own.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,7 +26,7 @@ from torch import Tensor
 
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import Chunks
-from captum_sig.attr.function import RowFunction, at_least_float32
+from captum_sig.attr.function import RowFunction
 from captum_sig.attr.integrals import Averages, path_gradients
 from captum_sig.attr.word_paths import NO_PATH, Places, WordPaths, all_finite, like
 from captum_sig.quadrature import clenshaw_curtis, gauss_legendre
@@ -136,15 +134,13 @@ def to_tolerance(
     function: RowFunction,
     paths: WordPaths,
     chunks: Chunks,
-    value_at_input: Tensor | None,
     *,
     tolerance: float,
     max_nodes: int,
 ) -> Averages:
     """∫₀¹ ∇_w F(x̄ʷ + α (x − x̄ʷ)) dα within `tolerance` of the background's largest ‖SIG_w‖₂.
 
-    A word is done when its estimated error is small enough, or at `max_nodes`. F comes with its
-    gradient, so `value_at_input` is not used.
+    A word is done when its estimated error is small enough, or at `max_nodes`.
     """
     refinement = PathRefinement(paths, max_nodes)
     if len(paths):
@@ -204,8 +200,7 @@ class PathRefinement:
     def __init__(self, paths: WordPaths, max_nodes: int) -> None:
         n_paths = len(paths)
         self.paths, self.max_nodes = paths, max_nodes
-        dtypes = (at_least_float32(x.dtype) for x in paths.points)
-        self.dtype = functools.reduce(torch.promote_types, dtypes)
+        self.dtype = paths.dtype
         self.background: Ints = paths.background.cpu().numpy()
         self.count = np.zeros(n_paths, np.int64)
         self.nodes, self.values, self.slopes = np.full((3, n_paths, max_nodes), np.nan)
@@ -235,9 +230,12 @@ class PathRefinement:
                 path = samples.path[slot]
                 self.paths.require_finite("gradient", all_finite(part), owner, path)
                 parts.append((part, path - first, slot))
-            return values.repeat_interleave(n_words[rows].to(values.device)), parts
+            return values, parts
 
-        results = [result for _, result in chunks.map(evaluate, len(backgrounds))]
+        results = [
+            (values.repeat_interleave(n_words[rows].to(values.device)), parts)
+            for rows, (values, parts) in chunks.map(evaluate, len(backgrounds))
+        ]
         alpha = self.paths.keeps.cpu().numpy().astype(np.float64)
         self._record(np.arange(len(self.paths)), alpha, results)
 

@@ -22,7 +22,7 @@ from captum_sig.attr.function import RowFunction, Tensors, at_inputs, flat, modu
 from captum_sig.attr.hooks import at_layer, capture, embed_without_pass
 from captum_sig.attr.integrals import Integrate, Steps, StraightLine, by_steps
 from captum_sig.attr.problem import Problem, StandardError, plain_tensors
-from captum_sig.attr.word_paths import WordPaths
+from captum_sig.attr.word_paths import WordPaths, with_positions
 from captum_sig.contexts import Contexts, backgrounds
 from captum_sig.quadrature import rule
 
@@ -101,17 +101,21 @@ def input_problem(
                 "LayerSequentialIntegratedGradients(forward_func, model.get_input_embeddings())"
             )
     points = tuple(x.detach() for x in points)
-    n_examples = points[0].shape[0]
     b = matching(baselines, points, "baselines")
+
+    def as_inputs(tensors: Tensors) -> Any:
+        shaped = _without_positions(tensors, points)
+        return shaped if isinstance(inputs, tuple) else shaped[0]
+
     return Problem(
         function=RowFunction(
-            forward=at_inputs(forward_func, additional_forward_args, n_examples),
-            target=checked_target(target, n_examples),
+            forward=at_inputs(forward_func, additional_forward_args, points),
+            target=checked_target(target, len(points[0])),
             modules=modules_in(forward_func),
         ),
         paths=_paths(points, b, feature_mask, contexts),
         standard_error=_standard_error(contexts),
-        format_outputs=lambda tensors: tensors if isinstance(inputs, tuple) else tensors[0],
+        format_outputs=as_inputs,
         max_rows=internal_batch_size,
         show_progress=show_progress,
     )
@@ -174,7 +178,9 @@ def layer_problem(
         ),
         paths=_paths(points, matching(b, points, "layer_baselines"), feature_mask, contexts),
         standard_error=_standard_error(contexts),
-        format_outputs=functools.partial(_by_layer, isinstance(layer, list), n_tensors),
+        format_outputs=lambda tensors: _by_layer(
+            isinstance(layer, list), n_tensors, _without_positions(tensors, points)
+        ),
         max_rows=internal_batch_size,
         show_progress=show_progress,
     )
@@ -186,7 +192,8 @@ def _paths(
     feature_mask: Any,
     contexts: Contexts | Sequence[Contexts] | None,  # one for all examples, or one for each
 ) -> WordPaths:
-    paths = WordPaths.between(points, baselines, feature_masks(feature_mask, points))
+    x, b = (tuple(map(with_positions, tensors)) for tensors in (points, baselines))
+    paths = WordPaths.between(x, b, feature_masks(feature_mask, x))
     if contexts is None:
         return paths
     of_each = [contexts] * paths.n_examples if callable(contexts) else contexts
@@ -196,6 +203,13 @@ def _paths(
         )
     n_words = paths.background.bincount(minlength=paths.n_examples).tolist()
     return paths.in_backgrounds(backgrounds(of_each, n_words).to(paths.background.device))
+
+
+def _without_positions(tensors: Tensors, points: Tensors) -> Tensors:
+    """Undo `with_positions`."""
+    return tuple(
+        tensor[:, 0] if x.dim() == 1 else tensor for tensor, x in zip(tensors, points, strict=True)
+    )
 
 
 def _standard_error(contexts: Contexts | Sequence[Contexts] | None) -> StandardError | None:
@@ -220,15 +234,15 @@ def _embedded_ids(
 
 
 def input_tensors(inputs: Tensor | Tensors) -> Tensors:
-    """Turn one tensor or several into a tuple of tensors (B, L, …)."""
+    """Turn one tensor or several into a tuple of tensors (B, …)."""
     tensors = inputs if isinstance(inputs, tuple) else (inputs,)
     for x in tensors:
         if not isinstance(x, Tensor):
             raise TypeError(f"inputs must be tensors or a tuple of them, got {type(x).__name__}")
-        if x.dim() < 2 or x.shape[0] != tensors[0].shape[0]:
+        if x.dim() == 0 or x.shape[0] != tensors[0].shape[0]:
             raise ValueError(
                 f"inputs have shapes {[tuple(t.shape) for t in tensors]}; "
-                "wanted (B, L, …) with the same B for all"
+                "wanted (B, …) with the same B for all"
             )
     return tensors
 
@@ -289,14 +303,36 @@ def feature_masks(feature_mask: Any, points: Tensors) -> Tensors:
                 "feature_mask must be an integer tensor, got "
                 f"{mask.dtype if isinstance(mask, Tensor) else type(mask).__name__}"
             )
-        if mask.dim() != 2 or mask.shape[0] not in (1, wanted[0]) or mask.shape[1] != wanted[1]:
+        per_position = _without_features(mask, x)
+        if per_position is None or per_position.shape not in (wanted, (1, wanted[1])):
             raise ValueError(
                 f"feature_mask has shape {tuple(mask.shape)}; wanted {wanted}"
                 f"{'' if wanted[0] == 1 else f' or (1, {wanted[1]})'}: "
                 "one number for each position of the tensor that moves"
             )
-        masks.append(mask.to(x.device, torch.long).expand(wanted))
+        masks.append(per_position.to(x.device, torch.long).expand(wanted))
     return tuple(masks)
+
+
+def _without_features(mask: Tensor, x: Tensor) -> Tensor | None:
+    """Reduce a mask that broadcasts with x to positions; None if its shape does not fit.
+
+    Raises:
+        ValueError: if it gives a position's features different numbers.
+    """
+    if mask.dim() < 2:
+        return with_positions(mask) if x.shape[1] == 1 and mask.dim() == 1 else None
+    sizes = zip(mask.shape[2:], x.shape[2:], strict=False)
+    if mask.dim() > x.dim() or any(size not in (1, wanted) for size, wanted in sizes):
+        return None
+    features = mask.flatten(2) if mask.dim() > 2 else mask[..., None]
+    first = features[..., 0]
+    if (features != first[..., None]).any():
+        raise ValueError(
+            "feature_mask gives features of one position different numbers; wanted one number "
+            "for each position, as its features move together"
+        )
+    return first
 
 
 def _every_position(points: Tensors) -> Tensors:

@@ -29,8 +29,9 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, TargetType
+from captum_sig._locks import ForkSafeLock
 from captum_sig.attr.arguments import integrator, layer_problem
-from captum_sig.attr.function import Tensors, at_least_float32, model_lock, warn_of_dropout
+from captum_sig.attr.function import Tensors, at_least_float32, warn_of_dropout
 from captum_sig.attr.neighbors import as_embedding, is_vocabulary, nearest_neighbors, vocabulary
 from captum_sig.attr.problem import Problem
 from captum_sig.attr.word_paths import Places
@@ -157,7 +158,7 @@ class DiscretizedPath:
             return self._points(layer, ids, baselines)
 
     def _points(self, layer: nn.Module, ids: Tensor, baselines: Tensor) -> PathPoints:
-        with model_lock:
+        with _searches_lock:
             search = _search(self, layer)
         vectors = search.vectors
         starts = baselines.detach().to(vectors).flatten(0, 1)  # (B · L, D)
@@ -170,7 +171,7 @@ class DiscretizedPath:
         words = as_ids([token for token, _ in numbers])  # (P,)
         positions = as_ids(path_of)
         starts = starts.new_empty(len(words), starts.shape[1]).index_copy_(0, positions, starts)
-        with model_lock:
+        with _searches_lock:
             anchors = search.anchors(list(numbers), words, starts)
         points = [vectors[words]]
         for anchor_ids in anchors.T:
@@ -243,7 +244,8 @@ class _AnchorSearch:
         return torch.cat(anchors, 1).tolist()
 
 
-_searches: list[_AnchorSearch] = []  # latest last; only used while holding model_lock
+_searches: list[_AnchorSearch] = []  # latest last
+_searches_lock = ForkSafeLock()  # held while they, or what they remember, are used
 
 
 def _search(path: DiscretizedPath, layer: nn.Module) -> _AnchorSearch:

@@ -7,13 +7,13 @@ the number of the example it belongs to. `at_inputs` and `hooks.at_layer` feed r
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,31 +24,13 @@ from captum_sig._captum import (
     run_forward,
     select_targets,
 )
+from captum_sig._locks import ForkSafeLock
 from captum_sig._warnings import warn
 
 Tensors = tuple[Tensor, ...]
 Forward = Callable[[Tensors, Tensor], object]  # (rows, example of each row) → model output
 
-model_lock = threading.RLock()  # held while a model has hooks or frozen weights
-
-
-@contextmanager
-def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Switch off the weights' gradients, so that backward passes do not compute them."""
-    with model_lock:
-        weights = [
-            weight
-            for module in modules
-            for weight in module.parameters(recurse=False)
-            if weight.requires_grad and not weight.is_inference()  # those could not be restored
-        ]
-        try:
-            for weight in weights:
-                weight.requires_grad_(False)
-            yield
-        finally:
-            for weight in weights:
-                weight.requires_grad_(True)
+_cudnn_lock = ForkSafeLock()  # cuDNN's switch is the process's
 
 
 @dataclass(frozen=True)
@@ -67,23 +49,34 @@ class RowFunction:
         return values.to(at_least_float32(values.dtype))
 
     def gradients(self, rows: Tensors, example: Tensor) -> tuple[Tensor, Tensors]:
-        """Evaluate F, (R,), in the model's dtype, and ∇F, shaped as the rows."""
-        with torch.enable_grad(), frozen(self.modules), rnns_can_go_backward(self.modules):
+        """Evaluate F, (R,), in the model's dtype, and ∇F, shaped as the rows.
+
+        The weights' gradients are not computed. What autograd keeps of the pass is less if the
+        weights do not require any.
+        """
+        with torch.enable_grad(), rnns_can_go_backward(self.modules):
             leaves = tuple(row.requires_grad_() for row in rows)
             outputs = self.select(self.forward(leaves, example), example)
-            if not outputs.requires_grad:
-                raise ValueError(
-                    "the model's output has no gradient with respect to the moving tensors: "
-                    "pass a layer (or inputs) that the output depends on, "
-                    "and a forward function that does not detach"
-                )
-            grads = torch.autograd.grad(
-                outputs, leaves, torch.ones_like(outputs), **self.grad_kwargs
-            )
+            grads = self._backward(outputs, leaves)
         return outputs.detach(), tuple(
             torch.zeros_like(leaf) if grad is None else grad.detach()
             for leaf, grad in zip(leaves, grads, strict=True)
         )
+
+    def _backward(self, outputs: Tensor, leaves: Tensors) -> Sequence[Tensor | None]:
+        options = {"allow_unused": False, **self.grad_kwargs}
+        grads: Sequence[Tensor | None] = [None] * len(leaves)
+        if outputs.requires_grad:
+            ones = torch.ones_like(outputs)
+            grads = torch.autograd.grad(outputs, leaves, ones, **options | {"allow_unused": True})
+        n_unused = sum(grad is None for grad in grads)
+        if n_unused == len(grads) or (n_unused and not options["allow_unused"]):
+            raise ValueError(
+                "the model's output has no gradient with respect to the moving tensors: "
+                "pass a layer (or inputs) that the output depends on, "
+                "and a forward function that does not detach"
+            )
+        return grads
 
     def select(self, output: object, example: Tensor) -> Tensor:
         """Select the explained value of each row from the model's output, (R,)."""
@@ -115,13 +108,14 @@ class RowFunction:
 
 
 def at_inputs(
-    forward_func: Callable[..., Any], additional_forward_args: object, n_examples: int
+    forward_func: Callable[..., Any], additional_forward_args: object, inputs: Tensors
 ) -> Forward:
-    """Feed rows to the model as its own inputs."""
+    """Feed rows to the model as its own inputs, shaped as they are."""
     args = format_additional_forward_args(additional_forward_args) or ()
 
     def forward(rows: Tensors, example: Tensor) -> object:
-        return run_forward(forward_func, rows, None, of_rows(args, example, n_examples))
+        shaped = tuple(row.view(-1, *x.shape[1:]) for row, x in zip(rows, inputs, strict=True))
+        return run_forward(forward_func, shaped, None, of_rows(args, example, len(inputs[0])))
 
     return forward
 
@@ -183,6 +177,15 @@ def _held(reference: Any) -> list[nn.Module]:
     return [value for value in vars(reference).values() if isinstance(value, nn.Module)]
 
 
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def with_shared_weights(model: Module) -> Module:
+    """Copy a model but not its weights and buffers: its modes and hooks concern no one else."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
 def warn_of_dropout(modules: Iterable[nn.Module]) -> None:
     """Warn if a module draws random numbers, so that F differs from call to call."""
     if any(
@@ -199,8 +202,11 @@ def warn_of_dropout(modules: Iterable[nn.Module]) -> None:
         )
 
 
-def rnns_can_go_backward(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
+@contextmanager
+def rnns_can_go_backward(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Run RNNs without cuDNN, whose RNNs refuse a backward pass in eval mode."""
     if any(isinstance(module, nn.RNNBase) and not module.training for module in modules):
-        return torch.backends.cudnn.flags(enabled=False)
-    return nullcontext()
+        with _cudnn_lock, torch.backends.cudnn.flags(enabled=False):
+            yield
+    else:
+        yield

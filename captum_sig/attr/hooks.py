@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel.scatter_gather import scatter
+from torch.utils.hooks import RemovableHandle
 
-from captum_sig._captum import format_additional_forward_args, forward_layer_eval, run_forward
-from captum_sig.attr.function import Forward, Tensors, model_lock, of_rows
+from captum_sig._captum import format_additional_forward_args, run_forward
+from captum_sig._locks import ForkSafeLock
+from captum_sig.attr.function import Forward, Tensors, of_rows
 
 
 def at_layer(
@@ -59,7 +62,7 @@ class LayerOutputs:
 
 def capture(
     forward_func: Callable[..., Any],
-    layers: list[nn.Module],
+    layers: Sequence[nn.Module],
     inputs: Tensors,
     *,
     additional_forward_args: object = None,
@@ -69,48 +72,58 @@ def capture(
     """Run the model once, and capture the layers' activations.
 
     Raises:
-        ValueError: if a layer did not run, or returned anything but (B, L, …) floating tensors.
+        ValueError: if a layer did not run or ran more than once, or returned anything but floating
+            tensors (B, …).
     """
-    wanted = f"wanted floating activations ({inputs[0].shape[0]}, L, D)"
+    n_examples = inputs[0].shape[0]
     received: dict[nn.Module, Any] = {}
-    model_output: object = None
+    of_layer: list[dict[torch.device, Tensors]] = [{} for _ in layers]
 
-    @functools.wraps(forward_func, updated=())
-    def remembering(*args: Any) -> Any:
-        nonlocal model_output
-        model_output = forward_func(*args)
-        return model_output
-
-    def check(module: nn.Module, args: Any, output: Any = None) -> None:
-        received[module] = args
+    def read(number: int, module: nn.Module, args: Any, output: Any = None) -> None:
         activation = args if at_input else output
         tensors = activation if isinstance(activation, (tuple, list)) else (activation,)
-        if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
-            kinds = ", ".join(type(tensor).__name__ for tensor in tensors) or "nothing"
-            raise ValueError(f"{_names([module])} returns {kinds}; {wanted}: pass another layer")
+        _require_activations(module, tensors)
+        by_device = of_layer[number]
+        if tensors[0].device in by_device:
+            raise _runs_again(module)
+        by_device[tensors[0].device] = tuple(tensor.detach().clone() for tensor in tensors)
+        received[layers[number]] = args
 
-    with model_lock, _hooks(layers, [check] * len(layers), at_input):
-        try:
-            activations = forward_layer_eval(
-                remembering,
-                inputs,
-                layers,
-                additional_forward_args=format_additional_forward_args(additional_forward_args),
-                device_ids=device_ids,
-                attribute_to_layer_input=at_input,
-            )
-        except (AssertionError, KeyError):  # how Captum reports a layer that did not run
-            _require_all_ran(layers, set(received))
-            raise
-    for tensor in (tensor for of_layer in activations for tensor in of_layer):
-        shape = tuple(tensor.shape)
-        if len(shape) < 3 or shape[0] != inputs[0].shape[0] or not tensor.is_floating_point():
+    with torch.no_grad(), _hooks(layers, read, device_ids, at_input):
+        output = run_forward(
+            forward_func, inputs, None, format_additional_forward_args(additional_forward_args)
+        )
+    _require_all_ran(layers, set(received))
+    activations = [_gathered(by_device, device_ids) for by_device in of_layer]
+    for layer, tensors in zip(layers, activations, strict=True):
+        for tensor in tensors:
+            if tensor.dim() == 0 or tensor.shape[0] != n_examples:
+                raise ValueError(
+                    f"{_names([layer])} returns a tensor of shape {tuple(tensor.shape)}; wanted "
+                    f"floating activations ({n_examples}, L, …) with positions in dim 1: pass a "
+                    "layer such as the word embedding"
+                )
+    return LayerOutputs(activations, received, output)
+
+
+def _require_activations(module: nn.Module, tensors: Sequence[Any]) -> None:
+    for tensor in tensors or (None,):
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ValueError(
-                f"{_names(layers)} returns a {tensor.dtype} tensor of shape {shape}; {wanted} with "
-                "positions in dim 1: pass a layer such as the word embedding"
+                f"{_names([module])} returns {kind}; wanted floating activations (B, L, …): pass "
+                "another layer, such as the word embedding"
             )
-    detached = [tuple(tensor.detach() for tensor in of_layer) for of_layer in activations]
-    return LayerOutputs(detached, received, model_output)
+
+
+def _gathered(by_device: Mapping[torch.device, Tensors], device_ids: list[int] | None) -> Tensors:
+    """Concatenate the parts of a batch that DataParallel spreads over devices."""
+    if len(by_device) == 1:
+        return next(iter(by_device.values()))
+    order = device_ids or []
+    parts = [by_device[device] for device in sorted(by_device, key=lambda d: order.index(d.index))]
+    first = parts[0][0].device
+    return tuple(torch.cat([t.to(first) for t in tensors]) for tensors in zip(*parts, strict=True))
 
 
 def embed_without_pass(
@@ -125,7 +138,7 @@ def embed_without_pass(
     (received,) = outputs.received[layer]
     if received.device != inputs[0].device or not torch.equal(received, inputs[0]):
         return None
-    with model_lock, torch.no_grad():  # the layer may hold another thread's hook
+    with torch.no_grad():
         return layer(others[0])
 
 
@@ -133,25 +146,97 @@ def _require_all_ran(layers: Sequence[nn.Module], ran: set[nn.Module]) -> None:
     missing = [layer for layer in layers if layer not in ran]
     if missing:
         raise ValueError(
-            f"{_names(missing)} did not run in the model's forward pass: pass a layer that does "
-            "(of tied embeddings the one that is called, of a compiled model the original)"
+            f"{_names(missing)} did not run in the model's forward pass: pass a layer that does, "
+            "in the calling thread (of tied embeddings the one that is called, of a compiled model "
+            "the original)"
         )
+
+
+def _runs_again(layer: nn.Module) -> ValueError:
+    return ValueError(
+        f"{_names([layer])} runs more than once in a forward pass, so its output is not a "
+        "single (B, L, D) tensor: pass a layer that runs once"
+    )
+
+
+class _Thread:
+    """The thread that made this object, as seen by hooks, which any thread may run."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+        self._local.is_here = True
+
+    @property
+    def is_current(self) -> bool:
+        return getattr(self._local, "is_here", False)
+
+
+_registered: dict[RemovableHandle, _Thread] = {}  # the hooks of all threads
+_data_parallel_lock = ForkSafeLock()  # held while a layer's copies are marked
+_MAKER = "_captum_sig_thread"  # in a layer's copy: the thread that made it
 
 
 @contextmanager
 def _hooks(
-    layers: Sequence[nn.Module], hooks: Sequence[Callable[..., Any]], at_input: bool
+    layers: Sequence[nn.Module],
+    hook: Callable[..., Any],  # number of the layer, module, arguments, output unless at its input
+    device_ids: list[int] | None,
+    at_input: bool,
 ) -> Iterator[None]:
-    """Register a hook on the output (or input) of each layer."""
-    handles = []
-    try:
-        for layer, hook in zip(layers, hooks, strict=True):
+    """Register a hook on the output (or input) of each layer, for passes of this thread only.
+
+    A pass of another thread runs the hook too, which then changes nothing.
+    """
+    thread = _Thread()
+
+    def act(number: int, module: nn.Module, *args: Any) -> Any:
+        if thread.is_current or vars(module).get(_MAKER) is thread:
+            return hook(number, module, *args)
+        return None
+
+    with ExitStack() as stack:
+        for number, layer in enumerate(layers):
             register = layer.register_forward_pre_hook if at_input else layer.register_forward_hook
-            handles.append(register(hook))
+            handle = register(functools.partial(act, number))
+            _registered[handle] = thread
+            stack.callback(_registered.pop, handle)
+            stack.callback(handle.remove)
+        if device_ids is not None and len(device_ids) > 1:
+            stack.enter_context(_copies_marked(layers, thread))
         yield
-    finally:
-        for handle in handles:
+
+
+@contextmanager
+def _copies_marked(layers: Sequence[nn.Module], thread: _Thread) -> Iterator[None]:
+    """Mark the copies of layers that a thread makes: DataParallel runs them in other threads."""
+
+    def copied(make: Callable[[], nn.Module]) -> nn.Module:
+        copy = make()
+        if thread.is_current:
+            vars(copy)[_MAKER] = thread
+        return copy
+
+    name = "_replicate_for_data_parallel"
+    with _data_parallel_lock:
+        try:
+            for layer in layers:
+                vars(layer)[name] = functools.partial(copied, getattr(layer, name))
+            yield
+        finally:
+            for layer in layers:
+                vars(layer).pop(name, None)
+
+
+def _remove_hooks_of_other_threads() -> None:
+    """Remove the hooks of threads that a forked child does not have."""
+    for handle, thread in list(_registered.items()):
+        if not thread.is_current:
             handle.remove()
+            del _registered[handle]
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_remove_hooks_of_other_threads)
 
 
 @contextmanager
@@ -163,7 +248,7 @@ def patched(
     device_ids: list[int] | None = None,
     at_input: bool = False,
 ) -> Iterator[None]:
-    """Replace the layers' outputs (or inputs) with the rows.
+    """Replace the layers' outputs (or inputs) with the rows, in passes of this thread.
 
     Captum's own hook does this for gradients only and drops the outputs. Values at the ends of the
     path must come through the same hook as the gradients, so one hook serves both.
@@ -171,27 +256,26 @@ def patched(
     parts = scatter(rows, device_ids) if device_ids else (rows,)
     on_device = {part[0].device: part for part in parts}
     starts = [sum(n_tensors[:i]) for i in range(len(n_tensors))]
-    calls: Counter[tuple[nn.Module, torch.device]] = Counter()
+    ran: set[tuple[nn.Module, torch.device]] = set()
 
-    def hook(number: int, module: nn.Module, args: Any, output: Any = None) -> Any:
+    def replace(number: int, module: nn.Module, args: Any, output: Any = None) -> Any:
         original = args if at_input else output
         is_tuple = isinstance(original, (tuple, list))
-        device = (original[0] if is_tuple else original).device
-        calls[layers[number], device] += 1
-        if calls[layers[number], device] > 1:
-            raise ValueError(
-                f"{_names([module])} runs more than once in a forward pass, so its output is not a "
-                "single (B, L, D) tensor: pass a layer that runs once"
-            )
+        first = original[0] if is_tuple else original
+        device = first.device
+        if (layers[number], device) in ran:
+            raise _runs_again(module)
+        ran.add((layers[number], device))
         start = starts[number]
         mine = on_device[device][start : start + n_tensors[number]]
         copies = tuple(tensor.clone() for tensor in mine)  # a model may change them in place
+        if first.dim() == 1:
+            copies = tuple(tensor.squeeze(1) for tensor in copies)
         return copies if is_tuple else copies[0]
 
-    numbered = [functools.partial(hook, number) for number in range(len(layers))]
-    with model_lock, _hooks(layers, numbered, at_input):
+    with _hooks(layers, replace, device_ids, at_input):
         yield
-    _require_all_ran(layers, {layer for layer, _ in calls})
+    _require_all_ran(layers, {layer for layer, _ in ran})
 
 
 def _names(layers: Iterable[nn.Module]) -> str:

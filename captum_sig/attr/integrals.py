@@ -71,31 +71,32 @@ class Averages:
     converged: Tensor  # (K · P,): False where a tolerance was requested and not met
 
 
-Integrate = Callable[[RowFunction, WordPaths, Chunks, Tensor | None], Averages]
+Integrate = Callable[[RowFunction, WordPaths, Chunks], Averages]
 
 
 def path_ends(
-    function: RowFunction,
-    paths: WordPaths,
-    chunks: Chunks,
-    value_at_input: Tensor | None,  # (B, …): F(x) where it is known
+    function: RowFunction, paths: WordPaths, chunks: Chunks, last_alone: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Evaluate F at the end of each path (its word at the input) and its start (at the baseline).
 
-    Forward passes only: one for each background that is not known, since it is one end of all its
-    paths, and one for each path.
+    Forward passes only: one for each path, and one for each background, since it is one end of all
+    its paths.
+
+    Args:
+        function: F.
+        paths: P of them in K backgrounds.
+        chunks: how many rows are evaluated at a time.
+        last_alone: F of the last background, (1, …), if it was evaluated without other rows.
 
     Returns:
         (K · P, …) and (K · P, …), with the further dimensions of F's values if there are any.
     """
-    backgrounds = paths.background.unique()
-    known = _known(paths, backgrounds, value_at_input)
-    unknown = backgrounds[~known]
-    background = torch.cat([unknown, paths.background])
-    no_path = torch.full_like(unknown, NO_PATH)
-    path = torch.cat([no_path, torch.arange(len(paths)).to(unknown)])
+    backgrounds, of_path = paths.background.unique(return_inverse=True)
+    background = torch.cat([paths.background, backgrounds])
+    no_path = torch.full_like(backgrounds, NO_PATH)
+    path = torch.cat([torch.arange(len(paths)).to(backgrounds), no_path])
 
-    def evaluate(rows: slice) -> Tensor:
+    def evaluate(rows: slice) -> tuple[Tensor]:
         bg, moved = background[rows], path[rows]
         places = paths.places(bg, moved)
         values = []
@@ -104,31 +105,14 @@ def path_ends(
             values.append(torch.where(like(paths.keeps[moved[row]], start), start, end))
         outputs = function.values(paths.rows(bg, places, values), paths.example_of(bg))
         paths.require_finite("output", all_finite(outputs), bg, moved)
-        return outputs
+        return (outputs,)
 
-    outputs = [values for _, values in chunks.map(evaluate, len(background))]
-    if not outputs:
-        shape = () if value_at_input is None else value_at_input.shape[1:]
-        none = torch.zeros(0, *shape, device=background.device)
-        return none, none
-    of_unknown, changed = torch.cat(outputs).to(background.device).split([len(unknown), len(paths)])
-    of_background = changed.new_empty(len(backgrounds), *changed.shape[1:])
-    of_background[~known] = of_unknown
-    if value_at_input is not None:
-        example = paths.example_of(backgrounds[known])
-        of_background[known] = value_at_input.to(changed)[example]
-    held = of_background[torch.searchsorted(backgrounds, paths.background)]
-    keeps = like(paths.keeps, changed)
+    results = chunks.map(evaluate, len(background), last_alone)
+    outputs = [values for _, (values,) in results] or [torch.zeros(0, dtype=paths.dtype)]
+    both = torch.cat(outputs).to(background.device)
+    changed, of_background = both.split([len(paths), len(backgrounds)])
+    held, keeps = of_background[of_path], like(paths.keeps, changed)
     return torch.where(keeps, held, changed), torch.where(keeps, changed, held)
-
-
-def _known(paths: WordPaths, backgrounds: Tensor, value_at_input: Tensor | None) -> Tensor:
-    """Whether F of each background is known: F(x) is, and the background is the input itself."""
-    if value_at_input is None:
-        return torch.zeros_like(backgrounds, dtype=torch.bool)
-    changed = torch.stack([held.any(1) for held in paths.held_at_baseline]).any(0)
-    finite = all_finite(value_at_input).to(backgrounds.device)
-    return finite[paths.example_of(backgrounds)] & ~changed[backgrounds]
 
 
 def path_gradients(
@@ -155,15 +139,14 @@ def by_steps(
     function: RowFunction,
     paths: WordPaths,
     chunks: Chunks,
-    value_at_input: Tensor | None,
     steps: Steps,
 ) -> Averages:
     """Average ∇_w F along every path, at the same steps."""
-    at_end, at_start = path_ends(function, paths, chunks, value_at_input)
+    at_end, at_start = path_ends(function, paths, chunks)
     totals = paths.zeros()
     n_steps = len(steps)
 
-    def evaluate(rows: slice) -> list[tuple[Places, Tensor]]:
+    def evaluate(rows: slice) -> tuple[Tensor, list[tuple[Places, Tensor]]]:
         number = torch.arange(rows.start, rows.stop, device=paths.background.device)
         path, step = number // n_steps, number % n_steps
         background = paths.background[path]
@@ -175,13 +158,13 @@ def by_steps(
             totals_at.append(place)
             points.append(point)
             weights.append(weight)
-        _, gradients = path_gradients(function, paths, path, places, points)
-        return [
+        values, gradients = path_gradients(function, paths, path, places, points)
+        return values, [
             (place, gradient * weight)
             for place, gradient, weight in zip(totals_at, gradients, weights, strict=True)
         ]
 
-    for _, parts in chunks.map(evaluate, len(paths) * n_steps):
+    for _, (_, parts) in chunks.map(evaluate, len(paths) * n_steps):
         for total, (place, part) in zip(totals, parts, strict=True):
             part = part.to(total.dtype) / paths.n_backgrounds
             total.index_put_(place, part, accumulate=True)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from captum_sig._files import replacing
 from captum_sig._warnings import warn
-from captum_sig.attr.function import at_least_float32, model_lock
+from captum_sig.attr.function import at_least_float32
 
 BLOCK = 2**23  # numbers in the largest tensors, which are then 64 MiB
 COMPARED_ROWS = 1024  # of a vocabulary at a time, which then stay in the cache
@@ -71,7 +71,7 @@ def is_vocabulary(vectors: Tensor, layer: nn.Module, *, n_compared: int = COMPAR
 def _callable_embedding(layer: nn.Module) -> Iterator[tuple[nn.Embedding, Tensor]]:
     """Yield an embedding that a call does not change, and all token ids, (V,)."""
     embedding = as_embedding(layer)
-    with model_lock, torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         if embedding.max_norm is not None:  # a call would shorten its vectors in place
             embedding = copy.deepcopy(embedding)
         yield embedding, torch.arange(embedding.num_embeddings, device=embedding.weight.device)

@@ -5,6 +5,8 @@ The attribution classes build a `Problem` from their arguments (see `arguments`)
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from captum_sig._warnings import warn
 from captum_sig.attr.chunks import Chunks
 from captum_sig.attr.function import RowFunction, Tensors, flat
 from captum_sig.attr.integrals import Integrate, Steps, WordPath, path_ends
-from captum_sig.attr.word_paths import WordPaths
+from captum_sig.attr.word_paths import WordPaths, with_positions
 
 StandardError = Callable[[Tensor], Tensor]  # of the mean over backgrounds, (K, P) → (P,)
 
@@ -60,6 +62,7 @@ class WordEffects:
     mean: Tensor  # (P,)
     standard_error: Tensor | None = None  # (P,)
     residual: Tensor | None = None  # (B,)
+    value_at_input: Tensor | None = None  # (B,): F(x) of a row; NaN if nothing differs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +80,12 @@ class Problem:
 
     def __post_init__(self) -> None:
         n = self.max_rows
-        if n is not None and not (isinstance(n, int) and n >= 1):
+        if n is not None and not (hasattr(n, "__index__") and operator.index(n) >= 1):
             raise ValueError(f"internal_batch_size must be at least 1 row, got {n!r}")
         if len(self.paths) == 0:
             warn("nothing differs between input and baseline: every attribution is zero")
+            if self.value_at_input is None and self.paths.n_examples > 0:
+                self.values(self.paths.points)  # the model's errors are not hidden
 
     def word_scores(self) -> Any:
         """Compute Σ_j SIG_wj = F(x) − F(x̄ʷ) exactly: (B, L) in the caller's container."""
@@ -89,18 +94,19 @@ class Problem:
     @plain_tensors()
     def word_effects(self) -> WordEffects:
         """Compute the same for each word, (P,), with its standard error and residual."""
-        return self._effects(self._output_changes())
+        at_end, at_start = self._ends()
+        return self._effects(at_end - at_start, at_end)
 
     @plain_tensors()
     def values(self, points: Tensors) -> Tensor:
         """Evaluate F of rows shaped as the inputs, one for each example, (B,)."""
         example = torch.arange(self.paths.n_examples, device=points[0].device)
 
-        def evaluate(rows: slice) -> Tensor:
-            return self.function.values(tuple(x[rows] for x in points), example[rows])
+        def evaluate(rows: slice) -> tuple[Tensor]:
+            return (self.function.values(tuple(x[rows] for x in points), example[rows]),)
 
-        with self._chunks() as chunks:
-            return torch.cat([values for _, values in chunks.map(evaluate, len(example))])
+        with self.chunks as chunks:
+            return torch.cat([values for _, (values,) in chunks.map(evaluate, len(example))])
 
     def as_one_word(self) -> Problem:
         """Move all words of an example together: the integral is then the sentence's."""
@@ -133,8 +139,8 @@ class Problem:
     ) -> tuple[SequentialIntegral, Tensor]:
         """Integrate SIG; also return its convergence delta, (B,): the sum of the word deltas."""
         paths = self.paths
-        with self._chunks() as chunks:
-            averages = integrate(self.function, paths, chunks, self.value_at_input)
+        with self.chunks as chunks:
+            averages = integrate(self.function, paths, chunks)
         products = tuple(
             gradient * (x.to(gradient.dtype) - b.to(gradient.dtype))
             for gradient, x, b in zip(
@@ -161,7 +167,7 @@ class Problem:
     @plain_tensors()
     def convergence_delta(self, attributions: Any) -> Tensor:
         """Compute Σ_w [Σ_j A_wj − (F(x) − F(x̄ʷ))] of the caller's attributions A, (B,)."""
-        tensors = flat(attributions)
+        tensors = tuple(map(with_positions, flat(attributions)))
         shapes = [tuple(tensor.shape) for tensor in tensors]
         wanted = [tuple(x.shape) for x in self.paths.points]
         if shapes != wanted:
@@ -169,26 +175,49 @@ class Problem:
         total = sum(tensor.flatten(1).sum(1) for tensor in tensors)
         return total - self._per_example(self._output_changes().mean(0))
 
-    def _chunks(self) -> Chunks:
-        return Chunks(self.paths.points, self.max_rows, self.show_progress)
+    @functools.cached_property
+    def chunks(self) -> Chunks:
+        """How many rows are evaluated at a time."""
+        n = None if self.max_rows is None else operator.index(self.max_rows)
+        return Chunks(self.paths.points, n, self.show_progress)
+
+    def _ends(self) -> tuple[Tensor, Tensor]:  # (K, P, …) each
+        if len(self.paths) == 0:
+            shape = () if self.value_at_input is None else self.value_at_input.shape[1:]
+            none = torch.zeros(1, 0, *shape, dtype=self.paths.dtype, device=self.paths.device)
+            return none, none
+        is_alone = self.paths.n_examples == 1 and self._only_input
+        with self.chunks as chunks:
+            at_end, at_start = path_ends(
+                self.function, self.paths, chunks, self.value_at_input if is_alone else None
+            )
+        return self.paths.by_background(at_end), self.paths.by_background(at_start)
 
     @plain_tensors()
-    def _output_changes(self) -> Tensor:  # (K, P)
-        with self._chunks() as chunks:
-            at_end, at_start = path_ends(self.function, self.paths, chunks, self.value_at_input)
-        return self.paths.by_background(at_end - at_start)
+    def _output_changes(self) -> Tensor:  # (K, P, …)
+        at_end, at_start = self._ends()
+        return at_end - at_start
 
-    def _effects(self, output_changes: Tensor) -> WordEffects:  # (K, P)
+    @property
+    def _only_input(self) -> bool:
+        """Whether words move in the input itself."""
+        return self.paths.n_backgrounds == 1 and bool(self.paths.keeps.all())
+
+    def _effects(self, output_changes: Tensor, at_end: Tensor | None = None) -> WordEffects:
         mean = output_changes.mean(0)
-        if self.paths.n_backgrounds == 1 and self.paths.keeps.all():  # the input itself
-            return WordEffects(mean)
-        known = self.value_at_input
-        at_input = self.values(self.paths.points) if known is None else known
+        if self._only_input:
+            at_input = None
+            if at_end is not None:
+                at_input = at_end.new_full((self.paths.n_examples, *at_end.shape[2:]), torch.nan)
+                at_input[self.paths.background] = at_end[0]
+            return WordEffects(mean, value_at_input=at_input)
+        at_input = self.values(self.paths.points)
         change = at_input - self.values(self.paths.baselines)
         return WordEffects(
             mean,
             None if self.standard_error is None else self.standard_error(output_changes),
             self._per_example(mean) - change.to(mean),
+            at_input,
         )
 
     def _per_example(self, per_word: Tensor) -> Tensor:  # (P,)

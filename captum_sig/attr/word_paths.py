@@ -112,6 +112,17 @@ class WordPaths:
         """P."""
         return len(self) // self.n_backgrounds
 
+    @property
+    def device(self) -> torch.device:
+        """Where paths are numbered."""
+        return self.background.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The points' widest dtype, at least float32."""
+        dtypes = (at_least_float32(x.dtype) for x in self.points)
+        return functools.reduce(torch.promote_types, dtypes)
+
     def example_of(self, background: Tensor) -> Tensor:
         """Return the example that each background belongs to."""
         return background % max(1, self.n_examples)
@@ -199,12 +210,18 @@ class WordPaths:
         return f"word {int(self.word[path])} (positions {shown})"
 
     def require_finite(self, what: str, finite: Tensor, background: Tensor, path: Tensor) -> None:
-        """Raise `NotFiniteError` for the first row that is not finite."""
+        """Raise `NotFiniteError` for a row that is not finite: a background, else the first."""
         if finite.all():
             return
-        failed = int((~finite).nonzero()[0])
+        rows = (~finite).nonzero()[:, 0]
+        failed = int(rows[(path[rows] != NO_PATH).int().argmin()])
         example = int(self.example_of(background[failed]))
         raise NotFiniteError(what, example, self.describe(int(path[failed])))
+
+
+def with_positions(tensor: Tensor) -> Tensor:
+    """Take a number for each example as its one position: (B,) → (B, 1)."""
+    return tensor[:, None] if tensor.dim() == 1 else tensor
 
 
 def like(per_row: Tensor, rows: Tensor) -> Tensor:

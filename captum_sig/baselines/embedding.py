@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from captum_sig.attr.function import model_lock
 from captum_sig.attr.neighbors import nearest_neighbors, vocabulary
 from captum_sig.words.grouping import ordinary_tokens, special_ids, word_positions, words_by_text
 
@@ -140,7 +139,7 @@ def check_embedding(tokenizer: Any, *, embedding: nn.Module) -> None:
 
 def _embedded(embedding: Any, input_ids: Tensor) -> Tensor:
     """Embed ids without a gradient: (B, L) → (B, L, D) on the ids' device."""
-    with model_lock, torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         return embedding(input_ids.to(embedding.weight.device)).to(input_ids.device)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_sig.attr.function import model_lock
+from captum_sig.attr.function import with_shared_weights
 from captum_sig.words.encoding import token_limit
 from captum_sig.words.grouping import ordinary_tokens, words_by_text
 
@@ -55,7 +53,9 @@ def blurred(
         attention_mask = torch.ones_like(input_ids) if padding is None else input_ids != padding
     attended = attention_mask.expand_as(input_ids) != 0
     baseline = input_ids.clone()
-    with model_lock, torch.no_grad(), _eval_mode(masked_lm):
+    if any(module.training for module in masked_lm.modules()):
+        masked_lm = with_shared_weights(masked_lm).eval()
+    with torch.no_grad():
         for number, positions in words_by_text(tokenizer, input_ids, attention_mask):
             seen = attended[number]
             text = input_ids[number, seen]  # without padding, on which no guess depends
@@ -120,15 +120,3 @@ def _expected(
         logits[tokens == text[masked, None]] = -torch.inf
         expected.append(tokens[logits.argmax(-1)])
     return torch.cat(expected)
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Switch to eval mode, and restore every module's own mode afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from captum_sig._names import Level
 from captum_sig._warnings import warn
-from captum_sig.attr.function import model_lock, warn_of_dropout
+from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
+from captum_sig.attr.function import warn_of_dropout
 from captum_sig.attr.hooks import input_device
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import choose_token, family
@@ -196,7 +197,9 @@ class TextClassificationExplainer:
         if self._takes_single_rows:
             options = replace(options, max_rows=1)
         targets = self._target_indices(target, len(several))
-        for batch in self._batches(several, batch_size, truncation, options.method):
+        for batch in self._independent(
+            self._batches(several, batch_size, truncation, options.method)
+        ):
             try:
                 results = self._explain(batch, [targets[i] for i in batch.numbers], options)
             except NotFiniteError as error:
@@ -227,7 +230,7 @@ class TextClassificationExplainer:
             raise ValueError(f"the text {text!r} has no word to move: trace another")
         forward, others = forward_of(self.model, batch), tuple(batch.others.values())
         if index is None:
-            with model_lock, torch.no_grad():
+            with torch.no_grad():
                 index = int(forward(batch.ids, *others)[0].argmax())
         traced = trace(
             forward, self.layer, batch.ids, target=index, additional_forward_args=others,
@@ -272,7 +275,7 @@ class TextClassificationExplainer:
         Raises:
             ValueError: if the model predicts a quantity in place of probabilities.
         """
-        with model_lock, torch.no_grad():
+        with torch.no_grad():
             if self._takes_single_rows:
                 logits = torch.cat([self.model(input_ids=row).logits for row in ids.split(1)])
             else:
@@ -338,6 +341,29 @@ class TextClassificationExplainer:
             texts, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
         )
 
+    def _independent(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Split the batches if the model's output for a text depends on the texts beside it."""
+        depends = False
+        for batch in batches:
+            if len(batch.texts) > 1 and not depends:
+                depends = self._depends_on_others(batch)
+                if depends:
+                    warn_of_dependent_rows()
+            if depends:
+                yield from batch.one_by_one()
+            else:
+                yield batch
+
+    def _depends_on_others(self, batch: Batch) -> bool:
+        def logits(rows: slice) -> Tensor:
+            others = {name: tensor[rows] for name, tensor in batch.others.items()}
+            return self.model(input_ids=batch.ids[rows], **others).logits
+
+        with torch.no_grad():
+            together = logits(slice(None))
+            tolerance = rounding_error(together)
+            return depends_on_others(lambda: logits(slice(-1, None)), together, tolerance)
+
     def _explain(
         self, batch: Batch, given_targets: list[int | None], options: ScoringOptions
     ) -> list[WordAttribution]:
@@ -351,7 +377,7 @@ class TextClassificationExplainer:
                 )
                 for text, label in zip(batch.texts, labels, strict=True)
             ]  # fmt: skip
-        with model_lock, torch.no_grad():
+        with torch.no_grad():
             logits = self.model(input_ids=batch.ids, **batch.others).logits.detach()
         targets = [
             predicted if target is None else target

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_sig._names import Level
 from captum_sig.attr.arguments import N_STEPS, integrator
-from captum_sig.attr.function import model_lock, warn_of_dropout
+from captum_sig.attr.function import warn_of_dropout
 from captum_sig.attr.hooks import input_device
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import BASELINES, NEEDS, family
@@ -351,7 +351,7 @@ def generate_target(
     if limit is not None and "max_new_tokens" in chosen:  # no more than it can read again
         room = limit - prompt.shape[1] + 1  # the last is not read
         chosen["max_new_tokens"] = min(chosen["max_new_tokens"], room)
-    with model_lock, torch.no_grad():
+    with torch.no_grad():
         output = model.generate(prompt, attention_mask=torch.ones_like(prompt), **chosen)
     sequences = output if isinstance(output, Tensor) else output.sequences
     if len(sequences) > 1:

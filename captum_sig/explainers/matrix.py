@@ -16,7 +16,7 @@ from torch import Tensor
 from captum_sig.attr.chunks import default_chunk
 from captum_sig.attr.function import RowFunction, Tensors
 from captum_sig.attr.integrals import Integrate
-from captum_sig.attr.problem import Problem, plain_tensors
+from captum_sig.attr.problem import Problem, WordEffects, plain_tensors
 from captum_sig.attr.word_paths import WordPaths
 from captum_sig.baselines.families import Family
 from captum_sig.explainers.teacher_forcing import TeacherForced, TokenFunction
@@ -94,7 +94,9 @@ def target_matrix(
         tensor, start = forced.target_start
         places += [(tensor, [start + number]) for number in range(n_tokens - 1)]
     paths = _paths(forced, places, families)
-    max_rows = rows_in_pass(forced, len(paths)) if options.max_rows is None else options.max_rows
+    max_rows = options.max_rows
+    if max_rows is None:
+        max_rows = rows_in_pass(forced, len(paths) + 1)
 
     def problem(function: RowFunction, value_at_input: Tensor) -> Problem:
         return Problem(
@@ -103,10 +105,11 @@ def target_matrix(
         )  # fmt: skip
 
     tokens = TokenFunction(forced.log_probabilities, None)
-    scores: Tensors = problem(tokens, forced.hooked).word_scores()
+    effects = problem(tokens, forced.unchanged).word_effects()
+    scores = paths.scatter(effects.mean)
     exact = TargetMatrix(
         matrix=_wide(torch.stack([scores[n][0, positions[0]] for n, positions in places], dim=1)),
-        word_deltas=_wide(forced.hooked - forced.unchanged).sum().expand(len(places)).clone(),
+        word_deltas=_hook_error(effects, forced).expand(len(places)).clone(),
         log_probabilities=_wide(forced.unchanged[0]),
         without_cache=forced.without_cache,
     )
@@ -117,7 +120,7 @@ def target_matrix(
         return forced.log_probabilities(rows, example).sum(1)
 
     sequence = RowFunction(of_sequence, None, tuple(forced.model.modules()))
-    integral, _ = problem(sequence, forced.hooked.sum(1)).integral(options.integrate, True)
+    integral, _ = problem(sequence, forced.unchanged.sum(1)).integral(options.integrate, True)
     by_word = [integral.attributions[n][0, positions].sum(0) for n, positions in places]
     deltas, converged = (
         torch.stack([per_position[n][0, positions[0]] for n, positions in places])
@@ -150,6 +153,13 @@ def _paths(forced: TeacherForced, places: Sequence[Place], families: Sequence[Fa
         baselines.append(torch.where(moving.view(*moving.shape, *[1] * (x.dim() - 2)), b.to(x), x))
         masks.append(mask)
     return WordPaths.between(forced.points, tuple(baselines), tuple(masks))
+
+
+def _hook_error(effects: WordEffects, forced: TeacherForced) -> Tensor:
+    """Return by how much the hook changes the target's log-probability, ()."""
+    if effects.value_at_input is None:
+        return torch.zeros((), dtype=torch.float64)
+    return (_wide(effects.value_at_input) - _wide(forced.unchanged)).nansum()
 
 
 def rows_in_pass(forced: TeacherForced, n_rows: int) -> int:

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from captum_sig._names import MethodName
 from captum_sig.attr.arguments import integrator
+from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
+from captum_sig.attr.function import Tensors, with_shared_weights
 from captum_sig.attr.hooks import patched
 from captum_sig.attr.integrals import WordPath
 from captum_sig.attr.problem import Problem
@@ -56,16 +58,33 @@ class AtEmbedding(nn.Module):
         super().__init__()
         self.model, self.layer = model, layer
         self.names, self.max_rows, self.dtype = names, max_rows, dtype
+        self.is_checked = False
 
     def forward(self, embeddings: Tensor, *inputs: Tensor) -> Tensor:
         """Compute logits of rows, with the model's own inputs of each row."""
+        tensors = (embeddings, *inputs)
+        parts = list(zip(*(tensor.split(self.max_rows) for tensor in tensors), strict=True))
         logits = []
-        for rows, *args in zip(
-            *(tensor.split(self.max_rows) for tensor in (embeddings, *inputs)), strict=True
-        ):
-            with patched([self.layer], (rows.to(self.dtype),)):
-                logits.append(self.model(**dict(zip(self.names, args, strict=True))).logits)
+        for part in parts:
+            logits.append(self._logits(part))
+            if self._rows_depend_on_each_other(part, logits[-1]):
+                self.max_rows = 1
+                warn_of_dependent_rows()
+                return self(embeddings, *inputs)
         return torch.cat(logits)
+
+    def _logits(self, tensors: Sequence[Tensor]) -> Tensor:
+        rows, *inputs = tensors
+        with patched([self.layer], (rows.to(self.dtype),)):
+            return self.model(**dict(zip(self.names, inputs, strict=True))).logits
+
+    def _rows_depend_on_each_other(self, tensors: Tensors, logits: Tensor) -> bool:
+        if self.is_checked or len(logits) < 2:
+            return False
+        self.is_checked = True
+        last = tuple(tensor[-1:] for tensor in tensors)
+        with torch.no_grad():
+            return depends_on_others(lambda: self._logits(last), logits, rounding_error(tensors[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,13 +176,14 @@ def sig(batch: MethodInput) -> Scores:
     """Exact word scores; the delta is |F(x) through the hook − F(x) of the unchanged model|."""
     problem = batch.problem
     effects = problem.word_effects()
-    hooked = problem.values(problem.paths.points)
-    known = problem.value_at_input
-    unhooked = hooked if known is None else known.to(hooked)
+    deltas = torch.zeros(len(batch.generators))
+    if effects.value_at_input is not None and problem.value_at_input is not None:
+        hooked = effects.value_at_input
+        deltas = (hooked - problem.value_at_input.to(hooked)).nan_to_num(0.0).abs()
     error = effects.standard_error
     return Scores(
         problem.paths.scatter(effects.mean)[0],
-        (hooked - unhooked).abs().tolist(),
+        deltas.tolist(),
         None if error is None else problem.paths.scatter(error)[0],
         effects.residual,
     )
@@ -233,11 +253,12 @@ def deep_lift(batch: MethodInput) -> Scores:
     """
     x, b = _leaf(batch), batch.ends[1]
     try:
-        with warnings.catch_warnings():  # DeepLift hooks the model, and removes the hooks again
+        model = with_shared_weights(batch.at_embedding)  # DeepLift hooks it, for all threads
+        model.is_checked = True  # a row alone would not fit the hooks
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting forward, backward hooks")
-            method = captum.attr.DeepLift(batch.at_embedding)
-            attributions = method.attribute(x, b, **batch.arguments)
-    except (RuntimeError, AssertionError, AttributeError) as error:
+            attributions = captum.attr.DeepLift(model).attribute(x, b, **batch.arguments)
+    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
         raise ValueError(
             f"DeepLift cannot follow {type(batch.model).__name__} "
             f"({str(error).splitlines()[0]}): use another method"

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from captum_sig import contexts as contexts_module
 from captum_sig.attr.arguments import integrator, layer_problem
 from captum_sig.attr.dig import DiscretizedPath
-from captum_sig.attr.function import frozen
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, MethodInput, Scores
@@ -139,5 +138,4 @@ def score_batch(
         n_steps=options.n_steps,
         new_path=DiscretizedPath,
     )
-    with frozen(model.modules()):
-        return METHODS[options.method](method_input)  # type: ignore[index]
+    return METHODS[options.method](method_input)  # type: ignore[index]

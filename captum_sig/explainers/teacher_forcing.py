@@ -46,7 +46,6 @@ class TeacherForced:
     target_start: tuple[int, int]  # number of the embedding that reads the target, and where
     n_ids: int  # V
     unchanged: Tensor  # (1, T): log-probabilities of the unchanged model
-    hooked: Tensor  # (1, T): the same, evaluated as rows are
     without_cache: str | None  # why the prefix cache is not used
 
 
@@ -105,11 +104,10 @@ def force_decoder(
 
     unchanged = log_probabilities(output.logits, target)
     prefix: SharedPrefix | None = None
-    hooked: Tensor | None = None
     without_cache: str | None = "it was not requested"
     if use_cache:
         cache = getattr(output, cache_name, None)
-        prefix, hooked, without_cache = _share(model, cache, x, unchanged, evaluate)
+        prefix, without_cache = _share(model, cache, x, unchanged, evaluate)
     return TeacherForced(
         model=model,
         ids=(ids,),
@@ -119,7 +117,6 @@ def force_decoder(
         target_start=(0, prompt.shape[1]),
         n_ids=output.logits.shape[-1],
         unchanged=unchanged,
-        hooked=evaluate((x,), None) if hooked is None else hooked,
         without_cache=without_cache,
     )
 
@@ -130,24 +127,23 @@ def _share(
     x: Tensor,
     unchanged: Tensor,
     evaluate: Callable[[Tensors, SharedPrefix | None], Tensor],
-) -> tuple[SharedPrefix | None, Tensor | None, str | None]:
+) -> tuple[SharedPrefix | None, str | None]:
     """Take the cache if the unchanged input has the same log-probabilities through it.
 
     Returns:
-        the prefix, the input's log-probabilities through it, and why there is none.
+        the prefix, and why there is none.
     """
     from captum_sig.explainers.prefix_cache import NoPrefixError, shared_prefix
 
     try:
         prefix = shared_prefix(cache, x.shape[1])
-        hooked = evaluate((x,), prefix)
-        gap = float((hooked - unchanged).abs().max())
+        gap = float((evaluate((x,), prefix) - unchanged).abs().max())
         rounding = max(1e-3, 16 * torch.finfo(x.dtype).eps)
         if not gap <= rounding * (1 + float(unchanged.abs().max())):
             raise NoPrefixError(f"keys and values that change log-probabilities by {gap:.1g}")
     except NoPrefixError as error:
-        return None, None, f"{type(model).__name__} has {error}"
-    return prefix, hooked, None
+        return None, f"{type(model).__name__} has {error}"
+    return prefix, None
 
 
 def _first_change(row: Tensor, x: Tensor, n_prompt: int) -> int:
@@ -215,7 +211,6 @@ def force_encoder_decoder(
         target_start=(1, 1),  # after the id with which the decoder begins
         n_ids=decoded.logits.shape[-1],
         unchanged=log_probabilities(decoded.logits, target),
-        hooked=evaluate(points, prompt.new_zeros(1)),
         without_cache="an encoder reads words in both directions",
     )
 

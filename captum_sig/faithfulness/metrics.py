@@ -271,11 +271,11 @@ def _target_log_probabilities(
         indices = (lengths == length).nonzero()[:, 0]
         ids, inverse = torch.stack([rows[i][1] for i in indices]).unique(dim=0, return_inverse=True)
 
-        def forward(part: slice, ids: Tensor = ids) -> Tensor:
-            return predict(ids[part].to(rows[0][0].ids.device)).cpu()
+        def forward(part: slice, ids: Tensor = ids) -> tuple[Tensor]:
+            return (predict(ids[part].to(rows[0][0].ids.device)).cpu(),)
 
         with torch.no_grad(), Chunks((ids,), max(1, max_tokens // length), False) as chunks:
-            log_p = torch.cat([result for _, result in chunks.map(forward, len(ids))])
+            log_p = torch.cat([result for _, (result,) in chunks.map(forward, len(ids))])
         n_rows, last = len(ids), targets[indices].max()
         shape_fits = log_p.dim() == 2 and len(log_p) == n_rows and log_p.shape[1] > last
         if not (shape_fits and log_p.max() <= MAX_LOG_PROBABILITY):

@@ -34,6 +34,21 @@ class Batch:
     spans: list[list[Span]]  # the words of each text
     dropped: list[int]  # number of tokens of each text beyond the model's limit
 
+    def one_by_one(self) -> Iterator[Batch]:
+        """Yield each text as a batch of its own, without the padding that the others need."""
+        attended = self.others.get("attention_mask", torch.ones_like(self.ids))
+        for number, length in enumerate((attended != 0).sum(1).tolist()):
+            row = slice(number, number + 1)
+            yield Batch(
+                numbers=self.numbers[row],
+                texts=self.texts[row],
+                ids=self.ids[row, :length],
+                others={name: tensor[row, :length] for name, tensor in self.others.items()},
+                feature_mask=self.feature_mask[row, :length],
+                spans=self.spans[row],
+                dropped=self.dropped[row],
+            )
+
 
 @dataclass(frozen=True)
 class Sentence:

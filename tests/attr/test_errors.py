@@ -31,9 +31,9 @@ class TestInputs:
         with pytest.raises(TypeError, match="got list"):
             self.call(verb, inputs=[X, X])
 
-    def test_no_positions(self, verb):
-        with pytest.raises(ValueError, match=r"wanted \(B, L, …\)"):
-            self.call(verb, inputs=torch.ones(2))
+    def test_no_examples(self, verb):
+        with pytest.raises(ValueError, match=r"wanted \(B, …\)"):
+            self.call(verb, inputs=torch.tensor(2.0))
 
     @pytest.mark.parametrize("shape", [(2, 5, 3), (3, 4, 3), (4, 3), (2, 4)])
     def test_baseline_shape(self, verb, shape):
@@ -137,12 +137,14 @@ class TestLayer:
             forward or self.bert.logits, layer or self.bert.embedding
         )
 
-    def test_layer_without_positions(self):
-        with pytest.raises(ValueError, match=r"Linear returns .* \(2, 2\); wanted .*\(2, L, D\)"):
-            self.sig(self.bert.model.classifier).attribute(random_ids(2, 5), MASK, target=0)
+    def test_layer_that_runs_for_other_examples(self):
+        embedding = nn.Embedding(64, 3)
+        sig = self.sig(embedding, lambda ids: embedding(ids[:1]).sum((1, 2)).expand(len(ids)))
+        with pytest.raises(ValueError, match=r"returns .* \(1, 5, 3\); wanted .*\(2, L, …\)"):
+            sig.attribute(random_ids(2, 5), MASK)
 
     def test_layer_input_of_ids(self):
-        with pytest.raises(ValueError, match="int64 tensor.*floating activations"):
+        with pytest.raises(ValueError, match="int64; wanted floating activations"):
             self.sig().attribute(random_ids(2, 5), MASK, target=0, attribute_to_layer_input=True)
 
     def test_layer_that_never_runs(self):
@@ -169,12 +171,12 @@ class TestLayer:
     def test_layers_that_give_no_tensors(self):
         lstm = nn.LSTM(3, 4, batch_first=True)
         sig = LayerSequentialIntegratedGradients(lambda x: lstm(x)[0].sum((1, 2)), lstm)
-        with pytest.raises(ValueError, match="LSTM returns Tensor, tuple; wanted floating"):
+        with pytest.raises(ValueError, match="LSTM returns tuple; wanted floating"):
             sig.attribute(X)
         with pytest.raises(ValueError, match="BertModel returns BaseModelOutput.*; wanted"):
             self.sig(self.bert.model.bert).attribute(random_ids(2, 5), MASK, target=0)
         embeddings = self.bert.model.bert.embeddings
-        with pytest.raises(ValueError, match="BertEmbeddings returns nothing; wanted"):
+        with pytest.raises(ValueError, match="BertEmbeddings returns NoneType; wanted"):
             self.sig(embeddings).attribute(
                 random_ids(2, 5), MASK, target=0, attribute_to_layer_input=True
             )

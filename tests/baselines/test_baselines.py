@@ -1,7 +1,6 @@
 """Baselines: which token or vector stands in the place of a word, and where."""
 
 import copy
-import threading
 import warnings
 
 import pytest
@@ -10,7 +9,6 @@ import transformers
 from torch import nn
 
 from captum_sig import baselines
-from captum_sig.attr.function import model_lock
 from captum_sig.baselines import embedding as embedding_baselines
 from captum_sig.baselines import families
 from captum_sig.words import special_ids
@@ -433,23 +431,15 @@ def test_a_text_too_long_for_the_language_model_is_refused_and_padding_does_not_
         baselines.blurred(tokenizer, ids.clamp(min=1)[:, :61], masked_lm=lm)
 
 
-def test_no_other_thread_meets_a_model_that_is_not_as_it_was_found():
+def test_a_language_model_in_train_mode_is_used_in_eval_mode_and_stays_in_train_mode():
     tokenizer = wordpiece_tokenizer()
     lm = random_lm(len(tokenizer))
-    embedding = random_embedding(len(tokenizer))
-    free = []
-
-    def look(*_):
-        other = threading.Thread(target=lambda: free.append(model_lock.acquire(blocking=False)))
-        other.start()
-        other.join()
-
-    lm.register_forward_hook(look)
-    embedding.register_forward_hook(look)
     ids = torch.tensor([[2, 5, 3]])
-    baselines.blurred(tokenizer, ids, masked_lm=lm)
-    baselines.zero(tokenizer, ids, embedding=embedding)
-    assert free == [False, False]
+    expected = baselines.blurred(tokenizer, ids, masked_lm=lm.eval())
+    modes = []
+    lm.train().register_forward_hook(lambda used, *_: modes.append((used.training, lm.training)))
+    assert torch.equal(baselines.blurred(tokenizer, ids, masked_lm=lm), expected)
+    assert modes == [(False, True)]  # what runs is not what other threads see
 
 
 @pytest.mark.parametrize("name", list(baselines.BASELINES))

@@ -211,7 +211,7 @@ class TestAwkwardModels:
             spread(XLNetForSequenceClassification(config)), wordpiece_tokenizer()
         )
         assert explainer.encoder.limit == 40  # the tokenizer's
-        with pytest.raises(ValueError, match=r"shape \(5, 1, 32\); wanted .* \(1, L, D\)"):
+        with pytest.raises(ValueError, match=r"shape \(5, 1, 32\); wanted .* \(1, L, …\)"):
             explainer("bad movies")  # XLNet puts positions first
 
     def test_longformer_pads_to_its_window(self):

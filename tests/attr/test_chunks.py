@@ -1,0 +1,137 @@
+"""Rows in flight: what they depend on, and how many are evaluated at a time."""
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_sig import (
+    LayerSequentialIntegratedGradients,
+    SequentialIntegratedGradients,
+    TextClassificationExplainer,
+)
+from captum_sig.attr.chunks import rounding_error
+from tests.oracle import word_differences
+from tests.tiny_models import mask_baseline, random_ids, tiny, wordpiece_tokenizer
+
+WARNING = "depends on the rows beside it"
+B, L, D = 3, 5, 4
+
+
+def random(*shape: int) -> Tensor:
+    """Standard normal, float64."""
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+EVERY_POSITION = [[position] for position in range(L)]
+
+
+class SharedScale(nn.Module):
+    """Rounds to a grid that all rows share, as dynamic quantization does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        step = x.detach().abs().mean() / 3
+        return x + ((x / step).round() * step - x).detach()
+
+
+class LimitedExpert(nn.Module):
+    """Serves the first tokens of a pass only, as experts with limited capacity do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        served = torch.arange(x.shape[0] * x.shape[1]) < L
+        return torch.where(served.view(x.shape[:2])[..., None], x.sin(), x)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """In train mode, over the positions."""
+
+    def __init__(self) -> None:
+        super().__init__(D, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+@pytest.fixture(params=[SharedScale, LimitedExpert, BatchNorm])
+def dependent(request):
+    """F whose rows depend on each other."""
+    module = request.param()
+    return lambda x: module(x).prod(1).sum(-1)
+
+
+def test_rows_that_depend_on_each_other_are_evaluated_one_by_one(dependent):
+    x, b = random(B, L, D), random(B, L, D)
+    sig = SequentialIntegratedGradients(dependent)
+    with pytest.warns(UserWarning, match=WARNING) as caught:
+        found = sig.attribute_words(x, b)
+    assert len(caught) == 1
+    for example in range(B):
+        row = slice(example, example + 1)
+        expected = word_differences(lambda z: dependent(z)[:, None], x[row], b[row], EVERY_POSITION)
+        torch.testing.assert_close(found[row, :, 0] if found.dim() == 3 else found[row], expected)
+
+
+@pytest.mark.filterwarnings(f"ignore:.*{WARNING}")
+@pytest.mark.parametrize("options", [{"n_steps": 4}, {"tolerance": 1e-2}])
+def test_gradients_too(dependent, options):
+    x, b = random(1, L, D), random(1, L, D)
+    sig = SequentialIntegratedGradients(dependent)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*did not reach tolerance")
+        found = sig.integrate(x, b, **options)
+        alone = sig.integrate(x, b, internal_batch_size=1, **options)
+    torch.testing.assert_close(found.attributions, alone.attributions)
+    torch.testing.assert_close(found.word_delta, alone.word_delta)
+
+
+def test_rounding_is_no_dependence():
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        model = tiny("bert", dtype)
+        ids = random_ids(2, 9)
+        sig = LayerSequentialIntegratedGradients(model.logits, model.embedding)
+        sig.attribute_words(ids, mask_baseline(ids), target=1)  # warnings are errors
+
+
+def test_rounding_error_follows_autocast():
+    x = torch.ones(2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert rounding_error(x) == torch.finfo(torch.bfloat16).eps ** 0.5
+    assert rounding_error(x) == torch.finfo(torch.float32).eps ** 0.5
+
+
+def test_a_random_model_is_not_told_from_others_by_its_noise():
+    sig = SequentialIntegratedGradients(lambda x: x.sum((1, 2)) + torch.rand(len(x)))
+    sig.attribute_words(random(1, L, D))  # warnings are errors
+
+
+class TestExplainer:
+    """Texts beside each other."""
+
+    texts = ["the movie is good", "bad", "a gorgeous mess", "not unbelievable!"]
+
+    def explainer(self) -> TextClassificationExplainer:
+        model = tiny("bert", torch.float32).model
+        output = model.bert.encoder.layer[0].output
+        output.LayerNorm = nn.Sequential(output.LayerNorm, SharedScale())
+        return TextClassificationExplainer(model, wordpiece_tokenizer())
+
+    @pytest.mark.parametrize("method", ["sig", "ig", "sequential_dig", "occlusion", "saliency"])
+    def test_a_text_has_the_scores_that_it_has_alone(self, method):
+        explain = self.explainer()
+        alone = [explain(text, method=method, internal_batch_size=1) for text in self.texts]
+        with pytest.warns(UserWarning, match=WARNING):
+            together = explain(self.texts, method=method)
+        for mine, expected in zip(together, alone, strict=True):
+            assert mine.scores == pytest.approx(expected.scores, abs=1e-6)
+            assert mine.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+
+    @pytest.mark.parametrize("method", ["sig", "ig", "sequential_dig"])
+    def test_one_text(self, method):
+        explain = self.explainer()
+        alone = explain(self.texts[0], method=method, internal_batch_size=1)
+        with pytest.warns(UserWarning, match=WARNING):
+            found = explain(self.texts[0], method=method)
+        assert found.scores == pytest.approx(alone.scores, abs=1e-6)
+        if method == "sig":
+            assert found.max_abs_word_delta < 1e-5
