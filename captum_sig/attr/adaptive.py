@@ -344,7 +344,8 @@ class PathRefinement:
             gradients = samples.stored[samples.place[slot].gather(1, ascending[mine])]
             gradients = gradients.to(samples.step.dtype)  # (slots, n, D)
             both = torch.cat([change[mine], average[mine, None]], 1).to(gradients.dtype)
-            integrals = torch.einsum("spn,snd->spd", both, gradients)
+            with torch.autocast(device.type, enabled=False):
+                integrals = torch.einsum("spn,snd->spd", both, gradients)
             samples.average[slot] = integrals[:, -1]
             features = integrals * samples.step[slot, None]
             squares.index_add_(0, mine, features.square().sum(-1).to(self.dtype))

@@ -138,8 +138,11 @@ def layer_problem(
     contexts: Contexts | Sequence[Contexts] | None = None,
     internal_batch_size: int | None = None,
     show_progress: bool = False,
+    layer_call: int | None = None,
 ) -> Problem:
     """Build the problem in which the outputs (or inputs) of one or several layers move."""
+    if layer_call is not None and not (isinstance(layer_call, int) and layer_call >= 0):
+        raise ValueError(f"layer_call must be an integer of at least 0, got {layer_call!r}")
     ids = input_tensors(inputs)
     layers: list[nn.Module] = layer if isinstance(layer, list) else [layer]
     if device_ids is None:
@@ -148,6 +151,7 @@ def layer_problem(
         "additional_forward_args": additional_forward_args,
         "device_ids": device_ids,
         "at_input": attribute_to_layer_input,
+        "call": layer_call,
     }
     captured = capture(forward_func, layers, ids, **how)
     n_tensors = [len(of_layer) for of_layer in captured.activations]

@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ def at_layer(
     n_tensors: Sequence[int],  # of each layer
     device_ids: list[int] | None,
     at_input: bool,
+    call: int | None,
 ) -> Forward:
     """Feed rows to the model in place of the layers' outputs (or inputs).
 
@@ -40,7 +42,7 @@ def at_layer(
     n_examples = inputs[0].shape[0]
 
     def forward(rows: Tensors, example: Tensor) -> object:
-        with patched(layers, rows, n_tensors, device_ids=device_ids, at_input=at_input):
+        with patched(layers, rows, n_tensors, device_ids=device_ids, at_input=at_input, call=call):
             return run_forward(
                 forward_func,
                 of_rows(inputs, example, n_examples),
@@ -68,6 +70,7 @@ def capture(
     additional_forward_args: object = None,
     device_ids: list[int] | None = None,
     at_input: bool = False,
+    call: int | None = None,  # of several, from 0; None wants a layer that runs once
 ) -> LayerOutputs:
     """Run the model once, and capture the layers' activations.
 
@@ -78,22 +81,22 @@ def capture(
     n_examples = inputs[0].shape[0]
     received: dict[nn.Module, Any] = {}
     of_layer: list[dict[torch.device, Tensors]] = [{} for _ in layers]
+    calls = _Calls(layers, call)
 
     def read(number: int, module: nn.Module, args: Any, output: Any = None) -> None:
         activation = args if at_input else output
         tensors = activation if isinstance(activation, (tuple, list)) else (activation,)
         _require_activations(module, tensors)
-        by_device = of_layer[number]
-        if tensors[0].device in by_device:
-            raise _runs_again(module)
-        by_device[tensors[0].device] = tuple(tensor.detach().clone() for tensor in tensors)
-        received[layers[number]] = args
+        device = tensors[0].device
+        if calls.is_meant(number, device):
+            of_layer[number][device] = tuple(tensor.detach().clone() for tensor in tensors)
+            received[layers[number]] = args
 
     with torch.no_grad(), _hooks(layers, read, device_ids, at_input):
         output = run_forward(
             forward_func, inputs, None, format_additional_forward_args(additional_forward_args)
         )
-    _require_all_ran(layers, set(received))
+    calls.require_all()
     activations = [_gathered(by_device, device_ids) for by_device in of_layer]
     for layer, tensors in zip(layers, activations, strict=True):
         for tensor in tensors:
@@ -142,21 +145,41 @@ def embed_without_pass(
         return layer(others[0])
 
 
-def _require_all_ran(layers: Sequence[nn.Module], ran: set[nn.Module]) -> None:
-    missing = [layer for layer in layers if layer not in ran]
-    if missing:
-        raise ValueError(
-            f"{_names(missing)} did not run in the model's forward pass: pass a layer that does, "
-            "in the calling thread (of tied embeddings the one that is called, of a compiled model "
-            "the original)"
-        )
+class _Calls:
+    """Counts the calls of each layer in a pass, and knows the one that is meant."""
 
+    def __init__(self, layers: Sequence[nn.Module], call: int | None) -> None:
+        self.layers, self.call = layers, call
+        self.counts: Counter[tuple[int, torch.device]] = Counter()
 
-def _runs_again(layer: nn.Module) -> ValueError:
-    return ValueError(
-        f"{_names([layer])} runs more than once in a forward pass, so its output is not a "
-        "single (B, L, D) tensor: pass a layer that runs once"
-    )
+    def is_meant(self, number: int, device: torch.device) -> bool:
+        """Count a call; raises ValueError for a second one if none is chosen."""
+        count = self.counts[number, device]
+        self.counts[number, device] += 1
+        if self.call is None and count > 0:
+            raise ValueError(
+                f"{_names([self.layers[number]])} runs more than once in a forward pass: choose "
+                "the call whose output moves by layer_call=0, 1, …, or pass a layer that runs once"
+            )
+        return count == (self.call or 0)
+
+    def require_all(self) -> None:
+        """Raise ValueError for a layer that has not run, or too few times."""
+        n_calls = {number: count for (number, _), count in self.counts.items()}
+        missing = [layer for n, layer in enumerate(self.layers) if n not in n_calls]
+        if missing:
+            raise ValueError(
+                f"{_names(missing)} did not run in the model's forward pass: pass a layer that "
+                "does, in the calling thread (of tied embeddings the one that is called; of a "
+                "compiled model the original, or after model.compile() that of "
+                "copy.deepcopy(model))"
+            )
+        fewest = min(n_calls.values())
+        if self.call is not None and self.call >= fewest:
+            raise ValueError(
+                f"{_names(self.layers)} runs {fewest} times in a forward pass, so layer_call must "
+                f"be at most {fewest - 1}, got {self.call}"
+            )
 
 
 class _Thread:
@@ -247,6 +270,7 @@ def patched(
     *,
     device_ids: list[int] | None = None,
     at_input: bool = False,
+    call: int | None = None,  # as in `capture`
 ) -> Iterator[None]:
     """Replace the layers' outputs (or inputs) with the rows, in passes of this thread.
 
@@ -256,16 +280,15 @@ def patched(
     parts = scatter(rows, device_ids) if device_ids else (rows,)
     on_device = {part[0].device: part for part in parts}
     starts = [sum(n_tensors[:i]) for i in range(len(n_tensors))]
-    ran: set[tuple[nn.Module, torch.device]] = set()
+    calls = _Calls(layers, call)
 
     def replace(number: int, module: nn.Module, args: Any, output: Any = None) -> Any:
         original = args if at_input else output
         is_tuple = isinstance(original, (tuple, list))
         first = original[0] if is_tuple else original
         device = first.device
-        if (layers[number], device) in ran:
-            raise _runs_again(module)
-        ran.add((layers[number], device))
+        if not calls.is_meant(number, device):
+            return None
         start = starts[number]
         mine = on_device[device][start : start + n_tensors[number]]
         copies = tuple(tensor.clone() for tensor in mine)  # a model may change them in place
@@ -275,7 +298,7 @@ def patched(
 
     with _hooks(layers, replace, device_ids, at_input):
         yield
-    _require_all_ran(layers, {layer for layer, _ in ran})
+    calls.require_all()
 
 
 def _names(layers: Iterable[nn.Module]) -> str:

@@ -255,6 +255,7 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         contexts: Contexts | None = None,
         show_progress: bool = False,
         layer_baselines: Any = None,
+        layer_call: int | None = None,
         path: WordPath | None = None,
     ) -> Any:
         """Compute SIG by quadrature; as `SequentialIntegratedGradients.attribute`, but for these.
@@ -267,6 +268,9 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
             feature_mask: (B, L) or (1, L) integers over the *layer's* positions.
             layer_baselines: baseline activations in place of baseline ids: a number, a feature
                 vector such as the mean embedding, or shaped as the layer's output.
+            layer_call: of a layer that runs several times in a pass (one encoder for two texts),
+                the call whose output moves, from 0; the others see what they receive. None wants a
+                layer that runs once.
             path: how a word moves from its baseline to the input, in place of a straight line,
                 `n_steps`, `method` and `tolerance`; `captum_sig.attr.dig.DiscretizedPath()`, for
                 instance, makes this Sequential DIG.
@@ -276,8 +280,9 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         """
         integral, delta = self._integral(
             inputs, n_steps, method, tolerance, path,
-            baselines=baselines, layer_baselines=layer_baselines, target=target,
-            additional_forward_args=additional_forward_args, feature_mask=feature_mask,
+            baselines=baselines, layer_baselines=layer_baselines, layer_call=layer_call,
+            target=target, additional_forward_args=additional_forward_args,
+            feature_mask=feature_mask,
             attribute_to_layer_input=attribute_to_layer_input, grad_kwargs=grad_kwargs,
             contexts=contexts, internal_batch_size=internal_batch_size,
             show_progress=show_progress,
@@ -301,13 +306,15 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         contexts: Contexts | None = None,
         show_progress: bool = False,
         layer_baselines: Any = None,
+        layer_call: int | None = None,
         path: WordPath | None = None,
     ) -> SequentialIntegral:
         """Compute SIG by quadrature, with the error of each word; arguments as in `attribute`."""
         return self._integral(
             inputs, n_steps, method, tolerance, path,
-            baselines=baselines, layer_baselines=layer_baselines, target=target,
-            additional_forward_args=additional_forward_args, feature_mask=feature_mask,
+            baselines=baselines, layer_baselines=layer_baselines, layer_call=layer_call,
+            target=target, additional_forward_args=additional_forward_args,
+            feature_mask=feature_mask,
             attribute_to_layer_input=attribute_to_layer_input, grad_kwargs=grad_kwargs,
             contexts=contexts, internal_batch_size=internal_batch_size,
             show_progress=show_progress,
@@ -317,7 +324,7 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
     def attribute_words(
         self, inputs: Tensor, baselines: BaselineType = ..., target: TargetType = ...,
         additional_forward_args: object = ..., *, feature_mask: Any = ...,
-        contexts: Contexts | None = ..., layer_baselines: Any = ...,
+        contexts: Contexts | None = ..., layer_baselines: Any = ..., layer_call: int | None = ...,
         internal_batch_size: int | None = ..., attribute_to_layer_input: bool = ...,
         show_progress: bool = ...,
     ) -> Tensor: ...  # fmt: skip
@@ -325,7 +332,7 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
     def attribute_words(
         self, inputs: Tensors, baselines: BaselineType = ..., target: TargetType = ...,
         additional_forward_args: object = ..., *, feature_mask: Any = ...,
-        contexts: Contexts | None = ..., layer_baselines: Any = ...,
+        contexts: Contexts | None = ..., layer_baselines: Any = ..., layer_call: int | None = ...,
         internal_batch_size: int | None = ..., attribute_to_layer_input: bool = ...,
         show_progress: bool = ...,
     ) -> Any: ...  # fmt: skip
@@ -339,6 +346,7 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         feature_mask: Any = None,
         contexts: Contexts | None = None,
         layer_baselines: Any = None,
+        layer_call: int | None = None,
         internal_batch_size: int | None = None,
         attribute_to_layer_input: bool = False,
         show_progress: bool = False,
@@ -351,8 +359,9 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
             (B, L), in units of F; every position of a word carries its word's score.
         """
         return self._problem(
-            inputs, baselines=baselines, layer_baselines=layer_baselines, target=target,
-            additional_forward_args=additional_forward_args, feature_mask=feature_mask,
+            inputs, baselines=baselines, layer_baselines=layer_baselines, layer_call=layer_call,
+            target=target, additional_forward_args=additional_forward_args,
+            feature_mask=feature_mask,
             attribute_to_layer_input=attribute_to_layer_input, contexts=contexts,
             internal_batch_size=internal_batch_size, show_progress=show_progress,
         ).word_scores()  # fmt: skip
@@ -368,12 +377,14 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
         feature_mask: Any = None,
         contexts: Contexts | None = None,
         layer_baselines: Any = None,
+        layer_call: int | None = None,
         attribute_to_layer_input: bool = False,
     ) -> Tensor:
         """Compute Σ_w [Σ_j A_wj − (F(x) − F(x̄ʷ))], (B,); see `SequentialIntegratedGradients`."""
         return self._problem(
-            end_point, baselines=start_point, layer_baselines=layer_baselines, target=target,
-            additional_forward_args=additional_forward_args, feature_mask=feature_mask,
+            end_point, baselines=start_point, layer_baselines=layer_baselines, layer_call=layer_call,
+            target=target, additional_forward_args=additional_forward_args,
+            feature_mask=feature_mask,
             attribute_to_layer_input=attribute_to_layer_input, contexts=contexts,
         ).convergence_delta(attributions)  # fmt: skip
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from captum.attr import IntegratedGradients, LayerIntegratedGradients
+from captum.attr import IntegratedGradients, LayerIntegratedGradients, NoiseTunnel
 from torch import Tensor, nn
 
 from captum_sig import LayerSequentialIntegratedGradients, SequentialIntegratedGradients
@@ -435,3 +435,160 @@ def test_baseline_ids_are_looked_up_without_the_model_only_where_it_does_the_sam
         assert passes == reads + [1] * (2 * 6 + 2)
         base = model.embedding(torch.tensor(50 if forward is plain else 49))
         assert_exact(found, sig.attribute_words(ids, target=1, layer_baselines=base))
+
+
+class TestLayerThatRunsSeveralTimes:
+    """One encoder for two texts, or a recurrent use."""
+
+    embedding = nn.Embedding(9, 3, dtype=torch.float64)
+    ids = torch.tensor([[1, 2, 3]])
+    others = torch.tensor([[4, 5]])
+
+    def orders(self):
+        """Products of two texts, the same or another text first."""
+
+        def embedded(ids: Tensor) -> Tensor:
+            return self.embedding(ids).prod(1)
+
+        return [
+            lambda ids, others: (embedded(ids) * embedded(others)).sum(-1),
+            lambda ids, others: (embedded(others) * embedded(ids)).sum(-1),
+        ]
+
+    @pytest.mark.parametrize("others", [others, ids.flip(1)], ids=["shorter", "equally long"])
+    @pytest.mark.parametrize("verb", ["attribute", "attribute_words", "integrate"])
+    def test_it_is_refused_in_every_order(self, verb, others):
+        for f in self.orders():
+            sig = LayerSequentialIntegratedGradients(f, self.embedding)
+            with pytest.raises(ValueError, match="runs more than once .* layer_call=0"):
+                getattr(sig, verb)(self.ids, additional_forward_args=others)
+
+    @pytest.mark.parametrize("others", [others, ids.flip(1)], ids=["shorter", "equally long"])
+    def test_the_call_that_moves_can_be_chosen(self, others):
+        x, b = self.embedding(self.ids), self.embedding(torch.zeros_like(self.ids))
+        factor = self.embedding(others).prod(1)
+        expected = oracle.word_differences(
+            lambda x: (x.prod(1) * factor).sum(-1), x, b, [[0], [1], [2]]
+        )
+        for call, f in enumerate(self.orders()):
+            sig = LayerSequentialIntegratedGradients(f, self.embedding)
+            how = {"additional_forward_args": others, "layer_call": call}
+            assert_exact(sig.attribute_words(self.ids, **how), expected)
+            found, delta = sig.attribute(self.ids, return_convergence_delta=True, **how)
+            assert_exact(found.sum(-1), expected)
+            assert delta.abs().max() < 1e-12
+            assert_exact(sig.compute_convergence_delta(found, 0, self.ids, **how), delta)
+
+    @pytest.mark.parametrize(
+        ("call", "message"), [(2, "runs 2 times .* at most 1, got 2"), (-1, "at least 0, got -1")]
+    )
+    def test_a_call_that_does_not_happen(self, call, message):
+        sig = LayerSequentialIntegratedGradients(self.orders()[0], self.embedding)
+        with pytest.raises(ValueError, match=message):
+            sig.attribute_words(self.ids, additional_forward_args=self.others, layer_call=call)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4)])
+class TestLayersAndInputsWithoutPositions:
+    """As Captum's classes take them: features are the positions, and a number is its own."""
+
+    def f(self, x: Tensor) -> Tensor:
+        return x.sin() if x.dim() == 1 else x.sin().prod(1)
+
+    def expected(self, x: Tensor) -> Tensor:
+        wide = x if x.dim() > 1 else x[:, None]
+        words = [[position] for position in range(wide.shape[1])]
+        found = [
+            oracle.word_differences(
+                lambda row: row.sin().prod(1), row[None], torch.zeros_like(row[None]), words
+            )
+            for row in wide
+        ]
+        return torch.cat(found).reshape(x.shape)
+
+    def test_inputs(self, shape):
+        x = random(*shape)
+        sig = SequentialIntegratedGradients(self.f)
+        assert_exact(sig.attribute_words(x), self.expected(x))
+        for options in ({}, {"tolerance": 1e-9}):
+            found, delta = sig.attribute(x, return_convergence_delta=True, **options)
+            assert_exact(found, self.expected(x))
+            assert_exact(sig.compute_convergence_delta(found, 0, x), delta)
+        assert NoiseTunnel(sig).attribute(x, nt_samples=2).shape == x.shape
+
+    def test_layers(self, shape):
+        layer = nn.Identity()
+        x = random(*shape)
+        sig = LayerSequentialIntegratedGradients(lambda x: self.f(layer(x)), layer)
+        for at_input in (False, True):
+            how = {"attribute_to_layer_input": at_input}
+            assert_exact(sig.attribute_words(x, **how), self.expected(x))
+            assert_exact(sig.attribute(x, **how), self.expected(x))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [MASK, MASK[..., None], MASK[..., None].expand(1, L, D), MASK[..., None].expand(2, L, D)],
+    ids=["(1, L)", "(1, L, 1)", "(1, L, D)", "(B, L, D)"],
+)
+def test_masks_with_features(mask):
+    x = random(2, L, D)
+    sig = SequentialIntegratedGradients(PROBLEMS[1].f)
+    expected = sig.attribute_words(x, feature_mask=MASK)
+    assert_exact(sig.attribute_words(x, feature_mask=mask), expected)
+
+
+def test_masks_that_take_a_position_apart():
+    with pytest.raises(ValueError, match="features of one position different numbers"):
+        SequentialIntegratedGradients(PROBLEMS[1].f).attribute_words(
+            random(2, L, D), feature_mask=torch.arange(L * D).view(1, L, D)
+        )
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_dtype_is_that_of_the_inputs_also_where_nothing_moves(dtype, default):
+    x = random(1, L, D).to(dtype)
+    sig = SequentialIntegratedGradients(lambda x: x.sum((1, 2)))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        with pytest.warns(UserWarning, match="nothing differs"):
+            still = sig.attribute_words(x, x)
+        moved = sig.attribute_words(x)
+    finally:
+        torch.set_default_dtype(before)
+    assert still.dtype == moved.dtype == torch.promote_types(dtype, torch.float32)
+
+
+class TestErrorsOfTheModel:
+    """They are shown as they are."""
+
+    def test_where_nothing_differs(self):
+        x = random(1, L, D)
+
+        def broken(x: Tensor) -> Tensor:
+            raise AssertionError("this model needs a mask")
+
+        for verb in ("attribute", "attribute_words", "integrate"):
+            with (
+                pytest.warns(UserWarning, match="nothing differs"),
+                pytest.raises(AssertionError, match="this model needs a mask"),
+            ):
+                getattr(SequentialIntegratedGradients(broken), verb)(x, x)
+            with (
+                pytest.warns(UserWarning, match="nothing differs"),
+                pytest.raises(ValueError, match="target 9 does not fit"),
+            ):
+                getattr(SequentialIntegratedGradients(lambda x: x.sum(1)), verb)(x, x, target=9)
+
+    @pytest.mark.parametrize("error", [AssertionError, KeyError, RuntimeError])
+    def test_before_a_layer_runs(self, error):
+        embedding = nn.Embedding(9, 3)
+
+        def broken(ids: Tensor) -> Tensor:
+            raise error("this model needs a mask")
+
+        sig = LayerSequentialIntegratedGradients(broken, embedding)
+        with pytest.raises(error, match="this model needs a mask"):
+            sig.attribute_words(torch.tensor([[1, 2]]))

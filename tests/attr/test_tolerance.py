@@ -327,3 +327,13 @@ def test_on_a_real_model(shared):
         for tolerance in (1e-2, 1e-3):
             found = sig.attribute(ids, base, target=0, tolerance=tolerance)
             check_kept(tolerance, (found, exact))
+
+
+def test_under_autocast():
+    model = tiny("bert", torch.float32)
+    ids = random_ids(1, 7)
+    sig = LayerSequentialIntegratedGradients(model.logits, model.embedding)
+    expected = sig.attribute_words(ids, mask_baseline(ids), target=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sig.attribute(ids, mask_baseline(ids), target=1, tolerance=0.2)
+    assert (found.sum(-1) - expected).abs().max() < 0.2 * expected.abs().max()
