@@ -382,9 +382,9 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
     ) -> Tensor:
         """Compute Σ_w [Σ_j A_wj − (F(x) − F(x̄ʷ))], (B,); see `SequentialIntegratedGradients`."""
         return self._problem(
-            end_point, baselines=start_point, layer_baselines=layer_baselines, layer_call=layer_call,
-            target=target, additional_forward_args=additional_forward_args,
-            feature_mask=feature_mask,
+            end_point, baselines=start_point, layer_baselines=layer_baselines,
+            layer_call=layer_call, target=target,
+            additional_forward_args=additional_forward_args, feature_mask=feature_mask,
             attribute_to_layer_input=attribute_to_layer_input, contexts=contexts,
         ).convergence_delta(attributions)  # fmt: skip
 
