@@ -112,7 +112,8 @@ class TextClassificationExplainer:
             **options: keywords of the class.
 
         Raises:
-            ValueError: if there is no trained classification head, or no tokenizer.
+            ValueError: if there is no trained classification head, no tokenizer, or what is there
+                comes with pickled weights or Python code.
         """
         from transformers import AutoModelForSequenceClassification
 

@@ -18,7 +18,7 @@ from captum_sig.baselines.families import BASELINES, NEEDS, family
 from captum_sig.explainers.matrix import MatrixOptions, TargetMatrix, target_matrix
 from captum_sig.explainers.models import (
     is_bidirectional,
-    pretrained,
+    pretrained_language_model,
     pretrained_tokenizer,
     word_embedding,
 )
@@ -122,13 +122,10 @@ class TextGenerationExplainer:
             **options: keywords of the class.
 
         Raises:
-            ValueError: if there is no trained language model, or no tokenizer.
+            ValueError: if there is no trained language model, no tokenizer, or what is there comes
+                with pickled weights or Python code.
         """
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-        has_encoder = AutoConfig.from_pretrained(name_or_path).is_encoder_decoder
-        auto_class = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
-        model = pretrained(auto_class, name_or_path, "to generate text", **(model_kwargs or {}))
+        model = pretrained_language_model(name_or_path, **(model_kwargs or {}))
         return cls(model, pretrained_tokenizer(name_or_path), **options)
 
     @overload  # a string is a sequence of strings too
@@ -347,6 +344,8 @@ def generate_target(
         chosen |= GENERATION_DEFAULTS
     if "max_length" in options:
         chosen.pop("max_new_tokens", None)
+    if "custom_generate" in options:  # else transformers asks on stdin
+        chosen["trust_remote_code"] = False
     chosen |= options
     if limit is not None and "max_new_tokens" in chosen:  # no more than it can read again
         room = limit - prompt.shape[1] + 1  # the last is not read

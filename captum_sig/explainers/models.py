@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+SAFE = {"trust_remote_code": False, "use_safetensors": True}  # of models that are loaded here
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
 
 def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **options: Any) -> Any:
-    """Load a model in eval mode, with all its weights from the checkpoint; safetensors only.
+    """Load a model in eval mode, with all its weights from the checkpoint.
+
+    Only safetensors are read, and no Python code that comes with the model is run.
 
     Args:
         auto_class: one of transformers' auto classes of models.
@@ -20,11 +28,20 @@ def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **option
         **options: as in transformers, such as `dtype`.
 
     Raises:
-        ValueError: if weights are missing, such as those of an untrained head.
+        ValueError: if weights are missing, such as those of an untrained head, are pickled, or if
+            the model comes with code of its own.
     """
-    model, info = auto_class.from_pretrained(
-        name_or_path, **{"use_safetensors": True, **options}, output_loading_info=True
-    )
+    for option, value in SAFE.items():
+        if options.get(option, value) is not value:
+            raise ValueError(
+                f"{option}={options[option]!r} is not for models that are loaded here; wanted "
+                f"{value}: load the model with transformers, and pass it with its tokenizer"
+            )
+    with _no_code(name_or_path):
+        _check_weights(name_or_path, options)
+        model, info = auto_class.from_pretrained(
+            name_or_path, **options, **SAFE, output_loading_info=True
+        )
     if info["missing_keys"]:
         raise ValueError(
             f"{name_or_path} has no weights for {', '.join(sorted(info['missing_keys']))}; "
@@ -40,18 +57,93 @@ def pretrained_masked_lm(name_or_path: str | Path) -> Any:
     return pretrained(AutoModelForMaskedLM, name_or_path, "to fill in masked words")
 
 
+def pretrained_language_model(name_or_path: str | Path, **options: Any) -> Any:
+    """Load a model that generates text, with an encoder or without; as `pretrained`."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    has_encoder = pretrained_config(name_or_path).is_encoder_decoder
+    auto_class = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
+    return pretrained(auto_class, name_or_path, "to generate text", **options)
+
+
+def pretrained_config(name_or_path: str | Path, **options: Any) -> Any:
+    """Load a model's config, without code of its own."""
+    from transformers import AutoConfig
+
+    with _no_code(name_or_path):
+        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **options)
+
+
 def pretrained_tokenizer(name_or_path: str | Path) -> Any:
     """Load a tokenizer; transformers makes up an empty one where there are no files.
 
     Raises:
-        ValueError: if it knows only special tokens.
+        ValueError: if it knows only special tokens, or comes with code of its own.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    with _no_code(name_or_path):
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ValueError(f"{name_or_path} has no tokenizer: save it beside the model")
     return tokenizer
+
+
+@contextmanager
+def _no_code(name_or_path: str | Path) -> Iterator[None]:
+    """Say what to do about a model whose own code transformers refuses to run."""
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{name_or_path} comes with Python code of its own, which is not run here: if you "
+            "trust it, load the model with transformers, and pass it with its tokenizer"
+        ) from error
+
+
+def _check_weights(name_or_path: str | Path, options: Mapping[str, Any]) -> None:
+    """Refuse weights that transformers would unpickle in spite of `use_safetensors`.
+
+    An index or the config may name them, and an adapter may have no others.
+    """
+    where = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
+    config = _json(name_or_path, "config.json", where)
+    adapter = _json(name_or_path, "adapter_config.json", where)
+    variant = options.get("variant")
+    default = (
+        f"model.safetensors.index.{variant}.json" if variant else "model.safetensors.index.json"
+    )
+    named = str(config.get("transformers_weights") or default)
+    weights = [named]
+    if named.endswith(".json"):
+        weights = list(_json(name_or_path, named, where).get("weight_map", {}).values())
+    if adapter and _found(name_or_path, "adapter_model.safetensors", where) is None:
+        weights.append("adapter_model.bin")
+    for file_name in sorted(set(weights)):
+        if not file_name.endswith(".safetensors"):
+            raise ValueError(
+                f"{name_or_path} has weights in {file_name}, which is not a safetensors file and "
+                "may be a pickle: save the model anew with transformers (save_pretrained)"
+            )
+    if adapter and not config:
+        _check_weights(adapter.get("base_model_name_or_path", ""), {})
+
+
+def _json(name_or_path: str | Path, file_name: str, where: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a file of a model; {} if there is none."""
+    path = _found(name_or_path, file_name, where)
+    return {} if path is None else json.loads(Path(path).read_text("utf-8"))
+
+
+def _found(name_or_path: str | Path, file_name: str, where: Mapping[str, Any]) -> str | None:
+    from transformers.utils import cached_file
+
+    try:
+        return cached_file(name_or_path, file_name, **where)
+    except OSError:
+        return None
 
 
 def weights_digest(model: nn.Module) -> str:

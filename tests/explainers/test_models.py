@@ -1,0 +1,163 @@
+"""Loading models: no code of theirs is run, and no pickle is read."""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from captum_sig import TextClassificationExplainer, TextGenerationExplainer
+from captum_sig.corpus import CorpusExplainer
+from captum_sig.demo_model import PATH
+from captum_sig.explainers.models import pretrained_masked_lm, pretrained_tokenizer
+from tests.tiny_language_models import causal, chat_tokenizer
+
+CODE = """
+open({marker!r}, "w").close()
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+class Config(PretrainedConfig):
+    model_type = "own"
+
+class Model(PreTrainedModel):
+    config_class = Config
+
+class Tokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+MODELS = ("SequenceClassification", "CausalLM", "Seq2SeqLM", "MaskedLM")
+AUTO_MAP = {"AutoConfig": "own.Config"} | {f"AutoModelFor{task}": "own.Model" for task in MODELS}
+
+
+def change(path: Path, **values: object) -> None:
+    """Change some values of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the demo model."""
+    return shutil.copytree(PATH, tmp_path / "model")
+
+
+@pytest.fixture
+def marker(folder: Path) -> Path:
+    """A file that is written when the code in the folder runs."""
+    marker = folder.with_name("marker")
+    (folder / "own.py").write_text(CODE.format(marker=str(marker)))
+    return marker
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        TextClassificationExplainer.from_pretrained,
+        TextGenerationExplainer.from_pretrained,
+        pretrained_masked_lm,
+        lambda folder: CorpusExplainer(str(folder)).explainer,
+    ],
+)
+@pytest.mark.parametrize("answer", ["", "y\n" * 9])
+def test_code_of_a_model_is_not_run(folder, marker, load, answer, monkeypatch, capsys):
+    change(folder / "config.json", model_type="own", auto_map=AUTO_MAP)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    with pytest.raises(ValueError, match="comes with Python code of its own, which is not run"):
+        load(folder)
+    assert not marker.exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_code_of_a_tokenizer_is_not_run(folder, marker, monkeypatch, capsys):
+    auto_map = {"AutoTokenizer": ["own.Tokenizer", "own.Tokenizer"]}
+    change(folder / "tokenizer_config.json", auto_map=auto_map, tokenizer_class="Tokenizer")
+    change(folder / "config.json", model_type="own", auto_map=AUTO_MAP)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
+    with pytest.raises(ValueError, match="comes with Python code of its own, which is not run"):
+        pretrained_tokenizer(folder)
+    assert not marker.exists()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("option", [[], ["--task", "text-generation"], ["--masked-lm"]])
+def test_the_command_asks_nothing_and_runs_no_code(run, folder, marker, option):
+    change(folder / "config.json", model_type="own", auto_map=AUTO_MAP)
+    models = (
+        ["--baseline", "blurred", *option] if option == ["--masked-lm"] else [*option, "--model"]
+    )
+    result = run("explain", "A film.", *models, folder, stdin="y\n" * 9)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "comes with Python code of its own" in result.stderr
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("trust_remote_code", True), ("use_safetensors", False)]
+)
+def test_what_would_run_code_is_not_an_option(folder, option, value):
+    with pytest.raises(ValueError, match=f"{option}={value} is not for models that are loaded"):
+        TextGenerationExplainer.from_pretrained(folder, model_kwargs={option: value})
+
+
+def index_names_a_pickle(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "part.bin")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "part.bin")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def config_names_a_pickle(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "adapter_model.bin")
+    change(folder / "config.json", transformers_weights="adapter_model.bin")
+
+
+def adapter_is_a_pickle(folder: Path) -> None:
+    torch.save({}, folder / "adapter_model.bin")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(PATH)}))
+
+
+def adapters_model_is_a_pickle(folder: Path) -> None:
+    base = folder.with_name("base")
+    shutil.copytree(folder, base)
+    index_names_a_pickle(base)
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (index_names_a_pickle, "part.bin"),
+        (config_names_a_pickle, "adapter_model.bin"),
+        (adapter_is_a_pickle, "adapter_model.bin"),
+        (adapters_model_is_a_pickle, "part.bin"),
+    ],
+)
+def test_a_pickle_is_refused_by_name(
+    folder: Path, make: Callable[[Path], None], name: str, monkeypatch: pytest.MonkeyPatch
+):
+    def load(*args: Any, **options: Any) -> None:
+        raise AssertionError("a pickle is read")
+
+    make(folder)
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(ValueError, match=f"has weights in {name}, which is not a safetensors file"):
+        TextClassificationExplainer.from_pretrained(folder)
+
+
+def test_code_that_generates_is_not_run(folder, marker, monkeypatch, capsys):
+    (folder / "custom_generate").mkdir()
+    (folder / "own.py").rename(folder / "custom_generate" / "generate.py")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
+    explainer = TextGenerationExplainer(causal("gpt2"), chat_tokenizer(), baseline="unk")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        explainer("good", generation_kwargs={"custom_generate": str(folder)})
+    assert not marker.exists()
+    assert capsys.readouterr().out == ""
