@@ -7,9 +7,9 @@ Captum: (B, L) integers, equal numbers move together, special tokens and padding
 
 from __future__ import annotations
 
-import unicodedata
+import bisect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -63,17 +63,19 @@ def word_groups(
     Args:
         tokenizer: a transformers tokenizer.
         ids: token ids of the text, including special tokens and padding.
-        word_ids: a fast tokenizer's `BatchEncoding.word_ids()`. If it is missing, or the tokenizer
-            does not split into words first, the tokens' own markers ▁, Ġ or ## decide; without
-            markers every token is a word.
+        word_ids: a fast tokenizer's `BatchEncoding.word_ids()`, in which the words of two texts may
+            have the same numbers; `number_on` of them tells the texts apart for certain. If it is
+            missing, or the tokenizer does not split into words first, the tokens' own markers ▁, Ġ
+            or ## decide; without markers every token is a word.
         text: the tokenized text; with `offsets`, words stay whole at combining marks.
         offsets: characters of the text that each token covers.
     """
     groups = token_groups(tokenizer, ids)
+    parts = [None] * len(ids) if word_ids is None else number_on(word_ids)
     if word_ids is not None and _splits(tokenizer):
-        groups = [None if g is None else w for g, w in zip(groups, word_ids, strict=True)]
+        groups = [None if g is None else part for g, part in zip(groups, parts, strict=True)]
     else:
-        groups = _by_markers(tokenizer, ids, groups)
+        groups = _by_markers(tokenizer, ids, groups, parts)
     return groups if text is None or offsets is None else joined(text, groups, offsets)
 
 
@@ -106,23 +108,75 @@ def _splits(tokenizer: Any) -> bool:
 
 
 def joined(text: str, groups: Grouping, offsets: Offsets) -> Grouping:
-    """Join the words that a tokenizer splits at combining marks.
+    """Join the words that a tokenizer splits inside a character as readers see it.
 
     GPT-2 and similar tokenizers do not treat the marks of Hindi, Hebrew or decomposed accents as
-    letters.
+    letters, and split emoji at joiners and selectors. A word goes on after a letter's marks; what
+    else the tokenizer put behind the marks, such as a full stop, is a word of its own.
 
-    >>> joined("cafe\u0301s", [0, 1, 2], [(0, 4), (4, 5), (5, 6)])
-    [0, 0, 0]
+    >>> joined("cafe\u0301!", [0, 1, 1], [(0, 4), (4, 5), (5, 6)])
+    [0, 0, 1]
     """
+    if text.isascii():
+        return groups
+    start_of = _characters(text)
     result: Grouping = []
+    carried: int | None = None  # the group whose first token went to the word before it
     for position, (group, (start, _)) in enumerate(zip(groups, offsets, strict=True)):
         before = groups[position - 1] if position else None
-        if group is None or before is None or group == before or not 0 < start < len(text):
-            same = group is not None and group == before
-            result.append(result[-1] if same else group)
+        if group is None or before is None:
+            result.append(group)
             continue
-        left, right = (unicodedata.category(text[at])[0] for at in (start - 1, start))
-        result.append(result[-1] if right == "M" or (left, right) == ("M", "L") else group)
+        if (group == before and group != carried) or not 0 < start < len(text):
+            result.append(result[-1] if group == before else group)
+            continue
+        has_marks = start_of[start - 1] < start - 1
+        letters = text[start_of[start - 1]].isalpha() and text[start].isalpha()
+        if start_of[start] < start or (letters if has_marks else group == before):
+            carried = group
+            result.append(result[-1])
+        else:
+            carried = None
+            result.append(group)
+    return result
+
+
+def _characters(text: str) -> list[int]:
+    """Return where the character as readers see it starts that each code point belongs to."""
+    import regex
+
+    starts = [0] * len(text)
+    for match in regex.finditer(r"\X", text):
+        start, end = match.span()
+        starts[start:end] = [start] * (end - start)
+    return starts
+
+
+def number_on(
+    word_ids: Sequence[int | None], sequence_ids: Sequence[int | None] | None = None
+) -> list[int | None]:
+    """Number the words of a second text on from the first's; tokenizers begin anew at 0.
+
+    Args:
+        word_ids: as `BatchEncoding.word_ids()`.
+        sequence_ids: as `BatchEncoding.sequence_ids()`. Without them only a lower number shows that
+            another text begins.
+
+    >>> number_on([None, 0, 1, None, 0, 1, None])
+    [None, 0, 1, None, 2, 3, None]
+    """
+    result: list[int | None] = []
+    before: tuple[int | None, int] | None = None  # the text and number of the last word
+    offset = n_words = 0
+    for word, text in zip(word_ids, sequence_ids or [None] * len(word_ids), strict=True):
+        if word is None:
+            result.append(None)
+            continue
+        if before is not None and (text != before[0] or word < before[1]):
+            offset = n_words
+        before = text, word
+        n_words = max(n_words, offset + word + 1)
+        result.append(offset + word)
     return result
 
 
@@ -138,7 +192,7 @@ def encoding_groups(
         tokenizer: a transformers tokenizer.
         encoding: its output for one text or several, as lists or tensors.
         group: `word_groups` or `token_groups`.
-        texts: the encoded texts, to keep words whole at combining marks.
+        texts: the encoded texts, to keep words whole at combining marks; not used for pairs.
     """
     ids = _rows(encoding["input_ids"])
     attended = (
@@ -148,12 +202,15 @@ def encoding_groups(
     )
     groupings = []
     for number, row in enumerate(ids):
-        word_ids = encoding.word_ids(number) if tokenizer.is_fast else None
-        words = (
-            group(tokenizer, row, word_ids, texts[number], encoding[number].offsets)
-            if texts is not None and tokenizer.is_fast
-            else group(tokenizer, row, word_ids)
-        )
+        if not tokenizer.is_fast:
+            words = group(tokenizer, row)
+        else:
+            sequence_ids = encoding.sequence_ids(number)
+            word_ids = number_on(encoding.word_ids(number), sequence_ids)
+            text, offsets = None, None
+            if texts is not None and 1 not in sequence_ids:  # offsets in one text
+                text, offsets = texts[number], encoding[number].offsets
+            words = group(tokenizer, row, word_ids, text, offsets)
         pairs = zip(words, attended[number], strict=True)
         groupings.append([word if seen else None for word, seen in pairs])
     return groupings
@@ -164,7 +221,10 @@ def _rows(values: Any) -> list[list[int]]:
     return rows if not rows or isinstance(rows[0], (list, tuple)) else [rows]
 
 
-def _by_markers(tokenizer: Any, ids: Sequence[int], groups: Grouping) -> Grouping:
+def _by_markers(
+    tokenizer: Any, ids: Sequence[int], groups: Grouping, parts: Sequence[int | None]
+) -> Grouping:
+    """Group tokens by their markers; a word lies in one of the parts that the tokenizer tells."""
     pieces = tokenizer.convert_ids_to_tokens(list(ids))
     marked = _marked(tokenizer)
     if marked is None:
@@ -175,7 +235,7 @@ def _by_markers(tokenizer: Any, ids: Sequence[int], groups: Grouping) -> Groupin
     for position, (group, start, piece) in enumerate(zip(groups, starts, pieces, strict=True)):
         if group is None:
             current = None
-        elif start or current is None or piece in NEWLINES:
+        elif start or current is None or piece in NEWLINES or parts[position] != parts[current]:
             current = position
         words.append(current)
         if piece in NEWLINES:
@@ -221,8 +281,9 @@ def spans(
 ) -> list[Span]:
     """List the words of a grouping in order; offsets exclude the space around a word.
 
-    Without a fast tokenizer's offsets the word is searched in the text; its start and end are None
-    if the text does not contain it as the tokenizer spells it.
+    A word keeps the marks behind its last letter, which some tokenizers drop. Without a fast
+    tokenizer's offsets the word is searched in the text; its start and end are None if the text
+    does not contain it as the tokenizer spells it.
     """
     positions: dict[int, list[int]] = {}
     for position, word in enumerate(groups):
@@ -248,7 +309,24 @@ def spans(
             start += text[start:end].index(bare)
             end = start + len(bare)
         words.append(Span(members[0], text[start:end], start, end))
-    return words
+    return words if text.isascii() else _with_marks(text, words)
+
+
+def _with_marks(text: str, words: list[Span]) -> list[Span]:
+    """End each word with a whole character as readers see it, unless another word begins there."""
+    start_of = _characters(text)
+    starts = sorted(span.start for span in words if span.start is not None)
+    whole = []
+    for span in words:
+        if span.start is not None and span.end is not None and span.end > span.start:
+            end, start = span.end, start_of[span.end - 1]
+            taken = bisect.bisect_left(starts, end)
+            limit = starts[taken] if taken < len(starts) else len(text)
+            while end < limit and start_of[end] == start:
+                end += 1
+            span = replace(span, word=text[span.start : end], end=end)
+        whole.append(span)
+    return whole
 
 
 def _lower(text: str) -> str:

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from captum_sig.attr.arguments import feature_masks
 from captum_sig.words import (
@@ -13,6 +15,8 @@ from captum_sig.words import (
     word_sums,
 )
 from tests.tiny_models import (
+    CLS,
+    SEP,
     SlowTokenizer,
     byte_level_tokenizer,
     unsplit_tokenizer,
@@ -35,6 +39,14 @@ def read(tokenizer, text, groups=word_groups):
     for span in found:
         assert span.start is None or text[span.start : span.end] == span.word
     return [span.word for span in found], grouping
+
+
+def words_of(tokenizer, text):
+    """The words of a text, with those of combining marks."""
+    encoding = tokenizer([text])
+    (groups,) = encoding_groups(tokenizer, encoding, texts=[text])
+    found = spans(tokenizer, text, encoding["input_ids"][0], groups, encoding[0].offsets)
+    return [span.word for span in found]
 
 
 @pytest.mark.parametrize(
@@ -158,3 +170,103 @@ def test_sums_keep_infinity_in_its_word_and_take_long_inputs():
     assert sums.tolist() == [[torch.inf, torch.inf, 2.0]]
     n = 200_000  # n × n booleans would take 40 GB
     assert word_sums(torch.ones(1, n), torch.arange(n)[None] // 4).eq(4).all()
+
+
+def metaspace_tokenizer(scheme: str) -> PreTrainedTokenizerFast:
+    """T5's and XLM-RoBERTa's kind: split at spaces, which become ▁, before the model."""
+    pieces = ["<unk>", "▁", *["▁good", "▁mov", "good", "mov", "ie", "s"]]
+    tokenizer = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], 0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+def pairs_of_wordpieces() -> PreTrainedTokenizerFast:
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)],
+    )
+    return tokenizer
+
+
+class TestTextsInPairs:
+    @pytest.mark.parametrize(
+        ("tokenizer", "grouping"),
+        [
+            (pairs_of_wordpieces(), [None, 0, 1, 1, None, 2, 3, 3, None]),
+            (wordpiece_tokenizer(), [0, 1, 1, 2, 3, 3]),  # no template for pairs
+            (byte_level_tokenizer(), [0, 0, 1, 1, 2, 2, 3, 3]),
+            (unsplit_tokenizer(), [0, 1, 1, 1, 4, 5, 5, 5]),
+            (metaspace_tokenizer("always"), [0, 1, 1, 1, 2, 3, 3, 3]),
+            (metaspace_tokenizer("never"), [0, 1, 1, 1, 2, 3, 3, 3]),
+        ],
+    )
+    def test_their_words_are_numbered_apart(self, tokenizer, grouping):
+        encoding = tokenizer("good movies", "good movies", return_tensors="pt")
+        assert encoding_groups(tokenizer, encoding)[0] == grouping
+
+    @pytest.mark.parametrize("first", ["good", "good movie"])
+    def test_a_second_text_of_one_word(self, first):
+        """Its number is the last one of the first text, and nothing stands between the two."""
+        tokenizer = byte_level_tokenizer()
+        (groups,) = encoding_groups(tokenizer, tokenizer(first, "good"))
+        assert len(set(groups)) == len(first.split()) + 1
+
+    def test_the_demo_models_tokenizer(self, demo):
+        encoding = demo.tokenizer("A cat sleeps.", "It rests.", return_tensors="pt")
+        assert encoding_groups(demo.tokenizer, encoding) == [[0, 1, 2, 2, 3, 4, 5, 5, 6]]
+        direct = word_groups(demo.tokenizer, encoding["input_ids"][0].tolist(), encoding.word_ids())
+        assert direct == [0, 1, 2, 2, 3, 4, 5, 5, 6]
+
+    def test_a_batch_of_pairs_with_padding(self, demo):
+        pairs = [("A cat.", "It rests."), ("A cat sleeps.", "It rests at home.")]
+        groups = encoding_groups(demo.tokenizer, demo.tokenizer(pairs, padding=True))
+        words = [len({word for word in row if word is not None}) for row in groups]
+        assert words == [6, 9]
+
+    def test_marks_of_the_second_text_are_not_looked_up_in_the_first(self):
+        tokenizer, first = byte_level_tokenizer(), "cafe\u0301"
+        encoding = tokenizer(first, "good movie")
+        (groups,) = encoding_groups(tokenizer, encoding, texts=[first])
+        assert groups[-3:] == [2, 2, 3]
+
+
+MARKED = [
+    "यह है ।",
+    "नमस्ते दुनिया !",
+    "cafe\u0301 de\u0301ja\u0300 vu",
+    "I ❤️ it",
+    "👨‍👩‍👧 ok 👍🏽 fine 1️⃣",
+    "می‌خواهم بروم",
+    "น้ำใจดี มาก",
+    "שָׁלוֹם לָכֶם",
+]
+
+
+@pytest.mark.parametrize("text", MARKED)
+@pytest.mark.parametrize("kind", [byte_level_tokenizer, unsplit_tokenizer, wordpiece_tokenizer])
+def test_a_word_keeps_its_marks(kind, text):
+    assert words_of(kind(), text) == text.split()
+
+
+@pytest.mark.parametrize("text", MARKED)
+def test_a_word_keeps_the_marks_that_the_tokenizer_drops(demo, text):
+    assert words_of(demo.tokenizer, text) == text.split()
+
+
+def test_a_full_stop_behind_a_mark_is_a_word_of_its_own():
+    assert words_of(byte_level_tokenizer(), "यह है।") == ["यह", "है", "।"]
+    assert words_of(byte_level_tokenizer(), "❤️love") == ["❤️", "love"]
+
+
+def test_flags_stand_apart_where_the_tokenizer_splits_them(demo):
+    assert words_of(demo.tokenizer, "🇫🇷🇩🇪") == ["🇫🇷", "🇩🇪"]
+
+
+def test_tokens_within_a_character_do_not_overlap():
+    tokenizer, text = byte_level_tokenizer(), "है"
+    encoding = tokenizer(text)
+    groups = token_groups(tokenizer, encoding["input_ids"])
+    found = spans(tokenizer, text, encoding["input_ids"], groups, encoding[0].offsets)
+    assert {(span.start, span.end) for span in found} == {(0, 1), (1, 2)}
