@@ -17,6 +17,7 @@ from captum_sig.words.grouping import (
     grouping_of,
     spans,
 )
+from captum_sig.words.tokenize import tokenize
 
 MAX_PADDING = 1.25  # beyond this, more rows in a pass gain less than padding costs
 NO_LIMIT = 10**9  # tokenizers without a limit report a number beyond this
@@ -127,35 +128,42 @@ class Encoder:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not texts:
             return
-        encoded = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        lengths = [len(ids) for ids in encoded]
+        encoding = tokenize(self.tokenizer, list(texts), truncation=False, verbose=False)
+        encoded = encoding["input_ids"]
+        self._warn_of_separators(encoded)
+        has_bos = self._have_bos(encoded)
+        lengths = [len(ids) - begun for ids, begun in zip(encoded, has_bos, strict=True)]
         self._check_lengths(lengths, truncation)
         pads = self.tokenizer.pad_token_id is not None and self.tokenizer.padding_side == "right"
         numbers: list[int] = []
-        for number in sorted(range(len(texts)), key=lambda number: lengths[number]):
+        for number in sorted(range(len(texts)), key=lambda n: (has_bos[n], lengths[n])):
             longest = lengths[numbers[0]] * (MAX_PADDING if pads else 1) if numbers else 0
             n_positions = (len(numbers) + 1) * lengths[number]
             full = len(numbers) == batch_size or (
                 max_tokens is not None and n_positions > max_tokens
             )
-            if numbers and (full or lengths[number] > longest):
-                yield self._encode(numbers, texts, lengths, pads, device)
+            full = full or lengths[number] > longest
+            if numbers and (full or has_bos[number] != has_bos[numbers[0]]):
+                yield self._encode(numbers, texts, lengths, has_bos, pads=pads, device=device)
                 numbers = []
             numbers.append(number)
-        yield self._encode(numbers, texts, lengths, pads, device)
+        yield self._encode(numbers, texts, lengths, has_bos, pads=pads, device=device)
 
     def _encode(
         self,
         numbers: list[int],
         all_texts: Sequence[str],
         lengths: list[int],
+        has_bos: list[bool],
+        *,
         pads: bool,
         device: torch.device,
     ) -> Batch:
         texts = [all_texts[number] for number in numbers]
-        encoding = self.tokenizer(
-            texts, padding=pads, truncation=True, max_length=min(self.limit, NO_LIMIT),
-            pad_to_multiple_of=self.multiple, return_tensors="pt", verbose=False,
+        encoding = tokenize(
+            self.tokenizer, texts, padding=pads, truncation=True,
+            max_length=min(self.limit, NO_LIMIT), pad_to_multiple_of=self.multiple,
+            add_special_tokens=not has_bos[numbers[0]], return_tensors="pt", verbose=False,
         )  # fmt: skip
         names = [name for name in self.tokenizer.model_input_names if name in encoding]
         tensors = {name: encoding[name].to(device) for name in names}
@@ -175,6 +183,30 @@ class Encoder:
             ],
             dropped=[max(0, lengths[number] - self.limit) for number in numbers],
         )
+
+    def _have_bos(self, encoded: list[list[int]]) -> list[bool]:
+        """Whether each text begins with the only token that the tokenizer adds; warn if so."""
+        bos = self.tokenizer.bos_token_id
+        doubled = [bos is not None and ids[:2] == [bos, bos] for ids in encoded]
+        if not any(doubled) or tokenize(self.tokenizer, "")["input_ids"] != [bos]:
+            return [False] * len(encoded)
+        warn_of_bos(self.tokenizer, f"{sum(doubled)} of {len(encoded)} texts begin")
+        return doubled
+
+    def _warn_of_separators(self, encoded: list[list[int]]) -> None:
+        """Warn of texts that spell the separator of two texts, for a model that is told which."""
+        separator = self.tokenizer.sep_token_id
+        if separator is None or "token_type_ids" not in self.tokenizer.model_input_names:
+            return
+        own = tokenize(self.tokenizer, "")["input_ids"].count(separator)
+        n_texts = sum(ids.count(separator) > own for ids in encoded)
+        if n_texts:
+            warn(
+                f"{n_texts} of {len(encoded)} texts contain {self.tokenizer.sep_token}, which "
+                "separates the two texts of a pair, but each is read as one text (its token types "
+                "are all the same): encode a pair as tokenizer(first, second), and explain the "
+                "model with LayerSequentialIntegratedGradients"
+            )
 
     def _check_lengths(self, lengths: list[int], truncation: bool) -> None:
         dropped = [length - self.limit for length in lengths if length > self.limit]
@@ -205,6 +237,14 @@ def checked_texts(texts: str | Sequence[str]) -> list[str]:
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise ValueError(f"text {number} is not valid Unicode; decode it as UTF-8 first")
     return several
+
+
+def warn_of_bos(tokenizer: Any, subject: str) -> None:
+    """Warn that a text keeps the one token for its beginning that a chat template wrote."""
+    warn(
+        f"{subject} with {tokenizer.bos_token}, as chat templates write it, so the tokenizer adds "
+        "no second one"
+    )
 
 
 def padding_multiple(model: nn.Module) -> int | None:

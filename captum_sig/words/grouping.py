@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from captum_sig._names import Level
+from captum_sig.words.tokenize import tokenize
 
 Grouping = list[int | None]
 Offsets = Sequence[tuple[int, int]]
@@ -30,13 +31,28 @@ NEWLINES = {"<0x0A>", "\n", "Ċ"}  # tokens of tokenizers without a marker for n
 def special_ids(tokenizer: Any) -> set[int]:
     """Return the ids of special tokens; unk is one only if it has a second role.
 
-    An unknown word is a word. Padding with unk's id is not a second role: the attention mask
+    Added tokens that are marked special are among them, such as the markers of a chat template. An
+    unknown word is a word. Padding with unk's id is not a second role: the attention mask
     distinguishes it from words.
     """
     roles = ("bos", "eos", "sep", "cls", "mask")
     named = [getattr(tokenizer, f"{role}_token_id", None) for role in roles]
-    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    return special | {token_id for token_id in named if token_id is not None}
+    special = {*tokenizer.all_special_ids, *_added_special_ids(tokenizer)}
+    return special - {tokenizer.unk_token_id} | {
+        token_id for token_id in named if token_id is not None
+    }
+
+
+_ADDED: WeakKeyDictionary[Any, tuple[int, frozenset[int]]] = WeakKeyDictionary()
+
+
+def _added_special_ids(tokenizer: Any) -> frozenset[int]:
+    """Return the ids of added tokens that are marked special; listing them takes long."""
+    size = len(tokenizer)
+    if _ADDED.get(tokenizer, (None, None))[0] != size:
+        added = tokenizer.added_tokens_decoder.items()
+        _ADDED[tokenizer] = size, frozenset(number for number, token in added if token.special)
+    return _ADDED[tokenizer][1]
 
 
 def token_groups(
@@ -102,7 +118,7 @@ def _splits(tokenizer: Any) -> bool:
     If not, `word_ids` has one word for everything between two added tokens.
     """
     if tokenizer not in _SPLITS:
-        ids = tokenizer("a b", add_special_tokens=False).word_ids()
+        ids = tokenize(tokenizer, "a b", add_special_tokens=False).word_ids()
         _SPLITS[tokenizer] = len(set(ids)) > 1
     return _SPLITS[tokenizer]
 

@@ -9,16 +9,15 @@ tokenized on its own, with a warning.
 from __future__ import annotations
 
 import numbers
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from captum_sig._warnings import warn
-from captum_sig.words.encoding import checked_texts
+from captum_sig.words.chat import Message, render_chat
+from captum_sig.words.encoding import checked_texts, warn_of_bos
 from captum_sig.words.grouping import Grouping, Offsets, Span, grouping_of, spans
-
-Message = dict[str, str]  # "role" and "content"
+from captum_sig.words.tokenize import decode, tokenize
 
 REPLACEMENT_CHARACTER = "\ufffd"  # decoded from a token that is part of a character
 
@@ -77,8 +76,8 @@ class PromptEncoder:
         checked_texts([text])
         if not text:
             raise ValueError("the prompt is empty: pass text with at least one word")
-        is_chat = contents is not None
-        encoding, ids = self._encode(text, is_chat)
+        plain = contents is not None or self._has_bos(text)
+        encoding, ids = self._encode(text, plain)
         word_ids = encoding.word_ids(0)[: len(ids)] if self.tokenizer.is_fast else None
         offsets = encoding[0].offsets[: len(ids)] if self.tokenizer.is_fast else None
         skipped = self._skipped(skip_tokens)
@@ -92,7 +91,7 @@ class PromptEncoder:
                 f"the prompt {text!r} has no word left to explain, only special, template and "
                 "skipped tokens"
             )
-        return Prompt(text, ids, groups, words, is_chat)
+        return Prompt(text, ids, groups, words, plain)
 
     def _rendered(self, messages: Sequence[Message]) -> tuple[str, Offsets]:
         if not self.tokenizer.is_fast:
@@ -130,7 +129,7 @@ class PromptEncoder:
 
     def _after(self, prompt: Prompt, target: str) -> list[int]:
         if not self.one_text:
-            return list(self.tokenizer(text_target=target, verbose=False)["input_ids"])
+            return list(tokenize(self.tokenizer, text_target=target, verbose=False)["input_ids"])
         joint = self._encode(prompt.text + target, prompt.plain)[1]
         if joint[: len(prompt.ids)] == prompt.ids:
             return joint[len(prompt.ids) :]
@@ -150,8 +149,8 @@ class PromptEncoder:
         whole = self.decode(prompt.ids) + target
         candidates = []
         for before in ("", "\n", "."):
-            first = self.tokenizer(before, add_special_tokens=False)["input_ids"]
-            both = self.tokenizer(before + target, add_special_tokens=False)["input_ids"]
+            first = tokenize(self.tokenizer, before, add_special_tokens=False)["input_ids"]
+            both = tokenize(self.tokenizer, before + target, add_special_tokens=False)["input_ids"]
             if both[: len(first)] == first:
                 candidates.append(list(both[len(first) :]))
         exact = (ids for ids in candidates if self.decode(prompt.ids + ids) == whole)
@@ -163,19 +162,31 @@ class PromptEncoder:
         A tokenizer may end a text with a special token, which must not stand between prompt and
         target. An encoder's tokenizer keeps it.
         """
-        encoding = self.tokenizer(text, add_special_tokens=not plain, verbose=False)
+        encoding = tokenize(self.tokenizer, text, add_special_tokens=not plain, verbose=False)
         ids = list(encoding["input_ids"])
         if plain or not self.one_text:
             return encoding, ids
-        bare = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        bare = tokenize(self.tokenizer, text, add_special_tokens=False, verbose=False)["input_ids"]
         for start in range(len(ids) - len(bare) + 1):
             if ids[start : start + len(bare)] == bare:
                 return encoding, ids[: start + len(bare)]
         return encoding, ids
 
+    def _has_bos(self, text: str) -> bool:
+        """Whether a prompt begins with the token that the tokenizer adds; warn if so."""
+        bos = self.tokenizer.bos_token_id
+        if bos is None or not self.one_text or not text.startswith(self.tokenizer.bos_token):
+            return False
+        if self._encode(text, False)[1][:2] != [bos, bos]:
+            return False
+        if self._encode(text, True)[1][:2] == [bos, bos]:  # both are the caller's
+            return False
+        warn_of_bos(self.tokenizer, "the prompt begins")
+        return True
+
     def decode(self, ids: Sequence[int]) -> str:
         """Turn ids into text."""
-        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return decode(self.tokenizer, ids)
 
     def _skipped(self, tokens: Sequence[int | str]) -> set[int]:
         if isinstance(tokens, str) or not isinstance(tokens, Iterable):
@@ -266,70 +277,3 @@ def for_each_prompt(name: str, target: Any, n_prompts: int) -> list[Any]:
     if len(target) != n_prompts:
         raise ValueError(f"{name} has {len(target)} entries; wanted one, or {n_prompts}")
     return list(target)
-
-
-def render_chat(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, Offsets]:
-    """Render messages with the tokenizer's chat template, up to where the model's answer begins.
-
-    A last message with the role "assistant" is left open for the model to continue.
-
-    Returns:
-        the text, and the character offsets of each message's content in it.
-
-    Raises:
-        TypeError: if a message is not a role and a text.
-        ValueError: if there is no message or no template, or it refuses or changes the messages.
-    """
-    if not messages:
-        raise ValueError("the chat has no message: pass at least one")
-    for number, message in enumerate(messages):
-        if not isinstance(message, dict) or not all(
-            isinstance(message.get(key), str) for key in ("role", "content")
-        ):
-            raise TypeError(f'message {number} must be {{"role": …, "content": …}} with strings')
-    if getattr(tokenizer, "chat_template", None) is None:
-        raise ValueError(
-            "the tokenizer has no chat template: set tokenizer.chat_template, or pass the text "
-            "that the model reads"
-        )
-    text = _by_template(tokenizer, messages)
-    return text, _contents(tokenizer, messages, text)
-
-
-def _by_template(tokenizer: Any, messages: Sequence[Message]) -> str:
-    from jinja2 import TemplateError
-
-    is_open = messages[-1]["role"] == "assistant"
-    try:
-        return tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=not is_open,
-            continue_final_message=is_open,
-        )  # fmt: skip
-    except TemplateError as error:
-        raise ValueError(f"the chat template refuses the messages: {error}") from error
-
-
-def _contents(tokenizer: Any, messages: Sequence[Message], text: str) -> Offsets:
-    """Locate each message between the template's own parts, which placeholders reveal.
-
-    Searching the text for a message would find "user" in the template's own words.
-    """
-    marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
-    marked = [{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)]
-    parts = re.split("|".join(marks), _by_template(tokenizer, marked))
-    pattern = re.escape(parts[0]) + "".join(
-        f"({'|'.join(map(re.escape, _spellings(message['content'])))}){re.escape(part)}"
-        for message, part in zip(messages, parts[1:], strict=False)
-    )
-    match = re.fullmatch(pattern, text) if len(parts) == len(messages) + 1 else None
-    if match is None:
-        raise ValueError(
-            "the chat template changes the messages, so their words cannot be located: pass the "
-            "text that the model reads"
-        )
-    return [match.span(number + 1) for number in range(len(messages))]
-
-
-def _spellings(content: str) -> Iterator[str]:
-    """Yield the content as it is, and without the white space around it, as most templates do."""
-    yield from dict.fromkeys([content, content.strip(), content.lstrip(), content.rstrip()])

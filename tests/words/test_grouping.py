@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from captum_sig.attr.arguments import feature_masks
@@ -114,7 +114,11 @@ def test_an_unknown_word_is_a_word():
 def test_a_tokenizer_without_markers_has_a_word_per_token():
     class Plain:
         all_special_ids = [0]
+        added_tokens_decoder = {}
         unk_token_id = None
+
+        def __len__(self):
+            return 9
 
         def convert_ids_to_tokens(self, ids):
             return [str(i) for i in ids]
@@ -123,6 +127,13 @@ def test_a_tokenizer_without_markers_has_a_word_per_token():
             return {str(i): i for i in range(9)}
 
     assert word_groups(Plain(), [0, 3, 4]) == [None, 1, 2]
+
+
+def test_added_tokens_that_are_marked_special_are_no_words():
+    tokenizer = byte_level_tokenizer()
+    assert read(tokenizer, "<|im_start|>good")[0][0] == "<|"
+    tokenizer.add_tokens([AddedToken("<|im_start|>", special=True)])
+    assert read(tokenizer, "<|im_start|>good<|im_start|> movie")[0] == ["good", "movie"]
 
 
 def test_a_word_that_is_spelt_otherwise_has_no_offsets():

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from captum_sig import TextGenerationExplainer, baselines
+from captum_sig.words.encoding import Encoder
 from captum_sig.words.prompts import PromptEncoder
 from tests import oracle
 from tests.plain_loop import assert_equal, plain_loop, word_positions
@@ -324,3 +325,48 @@ def test_a_model_without_a_head_is_refused():
 def test_a_generation_config_is_followed(explain):
     config = GenerationConfig(max_new_tokens=3, pad_token_id=0)
     assert len(explain("a", None, {"generation_config": config}).target_tokens) == 3
+
+
+def llama_that_begins_texts(**options):
+    """Llama's tokenizer as models have it: it adds <s> before a text."""
+    tokenizer = llamas_kind(**options)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    tokenizer.chat_template = "{{ bos_token }}" + LLAMA2
+    return tokenizer
+
+
+class TestTextThatAChatTemplateWrote:
+    def test_a_prompt_has_one_beginning(self):
+        tokenizer = llama_that_begins_texts()
+        prompter = PromptEncoder(tokenizer, "word", one_text=True)
+        chat = [{"role": "user", "content": "the film"}]
+        rendered = tokenizer.apply_chat_template(chat, tokenize=False)
+        with pytest.warns(UserWarning, match="the prompt begins with <s>, .* adds no second one"):
+            prompt = prompter.prompt(rendered)
+        assert prompt.ids == prompter.prompt(chat).ids
+        assert prompt.ids.count(tokenizer.bos_token_id) == 1
+        assert prompter.target(prompt, " good", 400) == prompter.target(
+            prompter.prompt(chat), " good", 400
+        )
+
+    def test_other_prompts_get_theirs_without_a_warning(self):
+        tokenizer = llama_that_begins_texts()
+        prompter = PromptEncoder(tokenizer, "word", one_text=True)
+        assert prompter.prompt("the <s> film").ids[0] == tokenizer.bos_token_id
+        two = PromptEncoder(byte_level_tokenizer(), "word", one_text=True)
+        twice = two.prompt("<|endoftext|><|endoftext|>good")  # it adds none
+        assert twice.ids[:2] == [0, 0]
+
+    def test_texts_of_a_classifier_have_one_beginning(self):
+        tokenizer = llama_that_begins_texts(pad_token="</s>")
+        encoder = Encoder(tokenizer, "word", 40)
+        texts = ["<s>the film", "the film", "<s>good", "good film is good"]
+        with pytest.warns(UserWarning, match="2 of 4 texts begin with <s>, .* adds no second one"):
+            batches = list(encoder.batches(texts, 8, truncation=True, device=torch.device("cpu")))
+        found = {n: row for b in batches for n, row in zip(b.numbers, b.ids.tolist(), strict=True)}
+        assert [found[n].count(tokenizer.bos_token_id) for n in range(4)] == [1, 1, 1, 1]
+        words = {n: row for b in batches for n, row in zip(b.numbers, b.spans, strict=True)}
+        assert [[w.word for w in words[n]] for n in (0, 2)] == [["the", "film"], ["good"]]
+        assert all(texts[n][w.start : w.end] == w.word for n in range(4) for w in words[n])
