@@ -34,6 +34,7 @@ from captum_sig.words.encoding import (
     Encoder,
     Sentence,
     checked_texts,
+    in_python,
     padding_multiple,
     token_limit,
 )
@@ -149,7 +150,7 @@ class TextClassificationExplainer:
         """Explain one text or several.
 
         Args:
-            texts: a string, or a sequence of strings.
+            texts: a string, or a list of strings; a tuple is kept for the two texts of a pair.
             target: the label to explain, by name or index, or a list with one for each text; None
                 explains each text's predicted label.
             method: a name in `METHODS` of `captum_sig.explainers.methods`; "sig" gives exact word
@@ -168,7 +169,7 @@ class TextClassificationExplainer:
             a `WordAttribution`, or a list of them in the order of the texts.
 
         Raises:
-            TypeError: if a text is not a string.
+            TypeError: if the texts are neither a string nor a list of strings.
             ValueError: for an unknown target, method or contexts, or a text that is too long.
             FloatingPointError: if the model's output is not finite.
         """
@@ -260,6 +261,7 @@ class TextClassificationExplainer:
         Raises:
             ValueError: if there is no such label; the message lists the labels.
         """
+        target = in_python(target)
         lower_case = [name.lower() for name in self.labels]
         if isinstance(target, str) and target in self.labels:
             return self.labels.index(target)
@@ -313,6 +315,7 @@ class TextClassificationExplainer:
 
     def _target_indices(self, target: Target, n_texts: int) -> list[int | None]:
         """Return a label's index for each text; None for labels that are not given."""
+        target = in_python(target)
         if target is None:
             return [None] * n_texts
         if isinstance(target, (str, int)):

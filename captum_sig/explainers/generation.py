@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._names import Level
+from captum_sig._numbers import checked_integer
 from captum_sig.attr.arguments import N_STEPS, integrator
 from captum_sig.attr.function import warn_of_dropout
 from captum_sig.attr.hooks import input_device
@@ -28,7 +29,7 @@ from captum_sig.explainers.teacher_forcing import (
     force_decoder,
     force_encoder_decoder,
 )
-from captum_sig.words.encoding import token_limit
+from captum_sig.words.encoding import in_python, token_limit
 from captum_sig.words.prompts import (
     Message,
     Prompt,
@@ -204,6 +205,15 @@ class TextGenerationExplainer:
             raise ValueError(
                 "the matrix is exact without n_steps or tolerance: they are for attributions=True"
             )
+        for name, flag in (
+            ("attribute_target", attribute_target),
+            ("attributions", attributions),
+            ("use_cache", use_cache),
+        ):
+            if not isinstance(flag, bool):
+                raise ValueError(f"{name} must be True or False, got {flag!r}")
+        if internal_batch_size is not None:
+            internal_batch_size = checked_integer("internal_batch_size", internal_batch_size)
         steps = N_STEPS if n_steps is None else n_steps
         integrate = integrator(n_steps=steps, tolerance=tolerance) if attributions else None
         options = MatrixOptions(
@@ -214,6 +224,7 @@ class TextGenerationExplainer:
             show_progress=show_progress,
         )
         warn_of_dropout(self.model.modules())
+        prompt = in_python(prompt)
         single = is_single_prompt(prompt)
         prompts = self._prompts([prompt] if single else prompt, skip_tokens or ())
         targets, contrasts = (  # all before the first matrix, which takes time

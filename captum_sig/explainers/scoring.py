@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig import contexts as contexts_module
+from captum_sig._numbers import checked_integer
 from captum_sig.attr.arguments import integrator, layer_problem
 from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.baselines.families import Family
@@ -57,6 +58,8 @@ class ScoringOptions:
         elif contexts is not None and not callable(contexts):
             raise TypeError(f"contexts must be a name or a callable, got {contexts!r}")
         integrator(n_steps=n_steps)  # refuses what Captum's IG would stumble over
+        if max_rows is not None:
+            max_rows = checked_integer("internal_batch_size", max_rows)
         return cls(name, contexts, n_steps, max_rows)
 
     @property

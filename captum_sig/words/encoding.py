@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,18 +225,41 @@ def checked_texts(texts: str | Sequence[str]) -> list[str]:
     """Turn one text or several into a list.
 
     Raises:
-        TypeError: if a text is not a string.
-        ValueError: if it contains half a surrogate pair.
+        TypeError: if they are neither a string nor a list of strings, or a vector of NumPy or
+            pandas.
+        ValueError: if one contains half a surrogate pair.
     """
-    if not isinstance(texts, Iterable):
-        raise TypeError(f"texts must be a string or several, got {type(texts).__name__}")
-    several = [texts] if isinstance(texts, str) else list(texts)
+    several = in_python(texts)
+    if isinstance(several, str):
+        several = [several]
+    elif not is_list(several):
+        raise TypeError(f"texts must be a string or a list of strings, got {and_advice(texts)}")
     for number, text in enumerate(several):
         if not isinstance(text, str):
             raise TypeError(f"text {number} is {type(text).__name__}; wanted a string")
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise ValueError(f"text {number} is not valid Unicode; decode it as UTF-8 first")
-    return several
+    return list(several)
+
+
+def in_python(value: Any) -> Any:
+    """Turn a vector or scalar of NumPy, PyTorch or pandas into a list or scalar of Python."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def is_list(value: object) -> bool:
+    """Whether a value lists several texts in an order; a tuple is kept for a pair of texts."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, tuple, bytes, bytearray))
+
+
+def and_advice(value: object) -> str:
+    """Name the type of what was passed in place of texts, and what to do about it."""
+    name = type(value).__name__
+    if hasattr(value, "columns"):
+        return f"{name}: pass one of its columns, as table[name].tolist()"
+    if isinstance(value, tuple):
+        return f"{name}, which is kept for the two texts of a pair: pass a list for several texts"
+    return f"{name}: pass a list for several texts"
 
 
 def warn_of_bos(tokenizer: Any, subject: str) -> None:

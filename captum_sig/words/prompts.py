@@ -8,14 +8,20 @@ tokenized on its own, with a warning.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from captum_sig._numbers import checked_integer
 from captum_sig._warnings import warn
 from captum_sig.words.chat import Message, render_chat
-from captum_sig.words.encoding import checked_texts, warn_of_bos
+from captum_sig.words.encoding import (
+    and_advice,
+    checked_texts,
+    in_python,
+    is_list,
+    warn_of_bos,
+)
 from captum_sig.words.grouping import Grouping, Offsets, Span, grouping_of, spans
 from captum_sig.words.tokenize import decode, tokenize
 
@@ -191,7 +197,10 @@ class PromptEncoder:
     def _skipped(self, tokens: Sequence[int | str]) -> set[int]:
         if isinstance(tokens, str) or not isinstance(tokens, Iterable):
             raise TypeError(f"skip_tokens must be a list of ids or tokens, got {tokens!r}")
-        skipped = [token if isinstance(token, str) else int(token) for token in tokens]
+        skipped = [
+            token if isinstance(token, str) else checked_integer("skip_tokens", token, least=0)
+            for token in tokens
+        ]
         if not skipped:
             return set()
         vocabulary = self.tokenizer.get_vocab()
@@ -236,7 +245,7 @@ def _within(text: str, groups: Grouping, offsets: Offsets, contents: Offsets) ->
 
 
 def _checked_ids(ids: Any, name: str) -> list[int]:
-    values = ids.tolist() if hasattr(ids, "tolist") else ids  # tensors, NumPy's arrays
+    values = in_python(ids)
     if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
         (values,) = values  # a batch of one, as tokenizers return it
     if not isinstance(values, (list, tuple)) or not all(map(_is_id, values)):
@@ -245,7 +254,8 @@ def _checked_ids(ids: Any, name: str) -> list[int]:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    number = in_python(value)
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def is_single_prompt(prompt: Any) -> bool:
@@ -256,12 +266,12 @@ def is_single_prompt(prompt: Any) -> bool:
     """
     if isinstance(prompt, str):
         return True
-    kinds = (str, list, tuple, dict)
-    if not isinstance(prompt, Sequence) or not all(isinstance(part, kinds) for part in prompt):
-        raise TypeError(
-            "prompt must be text, the messages of a chat, or a list of such, got "
-            f"{type(prompt).__name__}"
-        )
+    wanted = "prompt must be text, the messages of a chat, or a list of such"
+    if not is_list(prompt):
+        raise TypeError(f"{wanted}, got {and_advice(prompt)}")
+    for part in prompt:
+        if not isinstance(part, (str, list, dict)):
+            raise TypeError(f"{wanted}, got {part!r} in a list")
     return len(prompt) > 0 and isinstance(prompt[0], dict)
 
 

@@ -6,6 +6,8 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -355,6 +357,40 @@ class TestErrors:
         with pytest.raises(TypeError, match="text 0 is .*; wanted a string"):
             explainer(texts)
 
+    @pytest.mark.parametrize(
+        "texts",
+        [
+            {"text": "good", "text_pair": "bad"},
+            wordpiece_tokenizer()("good"),
+            {"good", "bad"},
+            ("good", "bad"),
+            b"good",
+            None,
+            7,
+            (text for text in ["good", "bad"]),
+            {"good": 1}.keys(),
+            pd.DataFrame({"text": ["good"]}),
+        ],
+    )
+    def test_what_does_not_list_texts(self, explainer, texts):
+        advice = {
+            tuple: "tuple, which is kept for the two texts of a pair: pass a list",
+            pd.DataFrame: r"DataFrame: pass one of its columns, as table\[name\].tolist\(\)",
+        }.get(type(texts), f"{type(texts).__name__}: pass a list for several texts")
+        with pytest.raises(TypeError, match="must be a string or a list of strings, got " + advice):
+            explainer(texts)
+
+    @pytest.mark.parametrize("value", [0, 1.5, True, "2"])
+    @pytest.mark.parametrize("method", ["sig", "ig"])
+    def test_rows_in_a_pass(self, explainer, method, value):
+        with pytest.raises(ValueError, match="internal_batch_size must be an integer of at least"):
+            explainer("bad", method=method, internal_batch_size=value)
+
+    @pytest.mark.parametrize("target", [1.0, [1.0, 0.0], np.array([1.0, 0.0]), True, [None, 1]])
+    def test_target_that_is_no_label(self, explainer, target):
+        with pytest.raises((TypeError, ValueError), match="label"):
+            explainer(["bad", "good"], target=target)
+
     def test_text_that_is_no_unicode(self, explainer):
         with pytest.raises(ValueError, match="text 1 is not valid Unicode"):
             explainer(["good", "bad \ud83d film"])
@@ -425,6 +461,34 @@ class TestErrors:
         explainer = TextClassificationExplainer(model, wordpiece_tokenizer())
         with pytest.raises(FloatingPointError, match="example 0"):
             explainer(["the gorgeous movie is not bad", "bad", "good movie"], method=method)
+
+
+@pytest.mark.parametrize("kind", [np.array, pd.Series, lambda texts: pd.Series(texts, [7, 9])])
+def test_texts_of_other_libraries(explainer, kind):
+    assert explainer(kind(["bad movie", "good"])) == explainer(["bad movie", "good"])
+    assert type(explainer(np.array(["good"]))[0].text) is str
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        np.array([2, 0]),
+        torch.tensor([2, 0]),
+        pd.Series([2, 0]),
+        pd.Series(["neutral", "NEGATIVE"]),
+        pd.Categorical(["neutral", "NEGATIVE"]),
+        [np.int64(2), torch.tensor(0)],
+    ],
+)
+def test_targets_of_other_libraries(explainer, target):
+    found = explainer(["bad movie", "good"], target, internal_batch_size=np.int64(3))
+    assert [result.target for result in found] == ["neutral", "NEGATIVE"]
+
+
+@pytest.mark.parametrize("target", [np.int64(2), torch.tensor(2), np.array(2), np.str_("neutral")])
+def test_a_label_of_another_library(explainer, target):
+    assert explainer("bad movie", target).target == "neutral"
+    assert explainer.trace("bad movie", target).target == "neutral"
 
 
 def test_from_pretrained_reads_a_saved_model(tmp_path, explainer):

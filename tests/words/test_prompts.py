@@ -1,6 +1,7 @@
 """The boundary of prompt and target, chats, and what is refused at the door."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -142,7 +143,18 @@ def bad_input():
         (gpt2, ("a", 7), {}, TypeError, "target must be text or a sequence of ids, got 7"),
         (gpt2, ("a", " b"), {"contrast": ""}, ValueError, "the contrast is empty"),
         (gpt2, (7, " a"), {}, TypeError, "prompt must be text, the messages of a chat, or a list"),
-        (gpt2, (["a", 7], " a"), {}, TypeError, "prompt must be text"),
+        (gpt2, (["a", 7], " a"), {}, TypeError, "or a list of such, got 7 in a list"),
+        (gpt2, (("a", "b"), " a"), {}, TypeError, "got tuple, which is kept for the two texts of"),
+        (gpt2, (["a", ("b", "c")], " a"), {}, TypeError, "got ('b', 'c') in a list"),
+        (chat, (hi[0], " a"), {}, TypeError, "got dict: pass a list for several"),
+        (gpt2, ({"a"}, " a"), {}, TypeError, "got set: pass a list for several"),
+        (gpt2, (b"a", " a"), {}, TypeError, "got bytes: pass a list for several"),
+        (gpt2, (None, " a"), {}, TypeError, "got NoneType: pass a list for several"),
+        (gpt2, (map(str, "ab"), " a"), {}, TypeError, "got map: pass a list for several"),
+        (gpt2, ("a", torch.tensor([70.0])), {}, TypeError, "must be text or a sequence of ids"),
+        (gpt2, ("a", " b"), {"skip_tokens": [1.5]}, ValueError, "skip_tokens must be an integer"),
+        (gpt2, ("a", " b"), {"use_cache": "no"}, ValueError, "use_cache must be True or False"),
+        (gpt2, ("a", " b"), {"internal_batch_size": 1.5}, ValueError, "must be an integer of at"),
         (gpt2, (["a", "b"], ["x"]), {}, ValueError, "target has 1 entries; wanted one, or 2"),
         (gpt2, ("a", "\ud800"), {}, ValueError, "not valid Unicode"),
         (gpt2, ("a" * 129, " b"), {}, ValueError,
@@ -157,7 +169,7 @@ def bad_input():
          "tolerance must be a positive"),
         (gpt2, ("a", " b"), {"tolerance": 0.1}, ValueError, "they are for attributions=True"),
         (gpt2, ("a", " b"), {"n_steps": 50}, ValueError, "they are for attributions=True"),
-        (gpt2, ("a", " b"), {"internal_batch_size": 0}, ValueError, "at least 1 row"),
+        (gpt2, ("a", " b"), {"internal_batch_size": 0}, ValueError, "of at least 1, got 0"),
         (gpt2, ("a", None, {"num_return_sequences": 2, "num_beams": 2}), {}, ValueError,
          "generation_kwargs produce 2 texts"),
         (gpt2, (hi, " a"), {}, ValueError, "no chat template: set tokenizer.chat_template"),
@@ -370,3 +382,12 @@ class TestTextThatAChatTemplateWrote:
         words = {n: row for b in batches for n, row in zip(b.numbers, b.spans, strict=True)}
         assert [[w.word for w in words[n]] for n in (0, 2)] == [["the", "film"], ["good"]]
         assert all(texts[n][w.start : w.end] == w.word for n in range(4) for w in words[n])
+
+
+@pytest.mark.parametrize("prompts", [np.array(["a movie", "good"]), pd.Series(["a movie", "good"])])
+def test_prompts_and_ids_of_other_libraries(explain, prompts):
+    ids = [[70, 71], np.array([70, 71]), pd.Series([70, 71]), [torch.tensor(70), np.int64(71)]]
+    for target in ids:
+        found = explain(prompts, target, internal_batch_size=np.int64(2))
+        assert [result.prompt for result in found] == ["a movie", "good"]
+        assert [token.id for token in found[0].target_tokens] == [70, 71]
