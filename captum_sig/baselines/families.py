@@ -54,7 +54,8 @@ def choose_token(tokenizer: Any, name: str) -> tuple[str, int]:
     if role != name:
         warn(
             f"the tokenizer has no {name} token: its {role} token "
-            f"{getattr(tokenizer, f'{role}_token')!r} is used as the baseline"
+            f"{getattr(tokenizer, f'{role}_token')!r} is used as the baseline: pass baseline "
+            f"{role!r} to choose it, or another such as 'mean'"
         )
     return role, known[role]
 
@@ -218,7 +219,8 @@ def family(name: str, tokenizer: Any, *, embedding: nn.Module, masked_lm: Any = 
         raise ValueError(f"baseline {name!r} is unknown: use one of {', '.join(BASELINES)}")
     if name == "mask" and not known_tokens(tokenizer):
         warn(
-            "the tokenizer has no token to replace a word with: the mean embedding is the baseline"
+            "the tokenizer has no token to replace a word with, so the mean embedding is the "
+            "baseline: pass baseline 'mean' to choose it, or another"
         )
         name = "mean"
     if name in TOKENS:

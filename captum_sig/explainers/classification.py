@@ -19,7 +19,14 @@ from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import choose_token, family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.methods import Scores, mean_scores
-from captum_sig.explainers.models import pretrained, pretrained_tokenizer, word_embedding
+from captum_sig.explainers.models import (
+    CLASSIFICATION,
+    check_model,
+    classifier_logits,
+    pretrained,
+    pretrained_tokenizer,
+    word_embedding,
+)
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.explainers.scoring import (
     ScoringOptions,
@@ -61,6 +68,7 @@ class TextClassificationExplainer:
         seed: random seed; the draws for a text depend on it and the text only.
 
     Raises:
+        TypeError: if the model is not a sequence classifier, or the tokenizer none.
         ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, or an
             encoder–decoder model, whose decoder reads every word once more.
 
@@ -84,6 +92,7 @@ class TextClassificationExplainer:
         seed: int = 0,
     ) -> None:
         model = getattr(model, "_orig_mod", model)  # a compiled model would not see the hooks
+        check_model(model, tokenizer, CLASSIFICATION, "sequence classifiers of transformers")
         if layer is None and getattr(model.config, "is_encoder_decoder", False):
             raise ValueError(
                 f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
@@ -361,7 +370,8 @@ class TextClassificationExplainer:
     def _depends_on_others(self, batch: Batch) -> bool:
         def logits(rows: slice) -> Tensor:
             others = {name: tensor[rows] for name, tensor in batch.others.items()}
-            return self.model(input_ids=batch.ids[rows], **others).logits
+            output = self.model(input_ids=batch.ids[rows], **others)
+            return classifier_logits(self.model, output)
 
         with torch.no_grad():
             together = logits(slice(None))
@@ -382,7 +392,8 @@ class TextClassificationExplainer:
                 for text, label in zip(batch.texts, labels, strict=True)
             ]  # fmt: skip
         with torch.no_grad():
-            logits = self.model(input_ids=batch.ids, **batch.others).logits.detach()
+            output = self.model(input_ids=batch.ids, **batch.others)
+        logits = classifier_logits(self.model, output)
         targets = [
             predicted if target is None else target
             for predicted, target in zip(logits.argmax(-1).tolist(), given_targets, strict=True)

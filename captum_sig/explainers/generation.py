@@ -18,6 +18,8 @@ from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import BASELINES, NEEDS, family
 from captum_sig.explainers.matrix import MatrixOptions, TargetMatrix, target_matrix
 from captum_sig.explainers.models import (
+    GENERATION,
+    check_model,
     is_bidirectional,
     pretrained_language_model,
     pretrained_tokenizer,
@@ -29,7 +31,7 @@ from captum_sig.explainers.teacher_forcing import (
     force_decoder,
     force_encoder_decoder,
 )
-from captum_sig.words.encoding import in_python, token_limit
+from captum_sig.words.encoding import in_python, limit_of, token_limit
 from captum_sig.words.prompts import (
     Message,
     Prompt,
@@ -62,6 +64,7 @@ class TextGenerationExplainer:
         layer: the word embedding (the encoder's); None finds it.
 
     Raises:
+        TypeError: if the model is not a language model, or the tokenizer none.
         ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, or a
             model that is not causal.
 
@@ -86,6 +89,7 @@ class TextGenerationExplainer:
         level: Level = "word",
         layer: nn.Module | None = None,
     ) -> None:
+        check_model(model, tokenizer, GENERATION, "language models of transformers")
         self.model: Any = getattr(model, "_orig_mod", model)  # a compiled one would not see hooks
         self.tokenizer = tokenizer
         self.layer = word_embedding(self.model) if layer is None else layer
@@ -313,12 +317,15 @@ class TextGenerationExplainer:
     def _limit(self) -> int:
         return min(self.tokenizer.model_max_length, token_limit(self.model))
 
+    def _limit_of(self) -> str:
+        return limit_of(self.tokenizer, token_limit(self.model))
+
     def _check_lengths(self, lengths: Mapping[str, int]) -> None:
         limit = self._limit()
         for name, length in lengths.items():
             if length > limit:
                 raise ValueError(
-                    f"{name} has {length} tokens, beyond the model's context of {limit}: shorten it"
+                    f"{name} has {length} tokens, beyond {self._limit_of()} of {limit}: shorten it"
                 )
 
     def _generate(self, prompt: Prompt, options: Mapping[str, Any]) -> list[int]:

@@ -10,9 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 SAFE = {"trust_remote_code": False, "use_safetensors": True}  # of models that are loaded here
+CLASSIFICATION, GENERATION = "TextClassificationExplainer", "TextGenerationExplainer"
+OWN_MODULES = "LayerSequentialIntegratedGradients, with a function that returns (B,) or (B, C)"
+SERVED = {  # by the ends of transformers' class names
+    "ForSequenceClassification": CLASSIFICATION,
+    "ForCausalLM": GENERATION,
+    "LMHeadModel": GENERATION,
+    "ForConditionalGeneration": GENERATION,
+    "ForMaskedLM": OWN_MODULES,
+    "ForTokenClassification": OWN_MODULES,
+    "ForQuestionAnswering": OWN_MODULES,
+    "ForMultipleChoice": OWN_MODULES,
+}
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
 
@@ -144,6 +156,67 @@ def _found(name_or_path: str | Path, file_name: str, where: Mapping[str, Any]) -
         return cached_file(name_or_path, file_name, **where)
     except OSError:
         return None
+
+
+def check_model(model: Any, tokenizer: Any, explainer: str, wanted: str) -> None:
+    """Check that a model and a tokenizer are what an explainer takes.
+
+    Args:
+        model: what was passed as the model.
+        tokenizer: what was passed as its tokenizer.
+        explainer: the name of the explainer's class.
+        wanted: the models that it explains.
+
+    Raises:
+        TypeError: if they are not; it says what serves.
+    """
+    advice = _advice(model, explainer)
+    if advice is not None:
+        raise TypeError(f"{explainer} explains {wanted}, got {type(model).__name__}: {advice}")
+    if not callable(tokenizer) or not hasattr(tokenizer, "model_max_length"):
+        raise TypeError(
+            f"tokenizer is {type(tokenizer).__name__}; wanted the model's tokenizer: load it with "
+            "transformers.AutoTokenizer"
+        )
+
+
+def _advice(model: Any, explainer: str) -> str | None:
+    """Say what to do with a model that an explainer does not take; None for one that it takes."""
+    name = type(model).__name__
+    if isinstance(model, (str, Path)):
+        return f"use {explainer}.from_pretrained({str(model)!r})"
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return "pass the model inside, model.module"
+    if isinstance(getattr(model, "model", None), nn.Module) and hasattr(model, "tokenizer"):
+        return "pass its parts, pipeline.model and pipeline.tokenizer"
+    if not isinstance(model, nn.Module):
+        return "pass a model that transformers loaded"
+    if not hasattr(model, "config"):
+        return f"for a module of your own use {OWN_MODULES}"
+    if getattr(model.config, "model_type", None) == "xlnet":
+        return "it puts positions before texts, (L, B, D), where words are moved in (B, L, D)"
+    for head, serves in SERVED.items():
+        if name.endswith(head) and explainer not in serves:
+            return f"use {serves}"
+    if explainer == CLASSIFICATION and name.endswith("Model"):
+        return "it has no head for labels: load it with AutoModelForSequenceClassification"
+    return None
+
+
+def classifier_logits(model: nn.Module, output: Any) -> Tensor:
+    """Return a classifier's logits from its output, (B, C).
+
+    Raises:
+        TypeError: if it has none, or others.
+    """
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, Tensor) and logits.dim() == 2:
+        return logits.detach()
+    got = "no logits" if logits is None else f"logits of shape {tuple(logits.shape)}"
+    raise TypeError(
+        f"{type(model).__name__} returns {got}; {CLASSIFICATION} wants (texts, labels): use "
+        f"{OWN_MODULES}"
+    )
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -95,6 +95,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.groups = grouping_of(level)
         self.limit = min(tokenizer.model_max_length, limit)
+        self.limit_of = limit_of(tokenizer, limit)
         self.multiple = multiple
         if multiple is not None:
             self.limit = max(multiple, self.limit // multiple * multiple)
@@ -213,8 +214,8 @@ class Encoder:
         if not dropped:
             return
         message = (
-            f"{len(dropped)} of {len(lengths)} texts exceed the model's {self.limit} tokens: "
-            f"{sum(dropped)} tokens (at most {max(dropped)} of one text) "
+            f"{len(dropped)} of {len(lengths)} texts exceed {self.limit_of} of {self.limit} "
+            f"tokens: {sum(dropped)} tokens (at most {max(dropped)} of one text) "
         )
         if not truncation:
             raise ValueError(message + "would be dropped; shorten them or allow truncation")
@@ -274,6 +275,13 @@ def padding_multiple(model: nn.Module) -> int | None:
     """Return the multiple to which the model pads by itself (Longformer: its attention window)."""
     window = getattr(model.config, "attention_window", None)
     return max(window) if isinstance(window, (list, tuple)) else window
+
+
+def limit_of(tokenizer: Any, limit: int) -> str:
+    """Name what limits a text: the model's context, or the tokenizer if that allows less."""
+    if tokenizer.model_max_length < limit:
+        return "the tokenizer's limit (tokenizer.model_max_length)"
+    return "the model's context"
 
 
 def token_limit(model: nn.Module) -> int:

@@ -523,3 +523,9 @@ def test_every_family_is_listed_once():
         "mask", "pad", "unk", "eos", "zero", "mean", "constant", "max_distance", "uniform",
         "blurred",
     ]  # fmt: skip
+
+
+def test_a_warning_about_a_baseline_names_the_remedy():
+    with pytest.warns(UserWarning, match="pass baseline 'unk' to choose it, or another such as"):
+        assert baselines.choose_token(byte_level_tokenizer(), "mask")[0] == "unk"
+    assert baselines.choose_token(byte_level_tokenizer(), "unk")[0] == "unk"  # without a warning

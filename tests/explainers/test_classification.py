@@ -29,7 +29,7 @@ from transformers import (
 
 from captum_sig import TextClassificationExplainer, WordAttribution
 from captum_sig.demo_model import PATH
-from captum_sig.words.encoding import MAX_PADDING, Encoder
+from captum_sig.words.encoding import MAX_PADDING, NO_LIMIT, Encoder, token_limit
 from tests.tiny_models import (
     MASK,
     SHAPE,
@@ -209,12 +209,7 @@ class TestAwkwardModels:
 
     def test_no_limit_may_be_a_negative_number(self):
         config = XLNetConfig(vocab_size=64, d_model=32, n_layer=1, n_head=4, d_inner=48)
-        explainer = TextClassificationExplainer(
-            spread(XLNetForSequenceClassification(config)), wordpiece_tokenizer()
-        )
-        assert explainer.encoder.limit == 40  # the tokenizer's
-        with pytest.raises(ValueError, match=r"shape \(5, 1, 32\); wanted .* \(1, L, …\)"):
-            explainer("bad movies")  # XLNet puts positions first
+        assert token_limit(XLNetForSequenceClassification(config)) == NO_LIMIT
 
     def test_longformer_pads_to_its_window(self):
         config = LongformerConfig(**SHAPE, attention_window=[8, 8], pad_token_id=0)
@@ -281,7 +276,7 @@ class TestLimits:
     LONG = " ".join(["movie"] * 50)
 
     def test_truncated_with_one_warning_that_says_how_much(self, explainer):
-        message = "1 of 2 texts exceed the model's 40 tokens: 12 tokens"
+        message = "1 of 2 texts exceed the model's context of 40 tokens: 12 tokens"
         with pytest.warns(UserWarning, match=message) as caught:
             found = explainer([self.LONG, "bad"])
         assert len(caught) == 1
@@ -295,7 +290,7 @@ class TestLimits:
         config = RobertaConfig(**{**SHAPE, "max_position_embeddings": 34}, pad_token_id=1)
         model = spread(RobertaForSequenceClassification(config))
         explainer = TextClassificationExplainer(model, wordpiece_tokenizer())
-        with pytest.warns(UserWarning, match="the model's 32 tokens"):
+        with pytest.warns(UserWarning, match="the model's context of 32 tokens"):
             assert len(explainer(self.LONG).words) == 30
 
 

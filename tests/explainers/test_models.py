@@ -1,4 +1,4 @@
-"""Loading models: no code of theirs is run, and no pickle is read."""
+"""Models at the door: no code of theirs is run, no pickle is read, and each has its explainer."""
 
 import io
 import json
@@ -11,12 +11,25 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    BertModel,
+    XLNetConfig,
+    XLNetForSequenceClassification,
+    pipeline,
+)
 
 from captum_sig import TextClassificationExplainer, TextGenerationExplainer
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
 from captum_sig.explainers.models import pretrained_masked_lm, pretrained_tokenizer
 from tests.tiny_language_models import causal, chat_tokenizer
+from tests.tiny_models import SHAPE, bert, wordpiece_tokenizer
 
 CODE = """
 open({marker!r}, "w").close()
@@ -161,3 +174,70 @@ def test_code_that_generates_is_not_run(folder, marker, monkeypatch, capsys):
         explainer("good", generation_kwargs={"custom_generate": str(folder)})
     assert not marker.exists()
     assert capsys.readouterr().out == ""
+
+
+CONFIG = BertConfig(**SHAPE)
+XLNET = XLNetConfig(vocab_size=64, d_model=32, n_layer=1, n_head=4, d_inner=48)
+
+
+class Own(nn.Module):
+    """A classifier that is not of transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(64, 8)
+
+
+class Tagger(BertForTokenClassification):
+    """A model whose class name does not say what it returns."""
+
+
+OWN = "use LayerSequentialIntegratedGradients, with a function that returns"
+
+
+@pytest.mark.parametrize("explainer", [TextClassificationExplainer, TextGenerationExplainer])
+@pytest.mark.parametrize(
+    ("make", "got", "advice"),
+    [
+        (
+            lambda: pipeline("text-classification", model=bert(), tokenizer=wordpiece_tokenizer()),
+            "TextClassificationPipeline",
+            "pass its parts, pipeline.model and pipeline.tokenizer",
+        ),
+        (lambda: "my/model", "str", r"Explainer.from_pretrained\('my/model'\)"),
+        (lambda: nn.DataParallel(bert()), "DataParallel", "the model inside, model.module"),
+        (lambda: BertForTokenClassification(CONFIG), "BertForTokenClassification", OWN),
+        (lambda: BertForQuestionAnswering(CONFIG), "BertForQuestionAnswering", OWN),
+        (lambda: BertForMultipleChoice(CONFIG), "BertForMultipleChoice", OWN),
+        (lambda: BertForMaskedLM(CONFIG), "BertForMaskedLM", OWN),
+        (Own, "Own", f"for a module of your own {OWN}"),
+        (lambda: None, "NoneType", "pass a model that transformers loaded"),
+        (lambda: CONFIG, "BertConfig", "pass a model that transformers loaded"),
+        (lambda: XLNetForSequenceClassification(XLNET), "XLNetFor", "positions before texts"),
+    ],
+)
+def test_what_is_not_an_explainers_model_is_told_what_serves(explainer, make, got, advice):
+    with pytest.raises(TypeError, match=f"^{explainer.__name__} explains .*, got {got}.*{advice}"):
+        explainer(make(), wordpiece_tokenizer())
+
+
+def test_each_task_has_its_explainer():
+    tokenizer = wordpiece_tokenizer()
+    with pytest.raises(TypeError, match="got GPT2LMHeadModel: use TextGenerationExplainer"):
+        TextClassificationExplainer(causal("gpt2"), tokenizer)
+    with pytest.raises(TypeError, match="got BertForSequence.*: use TextClassificationExplainer"):
+        TextGenerationExplainer(bert(), tokenizer)
+    with pytest.raises(TypeError, match="got BertModel: it has no head for labels"):
+        TextClassificationExplainer(BertModel(CONFIG), tokenizer)
+
+
+def test_a_model_that_returns_something_else_is_told_what_serves():
+    explainer = TextClassificationExplainer(Tagger(CONFIG).eval(), wordpiece_tokenizer())
+    with pytest.raises(TypeError, match=rf"Tagger returns logits of shape \(1, 4, 2\); .*{OWN}"):
+        explainer("good movie")
+
+
+@pytest.mark.parametrize("tokenizer", [None, "bert-base-uncased", bert()])
+def test_what_is_not_a_tokenizer(tokenizer):
+    with pytest.raises(TypeError, match=f"tokenizer is {type(tokenizer).__name__}; wanted"):
+        TextClassificationExplainer(bert(), tokenizer)

@@ -674,7 +674,8 @@ def test_a_text_that_is_too_long_is_cut_with_one_warning(tmp_path):
     data = write(tmp_path / "d.tsv", [("good film " * 100, "1"), *ROWS[:3]])
     result = done(data, tmp_path / "o", *QUICK, "--baselines", "mask,constant")
     assert result.stderr.count("\n") == 1
-    assert result.stderr.startswith("captum-sig: warning: 1 of 4 texts exceed the model's 128")
+    warning = "captum-sig: warning: 1 of 4 texts exceed the model's context of 128"
+    assert result.stderr.startswith(warning)
     for line in lines_of(tmp_path / "o"):
         expected = ["good", "film"] * 63 if line["number"] == 0 else line["words"]
         assert line["words"] == expected

@@ -391,3 +391,14 @@ def test_prompts_and_ids_of_other_libraries(explain, prompts):
         found = explain(prompts, target, internal_batch_size=np.int64(2))
         assert [result.prompt for result in found] == ["a movie", "good"]
         assert [token.id for token in found[0].target_tokens] == [70, 71]
+
+
+def test_the_tokenizers_own_limit_is_named():
+    tokenizer = byte_level_tokenizer()
+    tokenizer.model_max_length = 9
+    explain = TextGenerationExplainer(causal("gpt2"), tokenizer, baseline="eos")
+    message = (
+        r"10 tokens, beyond the tokenizer's limit \(tokenizer.model_max_length\) of 9: shorten"
+    )
+    with pytest.raises(ValueError, match=message):
+        explain("a" * 9, "bc")
