@@ -166,10 +166,21 @@ def to_png(figure: Figure, **options: Any) -> bytes:
     return stream.getvalue()
 
 
+# Characters that order what follows them from right to left or back, up to the end of a paragraph.
+BIDI_CONTROLS = {
+    code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
 def visible(text: str) -> str:
-    """Replace control characters by their pictures, so that a text cannot steer the terminal."""
+    """Replace control characters by their pictures, so that a text cannot steer the terminal.
+
+    Those that order text from right to left are spelled out, since they would act beyond their
+    word, on its score among others.
+    """
     pictures = (chr(0x2400 + ord(c)) if c < " " and c not in "\n\t" else c for c in text)
-    return "".join("\ufffd" if "\x7f" <= c <= "\x9f" else c for c in pictures)
+    shown = "".join("\ufffd" if "\x7f" <= c <= "\x9f" else c for c in pictures)
+    return shown.translate(BIDI_CONTROLS)
 
 
 def shortened(text: str, limit: int) -> str:

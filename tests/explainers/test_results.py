@@ -77,6 +77,21 @@ def test_control_characters_are_visible_and_attributes_closed():
     assert "(why &#34;\ufffd, sig" in page
 
 
+@pytest.mark.parametrize("control", [*"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"])
+def test_text_cannot_turn_what_stands_after_it(control):
+    words = (Word(f"{control}bad", 0, 4, 1.0, 0.7), Word("end", 5, 8, -1.0, -0.7))
+    turned = dataclasses.replace(RESULT, text=f"{control}bad end", target=control, words=words)
+    shown = f"\\u{ord(control):04x}"
+    for output in (viz.to_page([turned]), viz.to_plain(turned), viz.to_terminal(turned).plain):
+        assert f"{shown}bad" in output
+        assert output.count(shown) == 2
+        assert control not in output
+
+
+def test_text_and_labels_have_the_direction_of_their_letters():
+    assert viz.to_page([RESULT]).count('<div dir="auto"') == 2
+
+
 def test_importing_it_loads_no_template_engine():
     program = "import sys, captum_sig.viz; assert not {'jinja2', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
