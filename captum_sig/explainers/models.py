@@ -52,7 +52,7 @@ def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **option
     with _no_code(name_or_path):
         _check_weights(name_or_path, options)
         model, info = auto_class.from_pretrained(
-            name_or_path, **options, **SAFE, output_loading_info=True
+            name_or_path, **{**options, **SAFE}, output_loading_info=True
         )
     if info["missing_keys"]:
         raise ValueError(
@@ -78,12 +78,12 @@ def pretrained_language_model(name_or_path: str | Path, **options: Any) -> Any:
     return pretrained(auto_class, name_or_path, "to generate text", **options)
 
 
-def pretrained_config(name_or_path: str | Path, **options: Any) -> Any:
+def pretrained_config(name_or_path: str | Path) -> Any:
     """Load a model's config, without code of its own."""
     from transformers import AutoConfig
 
     with _no_code(name_or_path):
-        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **options)
+        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
 
 
 def pretrained_tokenizer(name_or_path: str | Path) -> Any:

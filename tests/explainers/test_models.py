@@ -117,6 +117,13 @@ def test_what_would_run_code_is_not_an_option(folder, option, value):
         TextGenerationExplainer.from_pretrained(folder, model_kwargs={option: value})
 
 
+def test_options_that_are_as_they_must_be_are_taken(tmp_path):
+    causal("gpt2").save_pretrained(tmp_path)
+    chat_tokenizer().save_pretrained(tmp_path)
+    options = {"trust_remote_code": False, "use_safetensors": True}
+    assert TextGenerationExplainer.from_pretrained(tmp_path, baseline="unk", model_kwargs=options)
+
+
 def index_names_a_pickle(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -231,10 +238,11 @@ def test_each_task_has_its_explainer():
         TextClassificationExplainer(BertModel(CONFIG), tokenizer)
 
 
-def test_a_model_that_returns_something_else_is_told_what_serves():
+@pytest.mark.parametrize("texts", ["good movie", ["good movie", "good bad"]])
+def test_a_model_that_returns_something_else_is_told_what_serves(texts):
     explainer = TextClassificationExplainer(Tagger(CONFIG).eval(), wordpiece_tokenizer())
-    with pytest.raises(TypeError, match=rf"Tagger returns logits of shape \(1, 4, 2\); .*{OWN}"):
-        explainer("good movie")
+    with pytest.raises(TypeError, match=rf"Tagger returns logits of shape \(\d, 4, 2\); .*{OWN}"):
+        explainer(texts)
 
 
 @pytest.mark.parametrize("tokenizer", [None, "bert-base-uncased", bert()])
