@@ -144,9 +144,18 @@ def _check_weights(name_or_path: str | Path, options: Mapping[str, Any]) -> None
 
 
 def _json(name_or_path: str | Path, file_name: str, where: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a file of a model; {} if there is none."""
+    """Read a file of a model; {} if there is none.
+
+    Raises:
+        OSError: if it does not hold an object of JSON.
+    """
     path = _found(name_or_path, file_name, where)
-    return {} if path is None else json.loads(Path(path).read_text("utf-8"))
+    if path is None:
+        return {}
+    try:
+        return dict(json.loads(Path(path).read_text("utf-8")))
+    except (TypeError, ValueError) as error:
+        raise OSError(f"{path} is not a valid JSON file: {error}") from error
 
 
 def _found(name_or_path: str | Path, file_name: str, where: Mapping[str, Any]) -> str | None:

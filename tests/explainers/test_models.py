@@ -183,6 +183,14 @@ def test_code_that_generates_is_not_run(folder, marker, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize("content", ['{"a', "7", "\xff"])
+def test_a_damaged_file_is_named(folder, name, content):
+    (folder / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(OSError, match=f"{name} is not a valid JSON file"):
+        TextClassificationExplainer.from_pretrained(folder)
+
+
 CONFIG = BertConfig(**SHAPE)
 XLNET = XLNetConfig(vocab_size=64, d_model=32, n_layer=1, n_head=4, d_inner=48)
 
