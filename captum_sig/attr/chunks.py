@@ -118,7 +118,7 @@ def rounding_error(x: Tensor) -> float:
     It is the square root of the precision in which matrices are multiplied: many roundings add up,
     and all other reasons for a change are larger.
     """
-    dtype = x.dtype if x.is_floating_point() else torch.float32
+    dtype = x.dtype if x.is_floating_point() else torch.bfloat16  # ids tell nothing: the coarsest
     probe = torch.ones(1, 1, dtype=dtype, device=x.device)
     epsilon = torch.finfo((probe @ probe).dtype).eps  # autocast may choose another
     if x.device.type != "cpu":

@@ -15,6 +15,7 @@ from captum_sig._warnings import warn
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
 from captum_sig.attr.function import warn_of_dropout
 from captum_sig.attr.hooks import input_device
+from captum_sig.attr.problem import plain_tensors
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import choose_token, family
 from captum_sig.contexts import Contexts
@@ -25,6 +26,7 @@ from captum_sig.explainers.models import (
     classifier_logits,
     pretrained,
     pretrained_tokenizer,
+    uncompiled,
     word_embedding,
 )
 from captum_sig.explainers.results import WordAttribution
@@ -91,8 +93,8 @@ class TextClassificationExplainer:
         n_draws: int = 5,
         seed: int = 0,
     ) -> None:
-        model = getattr(model, "_orig_mod", model)  # a compiled model would not see the hooks
         check_model(model, tokenizer, CLASSIFICATION, "sequence classifiers of transformers")
+        model, layer = uncompiled(model, layer)
         if layer is None and getattr(model.config, "is_encoder_decoder", False):
             raise ValueError(
                 f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
@@ -378,6 +380,7 @@ class TextClassificationExplainer:
             tolerance = rounding_error(together)
             return depends_on_others(lambda: logits(slice(-1, None)), together, tolerance)
 
+    @plain_tensors()
     def _explain(
         self, batch: Batch, given_targets: list[int | None], options: ScoringOptions
     ) -> list[WordAttribution]:
@@ -391,8 +394,7 @@ class TextClassificationExplainer:
                 )
                 for text, label in zip(batch.texts, labels, strict=True)
             ]  # fmt: skip
-        with torch.no_grad():
-            output = self.model(input_ids=batch.ids, **batch.others)
+        output = self.model(input_ids=batch.ids, **batch.others)
         logits = classifier_logits(self.model, output)
         targets = [
             predicted if target is None else target

@@ -23,6 +23,7 @@ from captum_sig.explainers.models import (
     is_bidirectional,
     pretrained_language_model,
     pretrained_tokenizer,
+    uncompiled,
     word_embedding,
 )
 from captum_sig.explainers.results import GenerationAttribution, TargetToken, scored_words
@@ -90,9 +91,10 @@ class TextGenerationExplainer:
         layer: nn.Module | None = None,
     ) -> None:
         check_model(model, tokenizer, GENERATION, "language models of transformers")
-        self.model: Any = getattr(model, "_orig_mod", model)  # a compiled one would not see hooks
+        original, layer = uncompiled(model, layer)
+        self.model: Any = original
         self.tokenizer = tokenizer
-        self.layer = word_embedding(self.model) if layer is None else layer
+        self.layer = word_embedding(original) if layer is None else layer
         if baseline in BASELINES and baseline not in OFFERED:
             raise ValueError(
                 f"baseline {baseline!r} is not for generation: use one of {', '.join(OFFERED)}"

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_sig.attr.function import with_shared_weights
+
 SAFE = {"trust_remote_code": False, "use_safetensors": True}  # of models that are loaded here
 CLASSIFICATION, GENERATION = "TextClassificationExplainer", "TextGenerationExplainer"
 OWN_MODULES = "LayerSequentialIntegratedGradients, with a function that returns (B,) or (B, C)"
@@ -226,6 +228,24 @@ def classifier_logits(model: nn.Module, output: Any) -> Tensor:
         f"{type(model).__name__} returns {got}; {CLASSIFICATION} wants (texts, labels): use "
         f"{OWN_MODULES}"
     )
+
+
+def uncompiled(model: nn.Module, layer: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:
+    """Undo torch.compile and model.compile(), after which a model does not see hooks.
+
+    Args:
+        model: a model; its weights stay its own.
+        layer: a layer of it, if one is chosen.
+
+    Returns:
+        the model and the layer, or those of a copy that shares their weights.
+    """
+    model = getattr(model, "_orig_mod", model)
+    if all(module._compiled_call_impl is None for module in model.modules()):
+        return model, layer
+    names = {module: name for name, module in model.named_modules()}
+    model = with_shared_weights(model)
+    return model, None if layer is None else model.get_submodule(names[layer])
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -167,7 +167,8 @@ class Encoder:
             add_special_tokens=not has_bos[numbers[0]], return_tensors="pt", verbose=False,
         )  # fmt: skip
         names = [name for name in self.tokenizer.model_input_names if name in encoding]
-        tensors = {name: encoding[name].to(device) for name in names}
+        with torch.inference_mode(False):  # whose tensors no gradient may pass
+            tensors = {name: encoding[name].clone().to(device) for name in names}
         ids = tensors.pop("input_ids").long()
         rows = ids.tolist()
         fast = self.tokenizer.is_fast

@@ -202,6 +202,15 @@ class TestAwkwardModels:
         found = TextClassificationExplainer(compiled, wordpiece_tokenizer())("bad movie")
         assert found.scores == explainer("bad movie").scores
 
+    def test_a_model_after_its_own_compile_is_explained_by_a_copy(self, explainer):
+        model = bert()
+        expected = TextClassificationExplainer(model, wordpiece_tokenizer())("bad movie")
+        model.compile(backend="eager")
+        for layer in (None, model.get_input_embeddings()):
+            explain = TextClassificationExplainer(model, wordpiece_tokenizer(), layer=layer)
+            assert explain("bad movie").scores == expected.scores
+            assert explain.layer.weight is model.get_input_embeddings().weight
+
     def test_encoder_decoders_are_refused(self):
         config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
         with pytest.raises(ValueError, match="T5ForSequenceClassification reads the text twice"):

@@ -1,6 +1,7 @@
 """Attribution methods by name: Captum's unchanged, the same question for all."""
 
 import copy
+import threading
 
 import captum.attr
 import numpy as np
@@ -318,3 +319,39 @@ def test_sampled_contexts_without_a_generator_draw_from_the_texts_own(explainer)
 def test_wrong_types_are_told_at_the_door(explainer, call, error, message):
     with pytest.raises(error, match=message):
         call(explainer)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_inference_mode_and_autocast_change_no_method(explainer, method):
+    text = TEXTS[0]
+    expected = explainer(text, method=method)
+    with torch.inference_mode():
+        assert explainer(text, method=method) == expected
+    with torch.autocast("cpu", torch.bfloat16):
+        found = explainer(text, method=method)
+    assert [word.word for word in found.words] == [word.word for word in expected.words]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_other_threads_meet_the_model_without_hooks(bert, method):
+    """Captum's DeepLift, for one, hooks every module that it can."""
+    ids = torch.tensor([[2, 5, 6, 3]])
+    explain = TextClassificationExplainer(bert, wordpiece_tokenizer())
+    expected = bert(ids).logits
+    seen = []
+
+    def predict(*_: object) -> None:
+        if threading.current_thread() is threading.main_thread() and not seen:
+            seen.append(None)
+            other = threading.Thread(target=lambda: seen.append(bert(ids).logits.detach()))
+            other.start()
+            other.join()
+            del seen[0]
+
+    during = bert.bert.encoder.layer[0].register_forward_pre_hook(predict)
+    try:
+        explain(TEXTS[0], method=method)
+    finally:
+        during.remove()
+    assert len(seen) == 1
+    assert torch.equal(seen[0], expected)
