@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from captum_sig._names import Level
+from captum_sig._names import AblationName, Level
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
 
@@ -50,6 +50,13 @@ def evaluate(
     top_fraction: Annotated[
         float, METRICS_PANEL(help="Fraction of the words that a metric removes or keeps.")
     ] = 0.2,
+    ablation: Annotated[
+        AblationName | None,
+        METRICS_PANEL(
+            help="replace puts a token at a word's embedding and keeps positions and pooling, "
+            "remove deletes the word; default: what each metric's authors do."
+        ),
+    ] = None,
     output: Annotated[Path, OUTPUT_PANEL(help="Folder for examples.jsonl and the tables.")],
     resume: Annotated[
         bool, OUTPUT_PANEL("--resume", help="Resume the run in the output folder.")
@@ -85,6 +92,7 @@ def evaluate(
         n_steps=n_steps,
         n_draws=n_draws,
         seed=seed,
+        ablation=ablation,
     )
     for method in config.methods:  # before a model is loaded
         ScoringOptions.checked(method, n_steps=n_steps)

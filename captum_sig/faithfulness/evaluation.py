@@ -19,10 +19,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from captum_sig._files import replace_text
-from captum_sig._names import MetricName
+from captum_sig._names import AblationName, MetricName
+from captum_sig._numbers import whole_number
 from captum_sig._warnings import TruncationWarning
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.data.records import Record
@@ -32,7 +31,7 @@ from captum_sig.data.tables import to_markdown, write_csv
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.models import weights_digest
 from captum_sig.explainers.results import WordAttribution
-from captum_sig.faithfulness.metrics import METRICS
+from captum_sig.faithfulness.metrics import ABLATIONS, METRICS
 from captum_sig.words.encoding import Sentence
 
 SETTINGS, EXAMPLES = "plan.json", "examples.jsonl"
@@ -61,29 +60,35 @@ class EvaluationConfig:
     n_steps: int
     n_draws: int
     seed: int
+    ablation: AblationName | None = None  # as in `captum_sig.faithfulness`: None is each metric's
 
     def __post_init__(self) -> None:
-        """Check the names.
+        """Check the values; integers of any kind become Python's.
 
         Raises:
-            ValueError: for an unknown metric, a repeated name, a fraction outside (0, 1], an
-                unknown `explain`, or a negative seed.
+            ValueError: for an unknown metric or ablation, a repeated name, a fraction outside
+                (0, 1], an unknown `explain`, or a number that is not an integer or too small.
         """
         for kind in ("methods", "baselines", "metrics"):
             names = getattr(self, kind)
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{kind} must be one or several names, each once, got {names}")
-        for name in self.metrics:
-            if name not in METRICS:
-                raise ValueError(f"metric {name!r} is unknown: use one of {', '.join(METRICS)}")
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise ValueError(f"metric {metric!r} is unknown: use one of {', '.join(METRICS)}")
         if not 0 < self.top_fraction <= 1:
             raise ValueError(
                 f"top_fraction, of the words, must lie in (0, 1], got {self.top_fraction}"
             )
         if self.explain not in ("predicted", "label"):
             raise ValueError(f"explain must be 'predicted' or 'label', got {self.explain!r}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if self.ablation not in (None, *ABLATIONS):
+            raise ValueError(
+                f"ablation {self.ablation!r} is unknown: use one of {', '.join(ABLATIONS)}"
+            )
+        for name, at_least in (("n_steps", 1), ("n_draws", 1), ("seed", 0)):
+            number = whole_number(name, getattr(self, name), at_least=at_least)
+            object.__setattr__(self, name, number)
 
 
 @dataclass(frozen=True)
@@ -281,7 +286,8 @@ class Evaluation:
                 [example.sentence for example in block],
                 [result.scores for result in results],
                 self.config.top_fraction,
-                original=torch.tensor([example.log_probability for example in block]),
+                original=[example.log_probability for example in block],
+                ablation=self.config.ablation,
             ).tolist()
             for name in self.config.metrics
         }
