@@ -32,7 +32,7 @@ class CorpusFolder:
             optional_import(name, "writing shards")
         self.folder, self.corpus = folder, corpus
         settings = {**settings, "input": corpus.files}
-        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
         self.outcomes: dict[int, Outcome] = {}  # of finished shards
 
     @contextmanager
@@ -81,7 +81,7 @@ class CorpusFolder:
                 self.outcomes[shard.number] = Outcome.read(path)
 
     def _write(self, **manifest: Any) -> None:
-        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         replace_text(self.folder / MANIFEST, text)
 
     def _check_same(self, before: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ class Shard:
 
     def to_json(self) -> str:
         """Return the shard as Ray carries it."""
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Shard:
@@ -327,7 +327,8 @@ def _save(columns: Mapping[str, list[Any]], outcome: Outcome, path: Path) -> Non
     arrow, parquet = (
         optional_import(name, "writing Parquet") for name in ("pyarrow", "pyarrow.parquet")
     )
-    schema = arrow_schema(columns).with_metadata({COUNTS_KEY: json.dumps(asdict(outcome))})
+    counts = json.dumps(asdict(outcome), allow_nan=False)
+    schema = arrow_schema(columns).with_metadata({COUNTS_KEY: counts})
     table = arrow.table(dict(columns), schema)
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from typing import Any
 
 from captum_sig._files import replace_text
 from captum_sig._names import AblationName, MetricName
-from captum_sig._numbers import whole_number
+from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.data.records import Record
@@ -86,8 +87,8 @@ class EvaluationConfig:
             raise ValueError(
                 f"ablation {self.ablation!r} is unknown: use one of {', '.join(ABLATIONS)}"
             )
-        for name, at_least in (("n_steps", 1), ("n_draws", 1), ("seed", 0)):
-            number = whole_number(name, getattr(self, name), at_least=at_least)
+        for name, least in (("n_steps", 1), ("n_draws", 1), ("seed", 0)):
+            number = checked_integer(name, getattr(self, name), least)
             object.__setattr__(self, name, number)
 
 
@@ -198,6 +199,7 @@ class Evaluation:
         block_size: int = 32,
     ) -> None:
         self.config, self.explainers, self.folder = config, explainers, folder
+        block_size = checked_integer("block_size", block_size)
         blocks = [examples[i : i + block_size] for i in range(0, len(examples), block_size)]
         self.units: dict[Unit, Sequence[Example]] = {
             (number, baseline, method): block
@@ -225,7 +227,7 @@ class Evaluation:
                     f"{self.folder} holds results already: resume, or use another folder"
                 )
             check_same_settings(self.folder, read_settings(self.folder / SETTINGS), settings)
-        replace_text(self.folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
+        replace_text(self.folder / SETTINGS, json.dumps(settings, indent=1, allow_nan=False) + "\n")
 
     def _complete_lines(self) -> list[Line]:
         """Return the lines of complete units, and remove all others from the file."""
@@ -291,6 +293,10 @@ class Evaluation:
             ).tolist()
             for name in self.config.metrics
         }
+        for name, values in metrics.items():
+            for example, value in zip(block, values, strict=True):
+                if not math.isfinite(value):
+                    raise not_finite(name, example.number, f"without its top words ({method})")
         return [
             {
                 "block": number,
@@ -343,7 +349,7 @@ def _unit(line: Line) -> Unit:
 
 
 def _as_line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _read_units(path: Path) -> dict[Unit, list[Line]]:

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from captum_sig._names import AblationName, MetricName
-from captum_sig._numbers import whole_number
+from captum_sig._numbers import checked_integer
 from captum_sig.attr.chunks import Chunks
 from captum_sig.words.encoding import Sentence
 
@@ -307,7 +307,7 @@ def _target_log_probabilities(
     predict: Predict, rows: list[tuple[Sentence, Row]], max_tokens: int
 ) -> Tensor:  # (R,)
     """Compute log p(target | row): rows of one length together, equal rows once."""
-    max_tokens = whole_number("max_tokens", max_tokens, at_least=1)
+    max_tokens = checked_integer("max_tokens", max_tokens)
     replaces = _takes_replaced(predict)
     results = torch.empty(len(rows), dtype=torch.float64)
     targets = torch.tensor([sentence.target for sentence, _ in rows])

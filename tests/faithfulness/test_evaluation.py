@@ -545,10 +545,10 @@ def assert_refused(result, *messages):
         (["--model", "no-such-model"], "no-such-model cannot be loaded"),
         (["--top-fraction", "0"], "--top-fraction, of the words, must lie in (0, 1], got 0.0"),
         (["--top-fraction", "2"], "got 2.0"),
-        (["--limit", "0"], "limit must be at least 1, got 0"),
-        (["--n-steps", "0"], "--n-steps must be at least 1, got 0"),
-        (["--n-draws", "0"], "--n-draws must be at least 1, got 0"),
-        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--limit", "0"], "limit must be an integer of at least 1, got 0"),
+        (["--n-steps", "0"], "--n-steps must be an integer of at least 1, got 0"),
+        (["--n-draws", "0"], "--n-draws must be an integer of at least 1, got 0"),
+        (["--seed", "-1"], "seed must be an integer of at least 0, got -1"),
         (["--text-column", "review"], "must be one of 'sentence', 'label'"),
     ],
 )  # fmt: skip
@@ -563,9 +563,9 @@ def test_invalid_options(data, tmp_path, options, message):
         ({"metrics": ("luck",)}, "metric 'luck' is unknown: use one of log_odds"),
         ({"explain": "gold"}, "explain must be 'predicted' or 'label', got 'gold'"),
         ({"ablation": "blur"}, "ablation 'blur' is unknown: use one of replace, remove"),
-        ({"seed": 1.5}, "seed must be an integer, got 1.5"),
-        ({"n_draws": "5"}, "n_draws must be an integer, got '5'"),
-        ({"n_draws": np.int64(0)}, "n_draws must be at least 1, got 0"),
+        ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
+        ({"n_draws": "5"}, "n_draws must be an integer of at least 1, got '5'"),
+        ({"n_draws": np.int64(0)}, "n_draws must be an integer of at least 1, got 0"),
     ],
 )
 def test_invalid_settings(changes, message):
@@ -797,6 +797,18 @@ def test_a_score_that_is_not_finite_names_the_text(data, tmp_path, monkeypatch, 
     assert_refused(result, "not finite for record 3, ", "input_x_gradient", "leave the record out")
     assert not (tmp_path / "o" / "table.csv").exists()
     done(data, tmp_path / "o", *QUICK, "--resume")
+
+
+def test_a_metric_that_is_not_finite_names_the_text(demo, tmp_path, monkeypatch):
+    records = [Record("A fine film.", None), Record("Dull.", None)]
+    examples = prepare_examples(demo, records, "predicted")
+    infinite = lambda *args, **options: torch.tensor([-torch.inf, 0.0])  # noqa: E731
+    monkeypatch.setitem(evaluation.METRICS, "log_odds", infinite)
+    run = Evaluation(configured("random"), {"mask": demo}, examples, tmp_path, resume=False)
+    message = r"model's log_odds is not finite for record 1, without its top words \(random\)"
+    with pytest.raises(FloatingPointError, match=message):
+        run.explain_remaining()
+    assert (tmp_path / "examples.jsonl").read_text() == ""
 
 
 def test_a_model_that_is_not_finite_names_the_text(tmp_path, demo):

@@ -400,8 +400,8 @@ def test_scores_that_do_not_fit_are_refused(bert, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
-        ({"max_tokens": 1.5}, "max_tokens must be an integer, got 1.5"),
+        ({"max_tokens": 0}, "max_tokens must be an integer of at least 1, got 0"),
+        ({"max_tokens": 1.5}, "max_tokens must be an integer of at least 1, got 1.5"),
         ({"original": torch.zeros(3)}, "original has 3 entries for 8 sentences"),
     ],
 )
