@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._names import Level
+from captum_sig._numbers import checked_integer
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
 from captum_sig.attr.function import warn_of_dropout
@@ -88,10 +89,7 @@ class TextClassificationExplainer:
                 f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
                 "no single layer moves a word in both; wanted an encoder or a decoder alone"
             )
-        if not isinstance(n_draws, int) or n_draws < 1:
-            raise ValueError(f"n_draws must be at least 1, got {n_draws!r}")
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+        n_draws, seed = checked_integer("n_draws", n_draws), checked_integer("seed", seed, least=0)
         self.encoder = Encoder(tokenizer, level, token_limit(model), padding_multiple(model))
         self.tokenizer = tokenizer
         self.model = model if device is None else model.to(device)

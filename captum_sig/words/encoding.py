@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.words.grouping import (
     Span,
@@ -121,10 +122,12 @@ class Encoder:
             max_tokens: maximum number of positions in a batch of several texts, with padding.
 
         Raises:
-            ValueError: if a text is too long and may not be truncated.
+            ValueError: if a text is too long and may not be truncated, `batch_size` is not a
+                positive integer, or `truncation` not a boolean.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        batch_size = checked_integer("batch_size", batch_size)
+        if not isinstance(truncation, bool):
+            raise ValueError(f"truncation must be True or False, got {truncation!r}")
         if not texts:
             return
         encoded = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]

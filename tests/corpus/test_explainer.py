@@ -201,7 +201,7 @@ def test_the_options_of_text_classification(options, more):
         ({"target": "NEUTRAL"}, "unknown label 'NEUTRAL'; choose from NEGATIVE"),
         ({"baseline": "magic"}, "baseline 'magic' is unknown: use one of mask, pad"),
         ({"contexts": "two_sided", "method": "ig"}, "has no contexts"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
     ],
     ids=str,
 )

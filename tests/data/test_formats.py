@@ -292,7 +292,7 @@ def test_a_file_that_may_not_be_read(write):
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_below_1_is_refused(write, limit):
-    with pytest.raises(ValueError, match="limit must be at least 1"):
+    with pytest.raises(ValueError, match="limit must be an integer of at least 1"):
         read_records(write("x.tsv", content(".tsv")), limit=limit)
 
 
