@@ -69,6 +69,7 @@ def evaluate(
     scores. Writes examples.jsonl (a line for each text, method and baseline),
     table.csv, table.md and paired.csv (differences from the first method).
     """
+    from captum_sig.data.columns import is_blank
     from captum_sig.data.records import read_records
     from captum_sig.explainers.scoring import ScoringOptions
     from captum_sig.faithfulness.evaluation import (
@@ -105,12 +106,16 @@ def evaluate(
     by_name = dict(zip(config.baselines, explainers, strict=True))
     run = Evaluation(config, by_name, examples, output, resume=resume)
     run.explain_remaining(progress=True)
-    n_omitted = len(records) - len(examples)
-    _print_summary(run.write_tables(), n_omitted, accuracy(examples), output)
+    n_empty = sum(is_blank(record.text) for record in records)
+    omitted = {"empty": n_empty, "without a word": len(records) - len(examples) - n_empty}
+    _print_summary(run.write_tables(), omitted, accuracy(examples), output)
 
 
 def _print_summary(
-    rows: Sequence[dict[str, Any]], n_omitted: int, accuracy: float | None, output: Path
+    rows: Sequence[dict[str, Any]],
+    omitted: dict[str, int],
+    accuracy: float | None,
+    output: Path,
 ) -> None:
     """Print a line for each method and baseline, a column for each metric, rounded."""
     from rich.console import Console
@@ -134,8 +139,8 @@ def _print_summary(
     console.print(
         f"Means of {rows[0]['n']} texts, ± half the width of their 95 % bootstrap interval."
     )
-    if n_omitted:
-        console.print(f"{n_omitted} texts without a word are omitted.")
+    if reasons := [f"{n} {reason}" for reason, n in omitted.items() if n]:
+        console.print(f"Texts omitted: {', '.join(reasons)}.")
     if accuracy is not None:
         console.print(f"The model predicts the label of {accuracy:.1%} of the labelled texts.")
     console.print(f"Tables and examples are in {output}.", soft_wrap=True)

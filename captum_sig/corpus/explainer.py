@@ -73,7 +73,7 @@ class CorpusExplainer:
     - `std` with random baselines; `standard_error` and `residual` with contexts other than the
       input
     - `error`: "" (null in the command's shards), or why there is no explanation. A text that is
-      null, not a string, or fails in the model does not stop the others.
+      null, empty, not a string, or fails in the model does not stop the others.
 
     Args:
         model: folder or hub name of a text classifier, or an explainer, which is pickled whole.

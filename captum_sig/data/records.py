@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_sig._numbers import checked_integer
-from captum_sig.data.columns import checked_text, choose_columns
+from captum_sig.data.columns import checked_string, choose_columns
 from captum_sig.data.formats import FORMATS, JsonList, Reader, SavedDataset
 
 READERS: dict[str, Callable[[Path], Reader]] = {
@@ -86,7 +86,7 @@ def read_records(
             if isinstance(values, ValueError):
                 raise values
             text, label = (*values, None, None)[:2]
-            records.append(Record(checked_text(text), _label(label)))
+            records.append(Record(checked_string(text), _label(label)))
         except ValueError as error:
             raise ValueError(f"{path}, {where}: {error}") from None
     if not records:

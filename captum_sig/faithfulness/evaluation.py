@@ -25,6 +25,7 @@ from captum_sig._names import AblationName, MetricName
 from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning
 from captum_sig.attr.word_paths import NotFiniteError
+from captum_sig.data.columns import is_blank
 from captum_sig.data.records import Record
 from captum_sig.data.settings import check_same_settings, read_settings
 from captum_sig.data.statistics import bootstrap, paired
@@ -107,7 +108,7 @@ class Example:
 def prepare_examples(
     explainer: TextClassificationExplainer, records: Sequence[Record], explain: str
 ) -> list[Example]:
-    """Encode and classify the records, sort them by length, and drop those without a word.
+    """Encode and classify the records, sort them by length, and drop empty texts and wordless ones.
 
     Raises:
         ValueError: if the model does not know a label, or a label to explain is missing.
@@ -120,7 +121,7 @@ def prepare_examples(
             "predicted labels"
         )
     token_ids = explainer.tokenizer([r.text for r in records], verbose=False)["input_ids"]
-    numbers = [i for i, ids in enumerate(token_ids) if len(ids) and records[i].text.strip()]
+    numbers = [i for i, ids in enumerate(token_ids) if len(ids) and not is_blank(records[i].text)]
     sentences = explainer.sentences([records[i].text for i in numbers], [0] * len(numbers))
     examples = []
     for i, sentence in zip(numbers, sentences, strict=True):

@@ -737,7 +737,7 @@ def test_texts_without_a_word_are_counted(tmp_path, of_four):
     texts = ["", *[text for text, _ in ROWS[:2]], " \t", "[SEP]", *[t for t, _ in ROWS[2:4]]]
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     result = done(data, tmp_path / "o", *QUICK)
-    assert "3 texts without a word are omitted" in result.stdout
+    assert "Texts omitted: 2 empty, 1 without a word." in result.stdout
     assert {line["number"] for line in lines_of(tmp_path / "o")} == {1, 2, 5, 6}
     assert table(tmp_path / "o") == table(of_four)
 
