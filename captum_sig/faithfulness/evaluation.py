@@ -34,6 +34,7 @@ from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.models import weights_digest
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.faithfulness.metrics import ABLATIONS, METRICS
+from captum_sig.words.cutting import readable_part
 from captum_sig.words.encoding import Sentence
 
 SETTINGS, EXAMPLES = "plan.json", "examples.jsonl"
@@ -120,7 +121,9 @@ def prepare_examples(
             f"record {known.index(None)} has no label to explain: set label_column, or explain the "
             "predicted labels"
         )
-    token_ids = explainer.tokenizer([r.text for r in records], verbose=False)["input_ids"]
+    tokenizer, limit = explainer.tokenizer, explainer.encoder.limit
+    parts = [readable_part(tokenizer, record.text, limit) for record in records]
+    token_ids = tokenizer(parts, verbose=False)["input_ids"]
     numbers = [i for i, ids in enumerate(token_ids) if len(ids) and not is_blank(records[i].text)]
     sentences = explainer.sentences([records[i].text for i in numbers], [0] * len(numbers))
     examples = []

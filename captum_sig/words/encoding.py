@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning, warn
+from captum_sig.words.cutting import SPARE_TOKENS, readable_part
 from captum_sig.words.grouping import (
     Span,
     encoding_groups,
@@ -33,7 +34,7 @@ class Batch:
     others: dict[str, Tensor]  # the model's further inputs, such as the attention mask
     feature_mask: Tensor  # (B, L)
     spans: list[list[Span]]  # the words of each text
-    dropped: list[int]  # number of tokens of each text beyond the model's limit
+    dropped: list[int]  # number of tokens of each text beyond the model's limit, or fewer
 
     def one_by_one(self) -> Iterator[Batch]:
         """Yield each text as a batch of its own, without the padding that the others need."""
@@ -128,6 +129,22 @@ class Encoder:
         batch_size = checked_integer("batch_size", batch_size)
         if not isinstance(truncation, bool):
             raise ValueError(f"truncation must be True or False, got {truncation!r}")
+        parts = [readable_part(self.tokenizer, text, self.limit) for text in texts]
+        for batch in self._batches(
+            parts, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
+        ):
+            yield replace(batch, texts=[texts[number] for number in batch.numbers])
+
+    def _batches(
+        self,
+        texts: Sequence[str],
+        batch_size: int,
+        *,
+        truncation: bool,
+        device: torch.device,
+        max_tokens: int | None,
+    ) -> Iterator[Batch]:
+        """Yield batches of texts that are tokenised whole."""
         if not texts:
             return
         encoded = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
@@ -183,9 +200,12 @@ class Encoder:
         dropped = [length - self.limit for length in lengths if length > self.limit]
         if not dropped:
             return
+        of_all, of_one = f"{sum(dropped)} tokens", f"at most {max(dropped)}"
+        if max(dropped) >= SPARE_TOKENS:  # it may have been cut
+            of_all, of_one = f"at least {of_all}", f"at least {max(dropped)}"
         message = (
             f"{len(dropped)} of {len(lengths)} texts exceed the model's {self.limit} tokens: "
-            f"{sum(dropped)} tokens (at most {max(dropped)} of one text) "
+            f"{of_all} ({of_one} of one text) "
         )
         if not truncation:
             raise ValueError(message + "would be dropped; shorten them or allow truncation")
