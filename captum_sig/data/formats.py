@@ -25,8 +25,6 @@ MAX_LINE_BYTES = 2**26  # also characters of a CSV field; anything longer is not
 BATCH_ROWS = 1024  # rows decoded at a time from Parquet and `datasets`
 MIXED_BATCH_ROWS = 64  # of Parquet, where some values may be stored once for many rows
 BATCH_BYTES = 2**24  # of Parquet that are decoded at a time
-UTF32_MARKS = codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE
-UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 HEAD_BYTES = 8000  # of a text file that are searched for NUL, as git does
 
 Place = tuple[int, int]  # text files: byte and line; Parquet: row and 0
@@ -421,14 +419,12 @@ def _or_error(read: Callable[..., list[Any]], *arguments: Any) -> list[Any] | Va
 
 def _check_is_text(path: Path, head: bytes) -> None:
     """Refuse a file that is not UTF-8 by its first bytes: a mark of another encoding, or NUL."""
-    for mark in (
-        codecs.BOM_UTF32_LE,
-        codecs.BOM_UTF32_BE,
-        codecs.BOM_UTF16_LE,
-        codecs.BOM_UTF16_BE,
+    for bits, marks in (
+        ("32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),  # the first begins as UTF-16's does
+        ("16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
     ):
-        if head.startswith(mark):
-            raise ValueError(f"{path} is UTF-{8 * len(mark)}: save it as UTF-8")
+        if head.startswith(marks):
+            raise ValueError(f"{path} is UTF-{bits}: save it as UTF-8")
     if b"\0" in head:
         seems = _encoding_of(head)
         advice = "use a text file" if seems is None else f"it seems to be {seems}: save it as UTF-8"

@@ -300,7 +300,7 @@ class Evaluation:
         for name, values in metrics.items():
             for example, value in zip(block, values, strict=True):
                 if not math.isfinite(value):
-                    raise not_finite(name, example.number, f"without its top words ({method})")
+                    raise not_finite(name, example.number, f"with words ablated ({method})")
         return [
             {
                 "block": number,

@@ -157,9 +157,7 @@ def ablation_curve(
 
     N is the largest n; shorter sentences are padded with NaN. Arguments are those of `log_odds`.
     """
-    return _table(
-        predict, sentences, scores, _top, lambda n: range(1, n + 1), "replace", **options
-    ).exp()
+    return _table(predict, sentences, scores, _top, _every_size, "replace", **options).exp()
 
 
 def ablation_auc(

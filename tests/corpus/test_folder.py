@@ -215,7 +215,7 @@ def test_a_line_of_a_megabyte_is_cut_and_counted(tmp_path):
     assert "Texts: 3; 3 explained, 1 truncated, 0 failed." in result.stdout
     (found,) = content(tmp_path / "out").values()
     assert len(found["text"][1]) == 1_000_000
-    assert found["dropped_tokens"][1] > 190_000
+    assert found["dropped_tokens"][1] > 100  # a lower bound: the rest is not tokenised
 
 
 @pytest.mark.parametrize(

@@ -805,7 +805,7 @@ def test_a_metric_that_is_not_finite_names_the_text(demo, tmp_path, monkeypatch)
     infinite = lambda *args, **options: torch.tensor([-torch.inf, 0.0])  # noqa: E731
     monkeypatch.setitem(evaluation.METRICS, "log_odds", infinite)
     run = Evaluation(configured("random"), {"mask": demo}, examples, tmp_path, resume=False)
-    message = r"model's log_odds is not finite for record 1, without its top words \(random\)"
+    message = r"model's log_odds is not finite for record 1, with words ablated \(random\)"
     with pytest.raises(FloatingPointError, match=message):
         run.explain_remaining()
     assert (tmp_path / "examples.jsonl").read_text() == ""
