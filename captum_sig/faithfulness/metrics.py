@@ -310,6 +310,7 @@ def _target_log_probabilities(
     results = torch.empty(len(rows), dtype=torch.float64)
     targets = torch.tensor([sentence.target for sentence, _ in rows])
     lengths = torch.tensor([len(shown) for _, (_, shown) in rows])
+    chunks = Chunks((lengths,), None, False)
     for length in lengths.unique().tolist():
         indices = (lengths == length).nonzero()[:, 0]
         pairs = [rows[i][1] if replaces else unchanged(rows[i][1][1]) for i in indices]
@@ -322,7 +323,9 @@ def _target_log_probabilities(
             same = torch.equal(received, shown)
             return ((predict(received) if same else predict(received, replaced=shown)).cpu(),)
 
-        with torch.no_grad(), Chunks((ids,), max(1, max_tokens // length), False) as chunks:
+        if not chunks.one_by_one:
+            chunks.size = max(1, max_tokens // length)
+        with torch.no_grad(), chunks:
             log_p = torch.cat([result for _, (result,) in chunks.map(forward, len(ids))])
         n_rows, last = len(ids), targets[indices].max()
         shape_fits = log_p.dim() == 2 and len(log_p) == n_rows and log_p.shape[1] > last
