@@ -27,4 +27,6 @@ MetricName = Literal[
     "ablation_auc",
 ]  # fmt: skip
 
+AblationName = Literal["replace", "remove"]
+
 SequentialMethodName = Literal["sig", "sequential_dig"]  # move one word at a time, in contexts

@@ -13,7 +13,6 @@ background takes W + 1 rows for all its words.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,8 +64,8 @@ class Sampled:
         keeps = (torch.arange(self.k)[:, None] + 0.5) / self.k
         return torch.rand(self.k, n_words, generator=self.generator) < keeps
 
-    def standard_error(self, effects: Tensor) -> Tensor:
-        """Estimate the standard error of a word's mean effect, (K, …) → (…); NaN for k = 1.
+    def standard_error(self, effects: Tensor) -> Tensor | None:
+        """Estimate the standard error of a word's mean effect, (K, …) → (…); None for k = 1.
 
         The estimate uses the differences between neighbouring strata, each of which has one draw;
         the differences between the strata themselves contribute little.
@@ -74,7 +73,7 @@ class Sampled:
         Source: Cochran, "Sampling Techniques" (1977), section 5A.12, collapsed strata.
         """
         if self.k == 1:
-            return torch.full_like(effects[0], math.nan)
+            return None
         squares = effects.diff(dim=0).square().sum(0)
         return (squares / (2 * self.k * (self.k - 1))).sqrt()
 

@@ -210,7 +210,7 @@ def test_names():
             contexts.named(wrong)
     with pytest.raises(ValueError, match="at least 1"):
         contexts.sampled(0)
-    assert contexts.sampled(1).standard_error(torch.ones(1, 3)).isnan().all()
+    assert contexts.sampled(1).standard_error(torch.ones(1, 3)) is None
 
 
 def test_a_value_that_is_not_finite_names_the_example_in_any_background():

@@ -10,8 +10,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from captum_sig._warnings import warn
 from captum_sig.attr.function import at_least_float32
 
 BLOCK = 2**23  # numbers in the largest tensors, which are then 64 MiB
+CACHE_BYTES = 2**30  # of stored neighbours, 13 to 256 MB for a model
 COMPARED_ROWS = 1024  # of a vocabulary at a time, which then stay in the cache
 
 
@@ -83,6 +86,7 @@ def nearest_neighbors(
     cache_dir: Path | None = None,
     *,
     block_size: int = BLOCK,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Tensor:  # (V, n)
     """Find the nearest other vectors of each vector: ids, nearest first, equally near ones by id.
 
@@ -93,8 +97,10 @@ def nearest_neighbors(
         vectors: one for each token id.
         n_neighbors: number of neighbours, at most V − 1.
         cache_dir: folder in which results are stored by a hash of the vectors; by default
-            captum_sig/neighbors in $XDG_CACHE_HOME or ~/.cache.
+            neighbors in $CAPTUM_SIG_CACHE, or else in captum_sig in $XDG_CACHE_HOME or ~/.cache.
         block_size: numbers in the largest tensors.
+        cache_bytes: the most that the folder may hold: those that were used longest ago are
+            deleted, but never the last.
 
     Raises:
         ValueError: if the vectors are not finite floats (V, D) with V ≥ 2, or n_neighbors is less
@@ -117,6 +123,7 @@ def nearest_neighbors(
     if neighbors is None:
         neighbors = _compute(vectors, n, block_size)
         _save(file, digest, neighbors)
+        _keep_newest(folder, cache_bytes)
     return neighbors.to(vectors.device, torch.long)
 
 
@@ -250,6 +257,8 @@ def _fingerprint(vectors: Tensor) -> str:
 
 
 def _default_folder() -> Path:
+    if own := os.environ.get("CAPTUM_SIG_CACHE"):
+        return Path(own) / "neighbors"
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "captum_sig" / "neighbors"
 
@@ -262,7 +271,11 @@ def _load(file: Path, digest: str, shape: tuple[int, int]) -> Tensor | None:
     except Exception:  # whatever is wrong with the file, it can be made again
         return None
     intact = stored == digest and ids.shape == shape and ids.dtype == np.int32
-    return torch.from_numpy(ids) if intact else None
+    if not intact:
+        return None
+    with suppress(OSError):  # another user's cache can be read only
+        os.utime(file)  # it was used last
+    return torch.from_numpy(ids)
 
 
 def _save(file: Path, digest: str, neighbors: Tensor) -> None:
@@ -273,5 +286,20 @@ def _save(file: Path, digest: str, neighbors: Tensor) -> None:
     except OSError as error:
         warn(
             f"nearest neighbours are not stored ({error}) and will be computed again: "
-            "pass a cache_dir that can be written, or set XDG_CACHE_HOME"
+            "pass a cache_dir that can be written, or set CAPTUM_SIG_CACHE"
         )
+
+
+def _keep_newest(folder: Path, n_bytes: int) -> None:
+    """Delete what was used longest ago until the files, but at least one, fit into these bytes."""
+    stats = {}
+    for file in folder.glob("*.npz*"):  # also temporary ones that a killed process has left
+        if re.fullmatch(r"\.?[0-9a-f]{64}-[0-9]+\.npz(\..+\.tmp)?", file.name):
+            with suppress(OSError):  # another process has deleted it
+                stats[file] = file.stat()
+    newest_first = sorted(stats, key=lambda file: stats[file].st_mtime_ns, reverse=True)
+    sizes = accumulate(stats[file].st_size for file in newest_first)
+    for number, (file, n_kept) in enumerate(zip(newest_first, sizes, strict=True)):
+        if number and n_kept > n_bytes:
+            with suppress(OSError):
+                file.unlink()

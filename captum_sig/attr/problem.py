@@ -21,7 +21,7 @@ from captum_sig.attr.function import RowFunction, Tensors, flat
 from captum_sig.attr.integrals import Integrate, Steps, WordPath, path_ends
 from captum_sig.attr.word_paths import WordPaths, with_positions
 
-StandardError = Callable[[Tensor], Tensor]  # of the mean over backgrounds, (K, P) → (P,)
+StandardError = Callable[[Tensor], Tensor | None]  # of the mean over backgrounds: (K, P) → (P,)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SequentialIntegral:
     With `contexts` other than the input, attributions and deltas are means over the backgrounds,
     and evaluations are counted in all of them. `residual`, (B,), is then each sentence's
     Σ_w [mean F at the input − at the baseline] − (F(x) − F(x̄)), and `standard_error`, (B, L), that
-    of each word's mean where the backgrounds are drawn at random. Otherwise both are None.
+    of each word's mean where several backgrounds are drawn at random. Otherwise both are None.
     """
 
     attributions: Any

@@ -132,13 +132,14 @@ def corpus(
             raise ValueError(f"{output} lies in the input {folder}: use a folder beside it")
 
     from captum_sig.corpus.engines import locally, on_ray
-    from captum_sig.corpus.folder import CorpusFolder
+    from captum_sig.corpus.folder import CorpusFolder, check_packages
     from captum_sig.corpus.shards import ShardWriter, scan_corpus
     from captum_sig.explainers.models import weights_digest
 
+    check_packages(with_ray=engine == "ray")
     texts = scan_corpus(
         inputs, text_column=text_column, id_column=id_column, shard_size=shard_size,
-        limit=limit,
+        limit=limit, output=output,
     )  # fmt: skip
     explain = terminal.load_corpus_explainer(
         model, batch_size=batch_size, device=device, **settings

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from captum_sig._names import Level
+from captum_sig._names import AblationName, Level
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
 
@@ -50,6 +50,13 @@ def evaluate(
     top_fraction: Annotated[
         float, METRICS_PANEL(help="Fraction of the words that a metric removes or keeps.")
     ] = 0.2,
+    ablation: Annotated[
+        AblationName | None,
+        METRICS_PANEL(
+            help="replace puts a token at a word's embedding and keeps positions and pooling, "
+            "remove deletes the word; default: what each metric's authors do."
+        ),
+    ] = None,
     output: Annotated[Path, OUTPUT_PANEL(help="Folder for examples.jsonl and the tables.")],
     resume: Annotated[
         bool, OUTPUT_PANEL("--resume", help="Resume the run in the output folder.")
@@ -62,6 +69,7 @@ def evaluate(
     scores. Writes examples.jsonl (a line for each text, method and baseline),
     table.csv, table.md and paired.csv (differences from the first method).
     """
+    from captum_sig.data.columns import is_blank
     from captum_sig.data.records import read_records
     from captum_sig.explainers.scoring import ScoringOptions
     from captum_sig.faithfulness.evaluation import (
@@ -85,6 +93,7 @@ def evaluate(
         n_steps=n_steps,
         n_draws=n_draws,
         seed=seed,
+        ablation=ablation,
     )
     for method in config.methods:  # before a model is loaded
         ScoringOptions.checked(method, n_steps=n_steps)
@@ -97,12 +106,16 @@ def evaluate(
     by_name = dict(zip(config.baselines, explainers, strict=True))
     run = Evaluation(config, by_name, examples, output, resume=resume)
     run.explain_remaining(progress=True)
-    n_omitted = len(records) - len(examples)
-    _print_summary(run.write_tables(), n_omitted, accuracy(examples), output)
+    n_empty = sum(is_blank(record.text) for record in records)
+    omitted = {"empty": n_empty, "without a word": len(records) - len(examples) - n_empty}
+    _print_summary(run.write_tables(), omitted, accuracy(examples), output)
 
 
 def _print_summary(
-    rows: Sequence[dict[str, Any]], n_omitted: int, accuracy: float | None, output: Path
+    rows: Sequence[dict[str, Any]],
+    omitted: dict[str, int],
+    accuracy: float | None,
+    output: Path,
 ) -> None:
     """Print a line for each method and baseline, a column for each metric, rounded."""
     from rich.console import Console
@@ -126,8 +139,8 @@ def _print_summary(
     console.print(
         f"Means of {rows[0]['n']} texts, ± half the width of their 95 % bootstrap interval."
     )
-    if n_omitted:
-        console.print(f"{n_omitted} texts without a word are omitted.")
+    if reasons := [f"{n} {reason}" for reason, n in omitted.items() if n]:
+        console.print(f"Texts omitted: {', '.join(reasons)}.")
     if accuracy is not None:
         console.print(f"The model predicts the label of {accuracy:.1%} of the labelled texts.")
     console.print(f"Tables and examples are in {output}.", soft_wrap=True)

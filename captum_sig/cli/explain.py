@@ -164,6 +164,8 @@ def _to_bytes(results: Sequence[Any], task: str, format: str) -> bytes:
     if format == "html":
         return view.to_page(results).encode()
     if format == "json":
-        lines = [f"{json.dumps(result.to_dict(), ensure_ascii=False)}\n" for result in results]
-        return "".join(lines).encode()
+        lines = [
+            json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False) for result in results
+        ]
+        return "".join(f"{line}\n" for line in lines).encode()
     return "\n".join(f"{view.to_plain(result)}\n" for result in results).encode()

@@ -88,7 +88,7 @@ def _to_bytes(result: TextTrace, format: str) -> bytes:
 
         return to_png(result)
     if format == "json":
-        line = json.dumps(result.to_dict(), ensure_ascii=False) + "\n"
+        line = json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
         return re.sub("[\x7f-\x9f]", lambda c: f"\\u{ord(c[0]):04x}", line).encode()  # controls
     import io
 

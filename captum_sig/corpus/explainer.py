@@ -69,11 +69,12 @@ class CorpusExplainer:
     - `label` and `probability`: the predicted label; `target`: the explained label
     - `words`, `offsets` (characters [start, end)), `scores` (logits of `target`): lists
     - `max_abs_word_delta`: the worst word's measured error, in logits
-    - `dropped_tokens`: the number of tokens at the end of a text that the model could not read
+    - `dropped_tokens`: the number of tokens at the end of a text that the model could not read; a
+      lower bound for texts of many pages, of which only the beginning is tokenised
     - `std` with random baselines; `standard_error` and `residual` with contexts other than the
       input
     - `error`: "" (null in the command's shards), or why there is no explanation. A text that is
-      null, not a string, or fails in the model does not stop the others.
+      null, empty, not a string, or fails in the model does not stop the others.
 
     Args:
         model: folder or hub name of a text classifier, or an explainer, which is pickled whole.

@@ -21,6 +21,14 @@ from captum_sig.data.settings import check_same_settings, read_settings
 Engine = Callable[[ShardWriter, list[Shard], Callable[[int], object]], Iterator[Outcome]]
 
 
+def check_packages(*, with_ray: bool) -> None:
+    """Import what writes shards, and Ray if it is needed; a ValueError names what is missing."""
+    for name in ("pyarrow.parquet", "duckdb"):
+        optional_import(name, "writing shards")
+    if with_ray:
+        optional_import("ray", "the Ray engine", "ray")
+
+
 class CorpusFolder:
     """A folder of shards and its manifest; entering it makes it and locks out other runs.
 
@@ -28,11 +36,9 @@ class CorpusFolder:
     """
 
     def __init__(self, folder: Path, corpus: Corpus, settings: Mapping[str, Any]) -> None:
-        for name in ("pyarrow.parquet", "duckdb"):
-            optional_import(name, "writing shards")
         self.folder, self.corpus = folder, corpus
         settings = {**settings, "input": corpus.files}
-        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
         self.outcomes: dict[int, Outcome] = {}  # of finished shards
 
     @contextmanager
@@ -81,7 +87,7 @@ class CorpusFolder:
                 self.outcomes[shard.number] = Outcome.read(path)
 
     def _write(self, **manifest: Any) -> None:
-        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         replace_text(self.folder / MANIFEST, text)
 
     def _check_same(self, before: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from captum_sig.corpus.explainer import CorpusExplainer
 from captum_sig.corpus.rows import arrow_schema
 from captum_sig.data.columns import checked_text, choose_columns
 from captum_sig.data.formats import FORMATS, Place, Source
+from captum_sig.data.inputs import input_paths
 from captum_sig.data.optional import optional_import
 from captum_sig.explainers.models import weights_digest
 
@@ -40,7 +40,7 @@ class Shard:
 
     def to_json(self) -> str:
         """Return the shard as Ray carries it."""
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Shard:
@@ -79,16 +79,18 @@ def scan_corpus(
     id_column: str | None = None,
     shard_size: int = 2048,
     limit: int | None = None,
+    output: Path | None = None,
 ) -> Corpus:
     """Cut files into shards; text files are read to their ends, but their texts are not kept.
 
     Args:
-        inputs: files, folders, which are searched for files of `FORMATS`, and glob patterns.
+        inputs: files, folders and glob patterns, as in `input_paths`.
         text_column: by default guessed, see `choose_columns`.
         id_column: by default guessed; without one, a row's id is the file's name and the row's
             number.
         shard_size: the maximum number of rows in a shard, which lies in one file.
         limit: the maximum number of rows in all; later rows are left out.
+        output: the folder for the results, whose files are left out.
 
     Raises:
         ValueError: if there are no rows, a file's format is unknown, or columns are missing or
@@ -98,7 +100,7 @@ def scan_corpus(
     for name, number in (("shard_size", shard_size), ("limit", limit)):
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
-    paths = [path.absolute() for path in _input_paths(inputs)]
+    paths = [path.absolute() for path in input_paths(inputs, output)]
     common = Path(os.path.commonpath([path.parent for path in paths]))
     files: list[dict[str, Any]] = []
     shards: list[Shard] = []
@@ -144,42 +146,6 @@ def _choose_columns(
             "does"
         )
     return columns
-
-
-def _input_paths(inputs: Sequence[str]) -> list[Path]:
-    by_real_path: dict[str, Path] = {}
-    known = ", ".join(FORMATS)
-    for pattern in inputs:
-        if "://" in pattern:
-            raise ValueError(
-                f"{pattern} is a URL; mount the store as a file system visible to every worker"
-            )
-        exists = Path(pattern).exists()  # then brackets in its name are not a pattern
-        paths = [pattern] if exists else sorted(glob.glob(pattern, recursive=True))
-        if not paths:
-            raise FileNotFoundError(f"there is no file or folder {pattern}")
-        for path in map(Path, paths):
-            files = _files_inside(path) if path.is_dir() else [path]
-            if not files:
-                raise ValueError(f"{path} has no files that end in {known}")
-            for file in files:
-                if file.suffix.lower() not in FORMATS:
-                    raise ValueError(f"{file} ends in none of {known}: convert or rename it")
-                if not file.is_file():
-                    raise ValueError(f"{file} is a pipe or device: save its content as a file")
-                by_real_path.setdefault(os.path.realpath(file), file)
-    return list(by_real_path.values())
-
-
-def _files_inside(folder: Path) -> list[Path]:
-    """Find files of known formats, except hidden ones and those of other programs (`_SUCCESS`)."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in FORMATS
-        and path.is_file()
-        and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-    )
 
 
 def read_rows(shard: Shard) -> Iterator[InputRow]:
@@ -327,7 +293,8 @@ def _save(columns: Mapping[str, list[Any]], outcome: Outcome, path: Path) -> Non
     arrow, parquet = (
         optional_import(name, "writing Parquet") for name in ("pyarrow", "pyarrow.parquet")
     )
-    schema = arrow_schema(columns).with_metadata({COUNTS_KEY: json.dumps(asdict(outcome))})
+    counts = json.dumps(asdict(outcome), allow_nan=False)
+    schema = arrow_schema(columns).with_metadata({COUNTS_KEY: counts})
     table = arrow.table(dict(columns), schema)
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,23 @@ def string_columns(schema: Any) -> list[str]:
     return [name for name, kind in types.items() if kind.startswith(("string", "large_str"))]
 
 
+def is_blank(text: str) -> bool:
+    r"""Whether a text has nothing to read: no character, or only invisible ones.
+
+    >>> is_blank(" \t"), is_blank("\u200b"), is_blank("-")
+    (True, True, False)
+    """
+    return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
+
+
 def checked_text(value: Any) -> str:
+    """Return a string that can be encoded and is not blank; raise a ValueError otherwise."""
+    if is_blank(text := checked_string(value)):
+        raise ValueError("empty text")
+    return text
+
+
+def checked_string(value: Any) -> str:
     """Return a string that can be encoded; raise a ValueError for anything else."""
     if not isinstance(value, str):
         got = "null" if value is None else f"of type {type(value).__name__}"

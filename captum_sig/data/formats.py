@@ -7,7 +7,9 @@ cannot be read. Text files are UTF-8; blank lines in them are skipped.
 
 from __future__ import annotations
 
+import codecs
 import csv
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +23,9 @@ from captum_sig.data.optional import optional_import
 N_COLUMN_ROWS = 1000  # rows of JSON Lines that are searched for columns
 MAX_LINE_BYTES = 2**26  # also characters of a CSV field; anything longer is not a text
 BATCH_ROWS = 1024  # rows decoded at a time from Parquet and `datasets`
+MIXED_BATCH_ROWS = 64  # of Parquet, where some values may be stored once for many rows
+BATCH_BYTES = 2**24  # of Parquet that are decoded at a time
+HEAD_BYTES = 8000  # of a text file that are searched for NUL, as git does
 
 Place = tuple[int, int]  # text files: byte and line; Parquet: row and 0
 Row = tuple[str, "list[Any] | ValueError"]
@@ -97,8 +102,7 @@ class _TextFile:
     def __init__(self, path: Path, split: Split = iter) -> None:
         self.path, self.split = path, split
         with path.open("rb") as file:
-            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-                raise ValueError(f"{path} is UTF-16: save it as UTF-8")
+            _check_is_text(path, file.read(HEAD_BYTES))
 
     def places(
         self, size: int, limit: int | None, on_bytes: Callable[[bytes], object]
@@ -211,14 +215,40 @@ class ParquetFile:
         groups = {i: low for i, (low, high) in enumerate(bounds) if low < end and high > start}
         classes = list(map(self._classes, columns))
         try:
-            with self.parquet.ParquetFile(self.path, memory_map=True) as file:
-                batches = file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=columns)
-                rows = (row for b in batches for row in zip(*map(b.column, columns), strict=True))
-                for row, scalars in enumerate(rows, min(groups.values(), default=0) + 1):
-                    if row > start:
-                        yield f"row {row}", _or_error(_scalar_values, scalars, classes)
+            batches = (batch for group in groups for batch in self._batches(group, columns))
+            rows = (
+                row
+                for batch in batches
+                for row in zip(*map(_readers, map(batch.column, columns)), strict=True)
+            )
+            for row, readers in enumerate(rows, min(groups.values(), default=0) + 1):
+                if row > start:
+                    yield f"row {row}", _or_error(_read_values, readers, classes)
         except (self.arrow.ArrowException, OSError) as error:
             raise _unreadable(self.path, "Parquet", error) from error
+
+    def _batches(self, group: int, columns: Sequence[str]) -> Iterator[Any]:
+        """Read a row group so that a batch needs about `BATCH_BYTES`, however well it compresses.
+
+        Values that repeat are stored once, in a dictionary. A small row group is read with its
+        dictionary; of a large one, whose size says little about them, few rows are read at a time.
+        """
+        metadata = self.metadata.row_group(group)
+        parts = [metadata.column(i) for i in range(metadata.num_columns)]
+        parts = [
+            x for x in parts if {x.path_in_schema, x.path_in_schema.split(".")[0]} & {*columns}
+        ]
+        n_bytes = sum(part.total_uncompressed_size for part in parts)
+        n_rows, with_dictionary = BATCH_ROWS, string_columns(self.schema)
+        if n_bytes > BATCH_BYTES:
+            repeats = any(part.has_dictionary_page for part in parts)
+            average = max(1, BATCH_BYTES * metadata.num_rows // n_bytes)
+            n_rows = min(average, MIXED_BATCH_ROWS if repeats else BATCH_ROWS)
+            with_dictionary = []
+        with self.parquet.ParquetFile(
+            self.path, metadata=self.metadata, memory_map=True, read_dictionary=with_dictionary
+        ) as file:
+            yield from file.iter_batches(n_rows, row_groups=[group], columns=columns)
 
     def _classes(self, column: str) -> dict[Any, Any]:
         """Return the names of classes that `datasets` has stored for a column."""
@@ -234,11 +264,12 @@ class JsonList:
         form = "a list of objects (an object on each line is .jsonl)"
         try:
             content = path.read_bytes()
+            _check_is_text(path, content[:HEAD_BYTES])
             self.objects = json.loads(content.decode("utf-8-sig").rstrip() or "[]")
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             raise ValueError(f"{path}, line {line}: {_not_utf8(error)}") from None
-        except (ValueError, RecursionError) as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise _unreadable(path, form, error) from None
         if not isinstance(self.objects, list):
             raise ValueError(f"{path} holds a {type(self.objects).__name__}; wanted {form}")
@@ -355,9 +386,24 @@ def _with_class_names(values: Iterable[Any], classes: Iterable[Mapping[Any, Any]
     ]
 
 
-def _scalar_values(scalars: Iterable[Any], classes: Iterable[Mapping[Any, Any]]) -> list[Any]:
+def _readers(column: Any) -> Iterator[Callable[[], Any]]:
+    """Yield a function for each value of an Arrow array that returns it; equal ones are shared."""
+    if not hasattr(column, "dictionary"):
+        yield from (scalar.as_py for scalar in column)
+        return
+
+    @functools.cache
+    def value(index: int | None) -> Any:
+        return None if index is None else column.dictionary[index].as_py()
+
+    yield from (functools.partial(value, index) for index in column.indices.to_pylist())
+
+
+def _read_values(
+    readers: Iterable[Callable[[], Any]], classes: Iterable[Mapping[Any, Any]]
+) -> list[Any]:
     try:
-        return _with_class_names([scalar.as_py() for scalar in scalars], classes)
+        return _with_class_names([read() for read in readers], classes)
     except UnicodeDecodeError as error:
         raise _not_utf8(error) from None
     except (ValueError, OverflowError) as error:  # dates that Python does not know
@@ -369,6 +415,37 @@ def _or_error(read: Callable[..., list[Any]], *arguments: Any) -> list[Any] | Va
         return read(*arguments)
     except ValueError as error:
         return error
+
+
+def _check_is_text(path: Path, head: bytes) -> None:
+    """Refuse a file that is not UTF-8 by its first bytes: a mark of another encoding, or NUL."""
+    for bits, marks in (
+        ("32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),  # the first begins as UTF-16's does
+        ("16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+    ):
+        if head.startswith(marks):
+            raise ValueError(f"{path} is UTF-{bits}: save it as UTF-8")
+    if b"\0" in head:
+        seems = _encoding_of(head)
+        advice = "use a text file" if seems is None else f"it seems to be {seems}: save it as UTF-8"
+        raise ValueError(f"{path} is binary, with NUL at byte {head.index(0)}; {advice}")
+
+
+def _encoding_of(head: bytes) -> str | None:
+    """Guess the encoding of a text whose ASCII characters have bytes of 0, by their places."""
+    zeros = [head[place::4].count(0) for place in range(4)]
+    even, odd = zeros[0] + zeros[2], zeros[1] + zeros[3]
+    if even + odd > len(head) / 2:
+        guess = "UTF-32-LE" if zeros[0] < zeros[3] else "UTF-32-BE"
+    elif max(even, odd) > max(1, 4 * min(even, odd)):
+        guess = "UTF-16-LE" if even < odd else "UTF-16-BE"
+    else:
+        return None
+    try:
+        codecs.getincrementaldecoder(guess)().decode(head)
+    except UnicodeDecodeError:
+        return None
+    return guess
 
 
 def _decoded(line: bytes) -> str:

@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from captum_sig.data.columns import checked_text, choose_columns
+from captum_sig._numbers import checked_integer
+from captum_sig.data.columns import checked_string, choose_columns
 from captum_sig.data.formats import FORMATS, JsonList, Reader, SavedDataset
 
 READERS: dict[str, Callable[[Path], Reader]] = {
@@ -62,8 +63,8 @@ def read_records(
     [Record(text='A "quiet" joy .', label='1'), Record(text='Too long .', label=None)]
     """
     path = Path(path)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
+    if limit is not None:
+        limit = checked_integer("limit", limit)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
     if not (path.is_file() or path.is_dir()):
@@ -85,7 +86,7 @@ def read_records(
             if isinstance(values, ValueError):
                 raise values
             text, label = (*values, None, None)[:2]
-            records.append(Record(checked_text(text), _label(label)))
+            records.append(Record(checked_string(text), _label(label)))
         except ValueError as error:
             raise ValueError(f"{path}, {where}: {error}") from None
     if not records:

@@ -25,7 +25,7 @@ def check_same_settings(folder: Path, before: Mapping[str, Any], now: Mapping[st
 
     Only the names in `now` are compared; tuples count as lists, as `before` was read from JSON.
     """
-    for name, value in json.loads(json.dumps(now)).items():
+    for name, value in json.loads(json.dumps(now, allow_nan=False)).items():
         if before.get(name) != value:
             raise ValueError(
                 f"{folder} was made with {name} {before.get(name)!r}, not {value!r}: use the same "

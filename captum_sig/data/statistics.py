@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from captum_sig._numbers import checked_integer
+
 MAX_BATCH_NUMBERS = 2**17  # 1 MB of resampled values, which stay in the processor's cache
 MIN_RESAMPLES = 100  # with fewer, all resampled means might lie on one side of the mean
 MAX_LEVEL = 0.9999  # BCa's formula has a pole beyond it
@@ -57,8 +59,8 @@ def bootstrap(
     """
     if not 0 < level <= MAX_LEVEL:
         raise ValueError(f"level must lie between 0 and {MAX_LEVEL}, such as 0.95, got {level}")
-    if n_resamples < MIN_RESAMPLES:
-        raise ValueError(f"n_resamples must be at least {MIN_RESAMPLES}, got {n_resamples}")
+    n_resamples = checked_integer("n_resamples", n_resamples, MIN_RESAMPLES)
+    seed = checked_integer("seed", seed, 0)
     values = _checked(values, "values")
     mean, n = float(values.mean()), len(values)
     if (values == values[0]).all():

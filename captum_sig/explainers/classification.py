@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._names import Level
+from captum_sig._numbers import checked_integer
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
 from captum_sig.attr.function import warn_of_dropout
-from captum_sig.attr.hooks import input_device
+from captum_sig.attr.hooks import capture, embed_without_pass, input_device, patched
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import choose_token, family
@@ -100,10 +101,7 @@ class TextClassificationExplainer:
                 f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
                 "no single layer moves a word in both; wanted an encoder or a decoder alone"
             )
-        if not isinstance(n_draws, int) or n_draws < 1:
-            raise ValueError(f"n_draws must be at least 1, got {n_draws!r}")
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+        n_draws, seed = checked_integer("n_draws", n_draws), checked_integer("seed", seed, least=0)
         self.encoder = Encoder(tokenizer, level, token_limit(model), padding_multiple(model))
         self.tokenizer = tokenizer
         self.model = model if device is None else model.to(device)
@@ -283,18 +281,37 @@ class TextClassificationExplainer:
         known = ", ".join(f"{name} ({index})" for index, name in enumerate(self.labels))
         raise ValueError(f"unknown label {target!r}; choose from {known}")
 
-    def log_probabilities(self, ids: Tensor) -> Tensor:
+    def log_probabilities(self, ids: Tensor, replaced: Tensor | None = None) -> Tensor:
         """Compute each label's log-probability for rows of ids without padding, (R, L) → (R, C).
+
+        Args:
+            ids: what the model receives, (R, L).
+            replaced: ids whose embeddings take the place of theirs, (R, L), while positions, masks
+                and pooling stay those of `ids`: where the explainer moves words.
 
         Raises:
             ValueError: if the model predicts a quantity in place of probabilities.
         """
+        rows = ids.split(1 if self._takes_single_rows else len(ids))
+        shown = [None] * len(rows) if replaced is None else replaced.split(len(rows[0]))
         with torch.no_grad():
-            if self._takes_single_rows:
-                logits = torch.cat([self.model(input_ids=row).logits for row in ids.split(1)])
-            else:
-                logits = self.model(input_ids=ids).logits
+            logits = torch.cat(list(map(self._logits, rows, shown)))
         return log_probabilities(self.model.config, logits.float())
+
+    def _logits(self, ids: Tensor, replaced: Tensor | None) -> Tensor:
+        """Evaluate rows of ids, (R, L), in one pass; see `log_probabilities`."""
+
+        def forward(ids: Tensor) -> Tensor:
+            return self.model(input_ids=ids).logits
+
+        if replaced is None:
+            return forward(ids)
+        first = capture(forward, [self.layer], (ids[:1],))
+        embedded = embed_without_pass(self.layer, first, (ids[:1],), (replaced,))
+        if embedded is None:
+            ((embedded,),) = capture(forward, [self.layer], (replaced,)).activations
+        with patched([self.layer], (embedded,)):
+            return forward(ids)
 
     def sentences(
         self, texts: Sequence[str], targets: Sequence[int], *, truncation: bool = True

@@ -91,10 +91,9 @@ class TextGenerationExplainer:
         layer: nn.Module | None = None,
     ) -> None:
         check_model(model, tokenizer, GENERATION, "language models of transformers")
-        original, layer = uncompiled(model, layer)
-        self.model: Any = original
+        self.model, layer = uncompiled(model, layer)
         self.tokenizer = tokenizer
-        self.layer = word_embedding(original) if layer is None else layer
+        self.layer = word_embedding(self.model) if layer is None else layer
         if baseline in BASELINES and baseline not in OFFERED:
             raise ValueError(
                 f"baseline {baseline!r} is not for generation: use one of {', '.join(OFFERED)}"

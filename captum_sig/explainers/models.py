@@ -230,7 +230,7 @@ def classifier_logits(model: nn.Module, output: Any) -> Tensor:
     )
 
 
-def uncompiled(model: nn.Module, layer: nn.Module | None) -> tuple[nn.Module, nn.Module | None]:
+def uncompiled(model: Any, layer: nn.Module | None) -> tuple[Any, nn.Module | None]:
     """Undo torch.compile and model.compile(), after which a model does not see hooks.
 
     Args:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ class Word:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields; `std` and `standard_error` are omitted if they are None."""
-        return without_none(asdict(self), ("std", "standard_error"))
+        return without_none(finite(asdict(self)), ("std", "standard_error"))
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ class WordAttribution:
         """Return plain lists, numbers and strings, ready for `json.dumps`.
 
         Fields that only some methods and baselines have (`std`, `standard_error`, `residual`) are
-        omitted if they are None.
+        omitted if they are None. JSON has no NaN or infinity: such a number becomes None.
         """
         words = [word.to_dict() for word in self.words]
-        return without_none({**asdict(self), "words": words}, ("residual",))
+        return without_none(finite({**asdict(self), "words": words}), ("residual",))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> WordAttribution:
@@ -121,6 +122,15 @@ class WordAttribution:
 
     def _repr_html_(self) -> str:
         return viz.to_html(self)
+
+
+def finite(value: Any) -> Any:
+    """Copy dicts and lists, with None in place of every number that is not finite."""
+    if isinstance(value, dict):
+        return {name: finite(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return list(map(finite, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def without_none(data: dict[str, Any], optional: Sequence[str]) -> dict[str, Any]:
@@ -264,7 +274,10 @@ class GenerationAttribution:
         return f"{value}  ({self.method}, baseline {self.baseline}, nats)"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain lists, numbers and strings, ready for `json.dumps`; None is omitted."""
+        """Return plain lists, numbers and strings, ready for `json.dumps`; None is omitted.
+
+        JSON has no NaN or infinity: such a number in a list becomes None.
+        """
         data = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, value in data.items():
             if isinstance(value, Tensor):
@@ -272,7 +285,9 @@ class GenerationAttribution:
         for name in ("target_tokens", "contrast_tokens"):
             data[name] = [asdict(token) for token in data[name]]
         data["words"] = [word.to_dict() for word in self.words]
-        return without_none(data, tuple(name for name, value in data.items() if value is None))
+        return without_none(
+            finite(data), tuple(name for name, value in data.items() if value is None)
+        )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> GenerationAttribution:
@@ -288,7 +303,8 @@ class GenerationAttribution:
             fields_of[name] = tuple(TargetToken(**token) for token in data.get(name, ()))
         for name in ("matrix", "word_deltas", "attributions"):
             if name in fields_of:
-                fields_of[name] = torch.tensor(fields_of[name], dtype=torch.float64)
+                numbers = np.array(fields_of[name], dtype=np.float64)  # None becomes NaN
+                fields_of[name] = torch.from_numpy(numbers)
         if "converged" in fields_of:
             fields_of["converged"] = torch.tensor(fields_of["converged"], dtype=torch.bool)
         return cls(**fields_of)

@@ -1,6 +1,7 @@
 """Faithfulness of word scores: metrics, and the evaluation of methods on your own texts."""
 
 from captum_sig.faithfulness.metrics import (
+    ABLATIONS,
     BINS,
     METRICS,
     Metric,
@@ -16,6 +17,7 @@ from captum_sig.faithfulness.metrics import (
 from captum_sig.words.encoding import Sentence
 
 __all__ = [
+    "ABLATIONS",
     "BINS",
     "METRICS",
     "Metric",

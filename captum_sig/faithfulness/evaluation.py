@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,12 +20,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from captum_sig._files import replace_text
-from captum_sig._names import MetricName
+from captum_sig._names import AblationName, MetricName
+from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning
 from captum_sig.attr.word_paths import NotFiniteError
+from captum_sig.data.columns import is_blank
 from captum_sig.data.records import Record
 from captum_sig.data.settings import check_same_settings, read_settings
 from captum_sig.data.statistics import bootstrap, paired
@@ -32,8 +33,10 @@ from captum_sig.data.tables import to_markdown, write_csv
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.models import weights_digest
 from captum_sig.explainers.results import WordAttribution
-from captum_sig.faithfulness.metrics import METRICS
+from captum_sig.faithfulness.metrics import ABLATIONS, METRICS
+from captum_sig.words.cutting import readable_part
 from captum_sig.words.encoding import Sentence
+from captum_sig.words.tokenize import tokenize
 
 SETTINGS, EXAMPLES = "plan.json", "examples.jsonl"
 RESULTS = (EXAMPLES, "table.csv", "table.md", "paired.csv")
@@ -61,29 +64,35 @@ class EvaluationConfig:
     n_steps: int
     n_draws: int
     seed: int
+    ablation: AblationName | None = None  # as in `captum_sig.faithfulness`: None is each metric's
 
     def __post_init__(self) -> None:
-        """Check the names.
+        """Check the values; integers of any kind become Python's.
 
         Raises:
-            ValueError: for an unknown metric, a repeated name, a fraction outside (0, 1], an
-                unknown `explain`, or a negative seed.
+            ValueError: for an unknown metric or ablation, a repeated name, a fraction outside
+                (0, 1], an unknown `explain`, or a number that is not an integer or too small.
         """
         for kind in ("methods", "baselines", "metrics"):
             names = getattr(self, kind)
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{kind} must be one or several names, each once, got {names}")
-        for name in self.metrics:
-            if name not in METRICS:
-                raise ValueError(f"metric {name!r} is unknown: use one of {', '.join(METRICS)}")
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise ValueError(f"metric {metric!r} is unknown: use one of {', '.join(METRICS)}")
         if not 0 < self.top_fraction <= 1:
             raise ValueError(
                 f"top_fraction, of the words, must lie in (0, 1], got {self.top_fraction}"
             )
         if self.explain not in ("predicted", "label"):
             raise ValueError(f"explain must be 'predicted' or 'label', got {self.explain!r}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if self.ablation not in (None, *ABLATIONS):
+            raise ValueError(
+                f"ablation {self.ablation!r} is unknown: use one of {', '.join(ABLATIONS)}"
+            )
+        for name, least in (("n_steps", 1), ("n_draws", 1), ("seed", 0)):
+            number = checked_integer(name, getattr(self, name), least)
+            object.__setattr__(self, name, number)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ class Example:
 def prepare_examples(
     explainer: TextClassificationExplainer, records: Sequence[Record], explain: str
 ) -> list[Example]:
-    """Encode and classify the records, sort them by length, and drop those without a word.
+    """Encode and classify the records, sort them by length, and drop empty texts and wordless ones.
 
     Raises:
         ValueError: if the model does not know a label, or a label to explain is missing.
@@ -113,8 +122,10 @@ def prepare_examples(
             f"record {known.index(None)} has no label to explain: set label_column, or explain the "
             "predicted labels"
         )
-    token_ids = explainer.tokenizer([r.text for r in records], verbose=False)["input_ids"]
-    numbers = [i for i, ids in enumerate(token_ids) if len(ids) and records[i].text.strip()]
+    tokenizer, limit = explainer.tokenizer, explainer.encoder.limit
+    parts = [readable_part(tokenizer, record.text, limit) for record in records]
+    token_ids = tokenize(tokenizer, parts, verbose=False)["input_ids"]
+    numbers = [i for i, ids in enumerate(token_ids) if len(ids) and not is_blank(records[i].text)]
     sentences = explainer.sentences([records[i].text for i in numbers], [0] * len(numbers))
     examples = []
     for i, sentence in zip(numbers, sentences, strict=True):
@@ -193,6 +204,7 @@ class Evaluation:
         block_size: int = 32,
     ) -> None:
         self.config, self.explainers, self.folder = config, explainers, folder
+        block_size = checked_integer("block_size", block_size)
         blocks = [examples[i : i + block_size] for i in range(0, len(examples), block_size)]
         self.units: dict[Unit, Sequence[Example]] = {
             (number, baseline, method): block
@@ -220,7 +232,7 @@ class Evaluation:
                     f"{self.folder} holds results already: resume, or use another folder"
                 )
             check_same_settings(self.folder, read_settings(self.folder / SETTINGS), settings)
-        replace_text(self.folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
+        replace_text(self.folder / SETTINGS, json.dumps(settings, indent=1, allow_nan=False) + "\n")
 
     def _complete_lines(self) -> list[Line]:
         """Return the lines of complete units, and remove all others from the file."""
@@ -281,10 +293,15 @@ class Evaluation:
                 [example.sentence for example in block],
                 [result.scores for result in results],
                 self.config.top_fraction,
-                original=torch.tensor([example.log_probability for example in block]),
+                original=[example.log_probability for example in block],
+                ablation=self.config.ablation,
             ).tolist()
             for name in self.config.metrics
         }
+        for name, values in metrics.items():
+            for example, value in zip(block, values, strict=True):
+                if not math.isfinite(value):
+                    raise not_finite(name, example.number, f"with words ablated ({method})")
         return [
             {
                 "block": number,
@@ -337,7 +354,7 @@ def _unit(line: Line) -> Unit:
 
 
 def _as_line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _read_units(path: Path) -> dict[Unit, list[Line]]:

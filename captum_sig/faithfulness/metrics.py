@@ -1,4 +1,4 @@
-"""Faithfulness of word scores: how the prediction changes when the top-scored words are removed.
+"""Faithfulness of word scores: how the prediction changes without the top-scored words.
 
     log_odds           log p(target | top units replaced) − log p(target | x)   lower is better
     comprehensiveness  p(target | x) − p(target | top units removed)            higher is better
@@ -12,8 +12,12 @@ SIG (Enguehard 2023, arXiv 2305.15853). Where they leave details open, these rul
   tokens, special ones included: it may take none, and may take [CLS].
 - Special tokens (unit −1) are never ablated, removed or counted. Of equal scores, the earlier one
   ranks higher.
+- A replaced unit changes at the embedding if `predict` can do that (see `log_odds`): the model
+  still receives the sentence's own ids, so that positions, masks and pooling stay. Removing a unit
+  shortens the row. `ablation` overrides which of the two a metric does.
 - A row of which nothing would remain becomes a single `replacement`. For a sentence without any
   unit, all differences are 0.
+- Where p(target) is 0 before and after, the log-odds do not change: 0.
 
 B sentences; L tokens and n units in one; R rows of a forward pass; C classes. The rows of a pass
 have the same length, so that the model never sees padding; equal rows are evaluated once.
@@ -21,15 +25,17 @@ have the same length, so that the model never sees padding; equal rows are evalu
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
-from captum_sig._names import MetricName
+from captum_sig._names import AblationName, MetricName
+from captum_sig._numbers import checked_integer
 from captum_sig.attr.chunks import Chunks
 from captum_sig.words.encoding import Sentence
 
@@ -37,10 +43,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack  # in typing from Python 3.11 on
 
 
-Predict = Callable[[Tensor], Tensor]  # (R, L) ids, no padding → (R, C) log-probabilities
-Sentences = Sequence[Sentence]
-Scores = Sequence[Sequence[float] | Tensor] | Tensor  # B times n numbers, in order of the units
-Ablate = Callable[[Tensor, Tensor, int, int], Tensor]  # ids, ranks, top size, replacement → row
+Predict = Callable[..., Tensor]  # (R, L) ids, no padding → (R, C) log-probabilities
+Sentences = Iterable[Sentence]
+Scores = Iterable[Iterable[float] | Tensor] | Tensor  # B times n numbers, in order of the units
+Row = tuple[Tensor, Tensor]  # (L,) ids that the model receives, and those that its embedding shows
 
 MAX_TOKENS = 2**14  # in a forward pass
 BINS = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's fractions
@@ -53,7 +59,8 @@ class Extra(TypedDict, total=False):
     """Optional arguments of every metric."""
 
     max_tokens: int  # the most tokens in a forward pass; a longer row goes alone
-    original: Tensor | None  # (B,) log p(target | x) if known, as from `log_probabilities`
+    original: Iterable[float] | Tensor | None  # (B,) log p(target | x) if known
+    ablation: AblationName | None  # in `ABLATIONS`; None is the metric's own, as listed above
 
 
 def log_odds(
@@ -63,18 +70,21 @@ def log_odds(
 
     Args:
         predict: maps (R, L) ids, on the device of the sentences' ids, to (R, C) log-probabilities;
-            called without gradients.
+            called without gradients. If it has a parameter `replaced`, as an explainer's
+            `log_probabilities`, it receives the sentences' own ids, and as `replaced=` those whose
+            embeddings are to take their place. Without one, it receives the replaced ids.
         sentences: B sentences of any lengths.
         scores: a number for each unit of each sentence; higher is more important for the target.
         k: the fraction of the units, in (0, 1].
-        options: `max_tokens` and `original`, see `Extra`.
+        options: `max_tokens`, `original` and `ablation`, see `Extra`.
 
     Returns:
         (B,) in float64 on the CPU.
 
     Raises:
-        ValueError: if scores are NaN or not one per unit, the fraction is outside (0, 1], or the
-            predictions are not log-probabilities.
+        TypeError: if an argument is of a kind that cannot be read.
+        ValueError: if scores are NaN or not one per unit, the fraction is outside (0, 1], the
+            ablation is unknown, or the predictions are not log-probabilities.
 
     >>> def predict(ids):  # id 2 speaks for class 1
     ...     logit = 3.0 * (ids == 2).any(1)
@@ -83,8 +93,9 @@ def log_odds(
     >>> log_odds(predict, [sentence, sentence], scores=[[0.1, 0.9], [0.9, 0.1]])
     tensor([-0.6907,  0.0000], dtype=torch.float64)
     """
-    table = _table(predict, sentences, scores, _replaced, _sizes([k]), **options)
-    return table[:, -1] - table[:, 0]
+    table = _table(predict, sentences, scores, _top, _sizes([k]), "replace", **options)
+    after, before = table[:, -1], table[:, 0]
+    return torch.where(after == before, 0, after - before)  # −∞ on both sides is no change
 
 
 def comprehensiveness(
@@ -111,7 +122,7 @@ def aopc_comprehensiveness(
     predict: Predict,
     sentences: Sentences,
     scores: Scores,
-    bins: Sequence[float] = BINS,
+    bins: Iterable[float] = BINS,
     **options: Unpack[Extra],
 ) -> Tensor:
     """Average `comprehensiveness` over the fractions `bins`; higher is better.
@@ -119,7 +130,7 @@ def aopc_comprehensiveness(
     This is what ERASER's code computes. Its formula has one more bin, which removes nothing and
     counts as 0: it yields |bins| / (|bins| + 1) times the value here.
     """
-    table = _table(predict, sentences, scores, _removed, _sizes(bins), **options).exp()
+    table = _table(predict, sentences, scores, _top, _sizes(bins), "remove", **options).exp()
     return (table[:, :1] - table[:, 1:]).mean(1)
 
 
@@ -127,7 +138,7 @@ def aopc_sufficiency(
     predict: Predict,
     sentences: Sentences,
     scores: Scores,
-    bins: Sequence[float] = BINS,
+    bins: Iterable[float] = BINS,
     **options: Unpack[Extra],
 ) -> Tensor:
     """Average `sufficiency` over the fractions `bins`; lower is better.
@@ -135,7 +146,7 @@ def aopc_sufficiency(
     This is what ERASER's code computes. Its formula has one more bin, which keeps no unit: it is
     the same for all scores of a sentence, and left out here.
     """
-    table = _table(predict, sentences, scores, _kept, _sizes(bins), **options).exp()
+    table = _table(predict, sentences, scores, _rest, _sizes(bins), "remove", **options).exp()
     return (table[:, :1] - table[:, 1:]).mean(1)
 
 
@@ -146,7 +157,7 @@ def ablation_curve(
 
     N is the largest n; shorter sentences are padded with NaN. Arguments are those of `log_odds`.
     """
-    return _table(predict, sentences, scores, _replaced, lambda n: range(1, n + 1), **options).exp()
+    return _table(predict, sentences, scores, _top, _every_size, "replace", **options).exp()
 
 
 def ablation_auc(
@@ -193,31 +204,55 @@ def log_probabilities(
     predict: Predict, sentences: Sentences, max_tokens: int = MAX_TOKENS
 ) -> Tensor:
     """Compute log p(target | x), (B,), which several metrics can share as `original`."""
-    return _target_log_probabilities(
-        predict, [(sentence, sentence.ids.cpu().long()) for sentence in sentences], max_tokens
-    )
+    rows = [(sentence, unchanged(sentence.ids.cpu().long())) for sentence in sentences]
+    return _target_log_probabilities(predict, rows, max_tokens)
 
 
-def _replaced(ids: Tensor, rank: Tensor, size: int, replacement: int) -> Tensor:
-    return torch.where(rank < size, replacement, ids)
+def _top(rank: Tensor, size: int) -> Tensor:
+    return rank < size
 
 
-def _removed(ids: Tensor, rank: Tensor, size: int, replacement: int) -> Tensor:
-    return ids[rank >= size] if bool((rank >= size).any()) else ids.new_tensor([replacement])
+def _rest(rank: Tensor, size: int) -> Tensor:
+    return (rank >= size) & (rank != SPECIAL)
 
 
-def _kept(ids: Tensor, rank: Tensor, size: int, replacement: int) -> Tensor:
-    return ids[(rank < size) | (rank == SPECIAL)]
+def unchanged(ids: Tensor) -> Row:
+    """Return a row of ids that the embedding shows as they are."""
+    return ids, ids
 
 
-def _sizes(bins: Sequence[float]) -> Callable[[int], Sequence[int]]:
+def replace(ids: Tensor, ablated: Tensor, replacement: int) -> Row:
+    """Show the replacement at the ablated positions, (L,) booleans."""
+    return ids, torch.where(ablated, replacement, ids)
+
+
+def remove(ids: Tensor, ablated: Tensor, replacement: int) -> Row:
+    """Delete the ablated positions, (L,) booleans; a row of nothing is one replacement."""
+    return unchanged(ids.new_tensor([replacement]) if ablated.all() else ids[~ablated])
+
+
+ABLATIONS: dict[AblationName, Callable[[Tensor, Tensor, int], Row]] = {
+    "replace": replace,
+    "remove": remove,
+}
+
+
+def _sizes(bins: Iterable[float]) -> Callable[[int], Sequence[int]]:
     """Return the function from n to the number of units in each fraction of n units."""
-    if not bins or not all(0 < k <= 1 for k in bins):
-        raise ValueError(f"fractions of the units must lie in (0, 1], got {list(bins)}")
-    return lambda n: [min(n, max(1, math.floor(k * n + ROUNDING))) for k in bins]
+    try:
+        fractions = [float(k) for k in bins]
+    except (TypeError, ValueError):
+        raise TypeError(f"bins must be several numbers such as {BINS}, got {bins!r}") from None
+    if not fractions or not all(0 < k <= 1 for k in fractions):
+        raise ValueError(f"fractions of the units must lie in (0, 1], got {fractions}")
+    return lambda n: [min(n, max(1, math.floor(k * n + ROUNDING))) for k in fractions]
 
 
-def _ranks(number: int, sentence: Sentence, scores: Sequence[float] | Tensor) -> Tensor:  # (L,)
+def _every_size(n: int) -> Sequence[int]:
+    return range(1, n + 1)
+
+
+def _ranks(number: int, sentence: Sentence, scores: Iterable[float] | Tensor) -> Tensor:  # (L,)
     """Return 0 for tokens of the top-scored unit, 1 for the next, SPECIAL for special tokens."""
     n = sentence.n_units
     numbers = scores.tolist() if isinstance(scores, Tensor) else list(scores)
@@ -233,48 +268,64 @@ def _table(
     predict: Predict,
     sentences: Sentences,
     scores: Scores,
-    ablate: Ablate,
+    select: Callable[[Tensor, int], Tensor],  # ranks (L,), top size → what is ablated, (L,)
     sizes: Callable[[int], Sequence[int]],
+    own_ablation: AblationName,
     max_tokens: int = MAX_TOKENS,
-    original: Tensor | None = None,
+    original: Iterable[float] | Tensor | None = None,
+    ablation: AblationName | None = None,
 ) -> Tensor:
     """Compute log p(target) of x and of its ablations, (B, 1 + most sizes); the rest is NaN."""
-    for name, values in (("scores", scores), ("original", original)):
+    name = own_ablation if ablation is None else ablation
+    if name not in ABLATIONS:
+        raise ValueError(f"ablation {name!r} is unknown: use one of {', '.join(ABLATIONS)}")
+    sentences, scores = list(sentences), list(scores)
+    known = None if original is None else torch.tensor(list(original), dtype=torch.float64)
+    for argument, values in (("scores", scores), ("original", known)):
         if values is not None and len(values) != len(sentences):
-            raise ValueError(f"{name} has {len(values)} entries for {len(sentences)} sentences")
+            raise ValueError(f"{argument} has {len(values)} entries for {len(sentences)} sentences")
     widest = max((len(sizes(sentence.n_units)) for sentence in sentences), default=0)
     table = torch.full((len(sentences), 1 + widest), torch.nan, dtype=torch.float64)
     cells: list[int] = []  # each row's index in the flattened table
-    rows: list[tuple[Sentence, Tensor]] = []
+    rows: list[tuple[Sentence, Row]] = []
     for b, (sentence, sentence_scores) in enumerate(zip(sentences, scores, strict=True)):
         ids, rank = sentence.ids.cpu().long(), _ranks(b, sentence, sentence_scores)
         for column, size in enumerate([0, *sizes(sentence.n_units)]):
-            if original is not None and size == 0:
-                table[b, column] = original[b]
+            if known is not None and size == 0:
+                table[b, column] = known[b]
                 continue
-            rows.append((sentence, ablate(ids, rank, size, sentence.replacement) if size else ids))
+            ablated = select(rank, size) if size else torch.zeros_like(ids, dtype=torch.bool)
+            rows.append((sentence, ABLATIONS[name](ids, ablated, sentence.replacement)))
             cells.append(b * (1 + widest) + column)
     table.view(-1)[cells] = _target_log_probabilities(predict, rows, max_tokens)
     return table
 
 
 def _target_log_probabilities(
-    predict: Predict, rows: list[tuple[Sentence, Tensor]], max_tokens: int
+    predict: Predict, rows: list[tuple[Sentence, Row]], max_tokens: int
 ) -> Tensor:  # (R,)
     """Compute log p(target | row): rows of one length together, equal rows once."""
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+    max_tokens = checked_integer("max_tokens", max_tokens)
+    replaces = _takes_replaced(predict)
     results = torch.empty(len(rows), dtype=torch.float64)
     targets = torch.tensor([sentence.target for sentence, _ in rows])
-    lengths = torch.tensor([len(row) for _, row in rows])
+    lengths = torch.tensor([len(shown) for _, (_, shown) in rows])
+    chunks = Chunks((lengths,), None, False)
     for length in lengths.unique().tolist():
         indices = (lengths == length).nonzero()[:, 0]
-        ids, inverse = torch.stack([rows[i][1] for i in indices]).unique(dim=0, return_inverse=True)
+        pairs = [rows[i][1] if replaces else unchanged(rows[i][1][1]) for i in indices]
+        ids, inverse = torch.stack([torch.stack(row) for row in pairs]).unique(
+            dim=0, return_inverse=True
+        )  # (R, 2, L)
 
         def forward(part: slice, ids: Tensor = ids) -> tuple[Tensor]:
-            return (predict(ids[part].to(rows[0][0].ids.device)).cpu(),)
+            received, shown = ids[part].to(rows[0][0].ids.device).unbind(1)
+            same = torch.equal(received, shown)
+            return ((predict(received) if same else predict(received, replaced=shown)).cpu(),)
 
-        with torch.no_grad(), Chunks((ids,), max(1, max_tokens // length), False) as chunks:
+        if not chunks.one_by_one:
+            chunks.size = max(1, max_tokens // length)
+        with torch.no_grad(), chunks:
             log_p = torch.cat([result for _, (result,) in chunks.map(forward, len(ids))])
         n_rows, last = len(ids), targets[indices].max()
         shape_fits = log_p.dim() == 2 and len(log_p) == n_rows and log_p.shape[1] > last
@@ -285,3 +336,11 @@ def _target_log_probabilities(
             )
         results[indices] = log_p[inverse, targets[indices]].double()
     return results
+
+
+def _takes_replaced(predict: Predict) -> bool:
+    """Whether `predict` can change what the embedding shows, and leave the model's ids."""
+    try:
+        return "replaced" in inspect.signature(predict).parameters
+    except ValueError:  # some built-in functions have no signature
+        return False

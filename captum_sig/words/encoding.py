@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning, warn
+from captum_sig.words.cutting import SPARE_TOKENS, readable_part
 from captum_sig.words.grouping import (
     Span,
     encoding_groups,
@@ -33,7 +35,7 @@ class Batch:
     others: dict[str, Tensor]  # the model's further inputs, such as the attention mask
     feature_mask: Tensor  # (B, L)
     spans: list[list[Span]]  # the words of each text
-    dropped: list[int]  # number of tokens of each text beyond the model's limit
+    dropped: list[int]  # number of tokens of each text beyond the model's limit, or fewer
 
     def one_by_one(self) -> Iterator[Batch]:
         """Yield each text as a batch of its own, without the padding that the others need."""
@@ -123,10 +125,28 @@ class Encoder:
             max_tokens: maximum number of positions in a batch of several texts, with padding.
 
         Raises:
-            ValueError: if a text is too long and may not be truncated.
+            ValueError: if a text is too long and may not be truncated, `batch_size` is not a
+                positive integer, or `truncation` not a boolean.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        batch_size = checked_integer("batch_size", batch_size)
+        if not isinstance(truncation, bool):
+            raise ValueError(f"truncation must be True or False, got {truncation!r}")
+        parts = [readable_part(self.tokenizer, text, self.limit) for text in texts]
+        for batch in self._batches(
+            parts, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
+        ):
+            yield replace(batch, texts=[texts[number] for number in batch.numbers])
+
+    def _batches(
+        self,
+        texts: Sequence[str],
+        batch_size: int,
+        *,
+        truncation: bool,
+        device: torch.device,
+        max_tokens: int | None,
+    ) -> Iterator[Batch]:
+        """Yield batches of texts that are tokenised whole."""
         if not texts:
             return
         encoding = tokenize(self.tokenizer, list(texts), truncation=False, verbose=False)
@@ -214,9 +234,12 @@ class Encoder:
         dropped = [length - self.limit for length in lengths if length > self.limit]
         if not dropped:
             return
+        of_all, of_one = f"{sum(dropped)} tokens", f"at most {max(dropped)}"
+        if max(dropped) >= SPARE_TOKENS:  # it may have been cut
+            of_all, of_one = f"at least {of_all}", f"at least {max(dropped)}"
         message = (
             f"{len(dropped)} of {len(lengths)} texts exceed {self.limit_of} of {self.limit} "
-            f"tokens: {sum(dropped)} tokens (at most {max(dropped)} of one text) "
+            f"tokens: {of_all} ({of_one} of one text) "
         )
         if not truncation:
             raise ValueError(message + "would be dropped; shorten them or allow truncation")

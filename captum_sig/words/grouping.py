@@ -372,8 +372,10 @@ def word_sums(per_position: Tensor, mask: Tensor) -> Tensor:
     tensor([[3., 3., 4.]])
     """
     numbers, number = mask.unique(return_inverse=True)
-    sums = per_position.new_zeros(len(mask), len(numbers))
-    return sums.scatter_add_(1, number, per_position).gather(1, number)
+    text = torch.arange(len(mask), device=mask.device)[:, None]
+    words, word = (text * len(numbers) + number).unique(return_inverse=True)
+    sums = per_position.new_zeros(len(words))
+    return sums.index_add_(0, word.flatten(), per_position.flatten())[word]
 
 
 def word_positions(

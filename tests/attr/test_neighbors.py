@@ -248,6 +248,33 @@ def test_a_folder_of_ones_own(tmp_path, kept):
     assert not kept.exists()
 
 
+def test_the_environment_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPTUM_SIG_CACHE", str(tmp_path / "cache"))
+    nearest_neighbors(gaussian(), 5)
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert len(list((tmp_path / "cache" / "neighbors").iterdir())) == 1
+
+
+def test_the_cache_is_bounded_and_what_was_used_longest_ago_goes_first(tmp_path, computed):
+    vectors = gaussian()
+    (tmp_path / "mine.npz").write_bytes(b"x" * 10_000)
+    for n in (1, 2, 3):
+        nearest_neighbors(vectors, n, tmp_path)
+    files = {n: next(tmp_path.glob(f"*-{n}.npz")) for n in (1, 2, 3)}
+    for age, n in enumerate((3, 2, 1)):  # 1 is the oldest
+        os.utime(files[n], (1e9 - age, 1e9 - age))
+    nearest_neighbors(vectors, 1, tmp_path)  # now 2 is
+    assert len(computed) == 3
+    size = sum(files[n].stat().st_size for n in (1, 3))
+    nearest_neighbors(vectors, 4, tmp_path, cache_bytes=2 * size)
+    assert sorted(path.name[-5] for path in tmp_path.glob("*-*.npz")) == ["1", "3", "4"]
+    (tmp_path / f".{files[3].name}.host.1.tmp").touch()  # by a process that was killed
+    nearest_neighbors(vectors, 5, tmp_path, cache_bytes=0)  # the last one stays
+    assert sorted(path.name for path in tmp_path.iterdir())[1:] == ["mine.npz"]
+    nearest_neighbors(vectors, 5, tmp_path)
+    assert len(computed) == 5
+
+
 def test_the_folder_in_the_home(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

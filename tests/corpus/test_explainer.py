@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from tokenizers.normalizers import Replace
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from captum_sig import TextClassificationExplainer
@@ -16,7 +17,7 @@ from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
 from tests.tiny_models import byte_level_tokenizer
 
-TEXTS = ["A charming film.", "bad", "", "The jokes are old, yet the film is charming.", "Dull!"]
+TEXTS = ["A charming film.", "bad", "--", "The jokes are old, yet the film is charming.", "Dull!"]
 POISON = "poison"  # a word that the model of `poisoned` cannot handle
 
 
@@ -90,6 +91,9 @@ def test_more_texts_than_are_sorted_at_once(explain):
         (7, "the text is of type int"),
         (b"bytes", "the text is of type bytes"),
         (["a"], "the text is of type list"),
+        ("", "empty text"),
+        (" \t\n\u3000", "empty text"),
+        ("\ufeff\u200b", "empty text"),
         ("half \ud83d", "half a surrogate pair"),
     ],
     ids=repr,
@@ -201,7 +205,7 @@ def test_the_options_of_text_classification(options, more):
         ({"target": "NEUTRAL"}, "unknown label 'NEUTRAL'; choose from NEGATIVE"),
         ({"baseline": "magic"}, "baseline 'magic' is unknown: use one of mask, pad"),
         ({"contexts": "two_sided", "method": "ig"}, "has no contexts"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
     ],
     ids=str,
 )
@@ -278,13 +282,14 @@ def test_datasets_maps_in_several_processes(tmp_path):
 
 
 def test_a_text_without_any_token_has_an_error():
-    """GPT-2's kind of tokenizer adds no special tokens."""
+    """GPT-2's kind of tokenizer adds no special tokens, and this one drops a word."""
     tokenizer = byte_level_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = Replace("movie", "")
     tokenizer.pad_token = tokenizer.eos_token
     config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1,
                         pad_token_id=tokenizer.pad_token_id)  # fmt: skip
     model = GPT2ForSequenceClassification(config).eval()
     explainer = TextClassificationExplainer(model, tokenizer, baseline="unk")
-    columns = CorpusExplainer(explainer).columns(["good", ""])
+    columns = CorpusExplainer(explainer).columns(["good", "movie"])
     assert columns["error"][0] == ""
     assert columns["error"][1].startswith("the tokenizer returns no token for the text")

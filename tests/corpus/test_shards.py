@@ -122,14 +122,14 @@ def test_bad_lines_are_rows_with_errors(ending, size, tmp_path):
 
 def test_values_other_than_texts(tmp_path):
     path = tmp_path / "texts.jsonl"
-    values = ["good", None, 3, ["a"], "half \ud83d"]
+    values = ["good", None, 3, ["a"], "half \ud83d", "", " \u00a0"]
     lines = [json.dumps({"text": value, "id": None}) for value in values] + ['{"other": 1}']
     path.write_text("\n".join(lines), encoding="utf-8")
     rows = read(path)
-    assert [row.text for row in rows] == ["good"] + [None] * 5
+    assert [row.text for row in rows] == ["good"] + [None] * 7
     assert [row.error.split(";")[0].split(":")[0] for row in rows[1:]] == [
         "the text is null", "the text is of type int", "the text is of type list",
-        "the text holds half a surrogate pair", "line 6",
+        "the text holds half a surrogate pair", "empty text", "empty text", "line 8",
     ]  # fmt: skip
     assert rows[0].id == "texts.jsonl:1"
 

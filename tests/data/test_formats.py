@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from captum_sig.data import formats
 from captum_sig.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
+from captum_sig.data.formats import ParquetFile
 from captum_sig.data.records import READERS, Record, read_records
 
 PAIRS = [
@@ -253,8 +255,11 @@ def test_a_pipe_is_refused(tmp_path):
         ("x.tsv", b"text\tlabel\na\t1\nb\xff\t0\n", "line 3: not UTF-8 at byte 1"),
         ("x.csv", b"\xef\xbb\xbftext\ncaf\xe9\n", "line 2: not UTF-8 at byte 3"),
         ("x.tsv", "text\na".encode("utf-16"), "is UTF-16: save it as UTF-8"),
-        ("x.json", '[{"text": "a"}]'.encode("utf-16"), "line 1: not UTF-8 at byte 0"),
+        ("x.json", '[{"text": "a"}]'.encode("utf-16"), "is UTF-16: save it as UTF-8"),
         ("x.json", b'[{"text":\n"\xe9"}]', "line 2: not UTF-8 at byte 11"),
+        ("x.csv", "text\na".encode("utf-32"), "is UTF-32: save it as UTF-8"),
+        ("x.tsv", b"text\na\0b\n", "is binary, with NUL at byte 6; use a text file"),
+        ("x.csv", bytes(range(256)) * 9, "is binary, with NUL at byte 0; use a text file"),
         ("x.txt", "text\na", "ends in none of .tsv, .csv, "),
         ("x", "text\na", ".json, / (a folder that datasets saved)"),
         ("x.tsv.gz", b"\x1f\x8b", "ends in none of"),
@@ -262,6 +267,16 @@ def test_a_pipe_is_refused(tmp_path):
 )  # fmt: skip
 def test_errors_name_the_place(write, name, data, expected):
     assert expected in message(write(name, data))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("ending", TEXT_FILES)
+@pytest.mark.parametrize("text", ["A fine film.", "良い映画だった。", "\u0100\u4e00 x"])
+def test_an_encoding_without_a_mark_is_recognised(write, ending, encoding, text):
+    data = content(ending, [(text, "1")] * 3).encode(encoding)
+    said = message(write("x" + ending, data))
+    assert f"is binary, with NUL at byte {data.index(0)}; it seems to be {encoding.upper()}" in said
+    assert said.endswith("save it as UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +307,7 @@ def test_a_file_that_may_not_be_read(write):
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_below_1_is_refused(write, limit):
-    with pytest.raises(ValueError, match="limit must be at least 1"):
+    with pytest.raises(ValueError, match="limit must be an integer of at least 1"):
         read_records(write("x.tsv", content(".tsv")), limit=limit)
 
 
@@ -348,6 +363,25 @@ def test_labels_in_parquet(arrow, write_parquet, values, kind, labels):
     column = arrow.array(values, getattr(arrow, kind)())
     path = write_parquet({"said": ["x", "y", "z"], "target": column})
     assert read_records(path) == [Record(t, label) for t, label in zip("xyz", labels, strict=True)]
+
+
+def test_parquet_is_read_in_batches_bounded_by_bytes(arrow, write_parquet, monkeypatch):
+    """300 texts of 2 MB in a file of 629 bytes: the text is in memory once."""
+    path = write_parquet({"text": ["good " * 400_000] * 300}, compression="zstd")
+    assert path.stat().st_size < 1000
+    before = arrow.total_allocated_bytes()
+    texts = {id(values[0]) for _, values in ParquetFile(path).rows(["text"])}
+    assert len(texts) == 1
+    assert arrow.total_allocated_bytes() - before < 2**24
+    # of texts that differ, few are read at a time
+    monkeypatch.setattr(formats, "BATCH_BYTES", 2**12)
+    different = [f"{i} " + "x" * 1000 for i in range(100)] + ["y"] * 100 + [None, "\u00e9"]
+    for options in ({}, {"use_dictionary": False}, {"row_group_size": 30}):
+        path = write_parquet({"text": different, "a.b": list(range(202))}, **options)
+        sizes = [len(batch) for batch in ParquetFile(path)._batches(0, ["text", "a.b"])]
+        assert max(sizes) <= 8
+        rows = [values for _, values in ParquetFile(path).rows(["text", "a.b"])]
+        assert rows == [list(pair) for pair in zip(different, range(202), strict=True)]
 
 
 def test_categories_in_parquet(arrow, write_parquet):
@@ -464,7 +498,7 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path, missing, name, needed
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ValueError, match=needed) as caught:
         read_records(path)
-    assert str(caught.value).endswith("pip install 'captum-sig[data]'")
+    assert str(caught.value).endswith('run pip install ".[data]" in the checkout of captum_sig')
 
 
 def test_nothing_heavy_is_loaded_for_a_text_file(write):

@@ -189,6 +189,12 @@ def test_values_are_left_as_they_were():
         ([1.0], {"level": 0.99999}, "level must"),
         ([1.0], {"n_resamples": 0}, "n_resamples must"),
         ([1.0], {"n_resamples": 99}, "n_resamples must"),
+        (
+            [1.0],
+            {"n_resamples": 1e4},
+            "n_resamples must be an integer of at least 100, got 1",
+        ),
+        ([1.0], {"seed": "0"}, "seed must be an integer of at least 0, got '0'"),
     ],
 )
 def test_invalid_arguments_are_refused(values, options, message):

@@ -414,8 +414,17 @@ class TestErrors:
         assert found == [(3, 4), (3, 4), (1, 4), (1, 7)]  # one that is too long goes alone
 
     def test_batch_size(self, explainer):
-        with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-            explainer("bad", batch_size=0)
+        for wrong in (0, 1.5, "2", True):
+            message = f"batch_size must be an integer of at least 1, got {wrong!r}"
+            with pytest.raises(ValueError, match=message):
+                explainer("bad", batch_size=wrong)
+        for two in (np.int64(2), torch.tensor(2)):
+            assert len(explainer(["bad"] * 3, batch_size=two)) == 3
+
+    @pytest.mark.parametrize("truncation", ["no", None, 0])
+    def test_truncation_is_a_boolean(self, explainer, truncation):
+        with pytest.raises(ValueError, match=f"must be True or False, got {truncation!r}"):
+            explainer("bad", truncation=truncation)
 
     @pytest.mark.parametrize(
         ("options", "message"),

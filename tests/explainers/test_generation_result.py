@@ -1,7 +1,9 @@
 """What a language model's explainer returns: a trip through JSON, Captum's result, pictures."""
 
+import copy
 import html
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -52,6 +54,16 @@ def contrasted(result):
         "without_cache": "none",
     }  # fmt: skip
     return GenerationAttribution.from_dict(data)
+
+
+def test_numbers_that_are_not_finite_are_none_in_json(contrasted):
+    one = copy.deepcopy(contrasted)
+    one.word_deltas[0], one.attributions[1, 0] = math.nan, math.inf
+    data = json.loads(json.dumps(one.to_dict(), allow_nan=False))
+    assert (data["word_deltas"][0], data["attributions"][1]) == (None, [None])
+    again = GenerationAttribution.from_dict(data)
+    assert again == one
+    assert again.word_deltas[0].isnan()
 
 
 @pytest.mark.parametrize("which", ["result", "contrasted"])

@@ -294,8 +294,17 @@ def test_each_text_may_have_its_own_target(explainer):
 
 @pytest.mark.parametrize("n_draws", [0, 2.5])
 def test_draws_must_be_counted(bert, n_draws):
-    with pytest.raises(ValueError, match="n_draws must be at least 1"):
+    with pytest.raises(ValueError, match="n_draws must be an integer of at least 1"):
         TextClassificationExplainer(bert, wordpiece_tokenizer(), n_draws=n_draws)
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.uint8, torch.tensor])
+def test_draws_and_seed_may_be_integers_of_any_kind(bert, integer):
+    def scores(n_draws, seed):
+        options = {"baseline": "constant", "n_draws": n_draws, "seed": seed}
+        return TextClassificationExplainer(bert, wordpiece_tokenizer(), **options)(TEXTS[0]).scores
+
+    assert scores(integer(2), integer(7)) == scores(2, 7)
 
 
 def test_sampled_contexts_without_a_generator_draw_from_the_texts_own(explainer):

@@ -1,14 +1,17 @@
 """Results and what they look like: JSON, Captum's records, HTML, terminal."""
 
+import ast
 import dataclasses
 import json
 import math
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import captum_sig
 from captum_sig import WordAttribution, viz
 from captum_sig.explainers.results import Word
 from captum_sig.viz.text import AGAINST, FOR, pieces, shades
@@ -29,6 +32,34 @@ RESULT = WordAttribution(
 
 def test_json_round_trip():
     assert WordAttribution.from_dict(json.loads(json.dumps(RESULT.to_dict()))) == RESULT
+
+
+def test_strict_json_has_none_for_what_is_not_finite():
+    words = (Word("good", 0, 4, 1.0, 1.0, standard_error=math.nan),)
+    odd = dataclasses.replace(RESULT, words=words, residual=math.inf, probability=-math.inf)
+    data = json.loads(json.dumps(odd.to_dict(), allow_nan=False))
+    assert "standard_error" not in data["words"][0]
+    assert "residual" not in data
+    again = WordAttribution.from_dict(data)
+    assert (again.probability, again.residual, again.words[0].standard_error) == (None, None, None)
+    assert again == WordAttribution.from_dict(json.loads(json.dumps(again.to_dict())))
+
+
+def test_one_sampled_background_has_no_standard_error(demo):
+    result = demo("A fine film.", contexts="sampled1")
+    assert {word.standard_error for word in result.words} == {None}
+    assert WordAttribution.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+def test_all_json_of_the_package_is_strict():
+    calls = [
+        (path.name, call)
+        for path in Path(captum_sig.__file__).parent.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in ("json.dumps", "json.dump")
+    ]
+    assert len(calls) > 5
+    assert [name for name, call in calls if "allow_nan=False" not in ast.unparse(call)] == []
 
 
 def test_keys():

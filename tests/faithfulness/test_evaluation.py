@@ -11,6 +11,7 @@ from math import exp
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -443,6 +444,82 @@ def test_another_model_of_the_same_name_is_noticed(data, tmp_path):
     assert_refused(result, "was made with weights")
 
 
+def test_integers_of_any_kind_are_settings(data, demo, tmp_path):
+    config = replace(
+        configured("random"), seed=np.int64(3), n_draws=torch.tensor(2), n_steps=np.int32(5)
+    )
+    assert (config.seed, config.n_draws, config.n_steps) == (3, 2, 5)
+    Evaluation(config, {"mask": demo}, [], tmp_path, resume=False)  # ready for JSON
+    assert json.loads((tmp_path / "plan.json").read_text())["seed"] == 3
+
+
+# Where words are ablated.
+
+
+def pooling_the_last_token(folder, pad):
+    """Save a GPT-2 whose padding is the token that replaces words."""
+    tokenizer = byte_level_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.eos_token_id)
+    return saved(folder, "GPT2", tokenizer, n_embd=16, n_layer=1, n_head=2, initializer_range=0.5,
+                 pad_token_id=tokenizer.eos_token_id if pad else None, **ends)  # fmt: skip
+
+
+@pytest.mark.parametrize("ablation", ["replace", "remove", None])
+@pytest.mark.parametrize("pad", [True, False])
+def test_the_last_token_stays_the_pooled_one_when_words_are_replaced(tmp_path, pad, ablation):
+    """GPT-2 pools the last token other than padding, by the ids that it receives."""
+    data = write(tmp_path / "d.tsv", [("a good movie", "0"), ("bad , not good at all", "1")])
+    model = pooling_the_last_token(tmp_path / "model", pad)
+    options = ["--model", model, "--methods", "random", "--metrics", ",".join(METRICS)]
+    options += ["--top-fraction", "0.5", "--baselines", "eos", *QUICK[4:]]
+    done(data, tmp_path / "o", *options, *(["--ablation", ablation] if ablation else []))
+    gpt2 = transformers.AutoModelForSequenceClassification.from_pretrained(model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    embed, body = gpt2.get_input_embeddings(), gpt2.transformer
+
+    def log_p(label, ids, last):
+        """Pool position `last`, by hand."""
+        with torch.no_grad():
+            hidden = body(inputs_embeds=embed(torch.tensor([ids]))).last_hidden_state
+            return gpt2.score(hidden[0, last]).log_softmax(-1)[label].item()
+
+    for line in lines_of(tmp_path / "o"):
+        ids, label = tokenizer(line["text"])["input_ids"], int(line["explained"][-1])
+        n = len(ids)
+        order = sorted(range(n), key=lambda i: -line["scores"][i])  # noqa: B023
+
+        def without(gone, remove, ids=ids, label=label):
+            if remove and len(gone) < len(ids):
+                rest = [x for i, x in enumerate(ids) if i not in gone]
+            else:
+                rest = [0 if i in gone else x for i, x in enumerate(ids)][: 1 if remove else None]
+            return log_p(label, rest, len(rest) - 1)
+
+        full, top, rest = without([], False), order[: n // 2], order[n // 2 :]
+        curve = [exp(without(order[:k], ablation == "remove")) for k in range(n + 1)]
+        expected = {
+            "log_odds": without(top, ablation == "remove") - full,
+            "comprehensiveness": exp(full) - exp(without(top, ablation != "replace")),
+            "sufficiency": exp(full) - exp(without(rest, ablation != "replace")),
+            "ablation_auc": (sum(curve) - (curve[0] + curve[-1]) / 2) / n,
+        }
+        assert {name: line[name] for name in METRICS} == pytest.approx(expected, abs=2e-5)
+
+
+def test_any_layer_shows_what_replaces_a_word(demo):
+    """Above the embedding, positions are part of what is replaced."""
+    whole = TextClassificationExplainer(
+        demo.model, demo.tokenizer, layer=demo.model.base_model.embeddings
+    )
+    ids = demo.tokenizer("A fine film .", return_tensors="pt")["input_ids"].expand(2, -1)
+    replaced = ids.clone()
+    replaced[1, 2] = demo.tokenizer.mask_token_id
+    at_embedding, above = (one.log_probabilities(ids, replaced) for one in (demo, whole))
+    torch.testing.assert_close(at_embedding, above)
+    torch.testing.assert_close(at_embedding, demo.log_probabilities(replaced))
+
+
 # Errors are one line, and leave nothing behind.
 
 
@@ -468,10 +545,10 @@ def assert_refused(result, *messages):
         (["--model", "no-such-model"], "no-such-model cannot be loaded"),
         (["--top-fraction", "0"], "--top-fraction, of the words, must lie in (0, 1], got 0.0"),
         (["--top-fraction", "2"], "got 2.0"),
-        (["--limit", "0"], "limit must be at least 1, got 0"),
-        (["--n-steps", "0"], "--n-steps must be a positive integer"),
-        (["--n-draws", "0"], "--n-draws must be at least 1, got 0"),
-        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--limit", "0"], "limit must be an integer of at least 1, got 0"),
+        (["--n-steps", "0"], "--n-steps must be an integer of at least 1, got 0"),
+        (["--n-draws", "0"], "--n-draws must be an integer of at least 1, got 0"),
+        (["--seed", "-1"], "seed must be an integer of at least 0, got -1"),
         (["--text-column", "review"], "must be one of 'sentence', 'label'"),
     ],
 )  # fmt: skip
@@ -485,6 +562,10 @@ def test_invalid_options(data, tmp_path, options, message):
     [
         ({"metrics": ("luck",)}, "metric 'luck' is unknown: use one of log_odds"),
         ({"explain": "gold"}, "explain must be 'predicted' or 'label', got 'gold'"),
+        ({"ablation": "blur"}, "ablation 'blur' is unknown: use one of replace, remove"),
+        ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
+        ({"n_draws": "5"}, "n_draws must be an integer of at least 1, got '5'"),
+        ({"n_draws": np.int64(0)}, "n_draws must be an integer of at least 1, got 0"),
     ],
 )
 def test_invalid_settings(changes, message):
@@ -656,7 +737,7 @@ def test_texts_without_a_word_are_counted(tmp_path, of_four):
     texts = ["", *[text for text, _ in ROWS[:2]], " \t", "[SEP]", *[t for t, _ in ROWS[2:4]]]
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     result = done(data, tmp_path / "o", *QUICK)
-    assert "3 texts without a word are omitted" in result.stdout
+    assert "Texts omitted: 2 empty, 1 without a word." in result.stdout
     assert {line["number"] for line in lines_of(tmp_path / "o")} == {1, 2, 5, 6}
     assert table(tmp_path / "o") == table(of_four)
 
@@ -717,6 +798,18 @@ def test_a_score_that_is_not_finite_names_the_text(data, tmp_path, monkeypatch, 
     assert_refused(result, "not finite for record 3, ", "input_x_gradient", "leave the record out")
     assert not (tmp_path / "o" / "table.csv").exists()
     done(data, tmp_path / "o", *QUICK, "--resume")
+
+
+def test_a_metric_that_is_not_finite_names_the_text(demo, tmp_path, monkeypatch):
+    records = [Record("A fine film.", None), Record("Dull.", None)]
+    examples = prepare_examples(demo, records, "predicted")
+    infinite = lambda *args, **options: torch.tensor([-torch.inf, 0.0])  # noqa: E731
+    monkeypatch.setitem(evaluation.METRICS, "log_odds", infinite)
+    run = Evaluation(configured("random"), {"mask": demo}, examples, tmp_path, resume=False)
+    message = r"model's log_odds is not finite for record 1, with words ablated \(random\)"
+    with pytest.raises(FloatingPointError, match=message):
+        run.explain_remaining()
+    assert (tmp_path / "examples.jsonl").read_text() == ""
 
 
 def test_a_model_that_is_not_finite_names_the_text(tmp_path, demo):

@@ -199,7 +199,7 @@ def test_the_number_of_units_in_a_fraction(k, n, units):
     asked = Sentence(torch.full((n,), 5), torch.arange(n), target=0, replacement=3)
     seen = []
     log_odds(lambda ids: seen.append(ids) or bag(ids), [asked], [[0.0] * n], k)
-    assert sorted((torch.cat(seen) == 3).sum(1).tolist()) == [0, units]
+    assert set((torch.cat(seen) == 3).sum(1).tolist()) == {0, units}
 
 
 def test_of_equal_scores_the_earlier_unit_goes_first(bert):
@@ -252,18 +252,18 @@ def test_few_calls_of_one_length_without_padding(bert):
     asked = {7: 0, 8: 0, 9: 0}
     for s in sentences:
         asked[len(s.ids)] += 1 + s.n_units
-    ablation_auc(bert, sentences, scores)
-    assert sorted(ids.shape[1] for ids in bert.calls) == [7, 8, 9]
+    ablation_auc(bert, sentences, scores)  # one row is evaluated again, alone
+    assert sorted(ids.shape[1] for ids in bert.calls) == [7, 7, 8, 9]
     assert all(0 < len(ids) <= asked[ids.shape[1]] for ids in bert.calls)
     bert.calls.clear()
     comprehensiveness(bert, sentences, scores)
-    assert sorted(ids.shape[1] for ids in bert.calls) == [6, 7, 8, 9]
+    assert sorted(ids.shape[1] for ids in bert.calls) == [6, 6, 7, 8, 9]
     allowed = {tuple(s.ids.tolist()) for s in sentences}
     shortened = {row for row in bert.rows() if row not in allowed}
     assert all(0 not in row for row in shortened)  # id 0 is padding
 
 
-@pytest.mark.parametrize("max_tokens", [1, 20, 64, 2**20])
+@pytest.mark.parametrize("max_tokens", [1, 20, np.int64(64), torch.tensor(2**20)])
 def test_no_forward_pass_exceeds_max_tokens(bert, max_tokens):
     sentences, scores = batch()
     found = ablation_auc(bert, sentences, scores, max_tokens=max_tokens)
@@ -275,7 +275,7 @@ def test_equal_rows_are_evaluated_once(bert):
     one, values = sentence([1, 2, 1, 1, 1], seed=0), [0.1, 0.5, 0.2, 0.0, 0.3]
     other = replace(one, target=0)
     found = log_odds(bert, [one, other] * 50, [values] * 100)
-    assert len(bert.rows()) == 2
+    assert len(bert.rows()) == 2 + 1  # and one alone, to see whether it changes
     assert found.unique().tolist() == sorted(found[:2].tolist())
     bert.calls.clear()
     aopc_comprehensiveness(bert, [one], [values])  # all bins but the last two are one unit
@@ -400,7 +400,8 @@ def test_scores_that_do_not_fit_are_refused(bert, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
+        ({"max_tokens": 0}, "max_tokens must be an integer of at least 1, got 0"),
+        ({"max_tokens": 1.5}, "max_tokens must be an integer of at least 1, got 1.5"),
         ({"original": torch.zeros(3)}, "original has 3 entries for 8 sentences"),
     ],
 )
@@ -410,8 +411,82 @@ def test_options_that_do_not_fit_are_refused(bert, options, message):
 
 
 def test_no_bins_are_refused(bert):
-    with pytest.raises(ValueError, match="fractions of the units"):
-        aopc_sufficiency(bert, *batch(), bins=())
+    for none in ((), iter([]), np.array([])):
+        with pytest.raises(ValueError, match="fractions of the units"):
+            aopc_sufficiency(bert, *batch(), bins=none)
+
+
+@pytest.mark.parametrize("bins", [0.2, None, ["half"], np.float64(0.2)])
+def test_bins_that_are_not_numbers_are_refused(bert, bins):
+    with pytest.raises(TypeError, match="bins must be several numbers such as"):
+        aopc_comprehensiveness(bert, *batch(), bins=bins)
+
+
+def test_arguments_may_be_any_iterable(bert):
+    sentences, scores = batch()
+    original = log_probabilities(bert, sentences)
+    found = aopc_comprehensiveness(bert, sentences, scores, (0.2, 0.5), original=original)
+    for bins in ((k for k in (0.2, 0.5)), np.array([0.2, 0.5]), torch.tensor([0.2, 0.5])):
+        again = aopc_comprehensiveness(
+            bert, iter(sentences), (iter(values) for values in scores), bins,
+            original=iter(original),
+        )  # fmt: skip
+        torch.testing.assert_close(again, found, **CLOSE)
+        assert log_probabilities(bert, iter(sentences)).equal(original)
+
+
+def test_a_probability_of_0_that_stays_0_does_not_change():
+    asked = Sentence(torch.tensor([9, 0, 6]), torch.arange(3), target=1, replacement=4)
+
+    def predict(ids: Tensor) -> Tensor:  # class 1 is impossible unless id 4 is there
+        possible = (ids == 4).any(1) & (ids == 9).any(1)
+        other = torch.where(possible, -0.5, -torch.inf)
+        return torch.stack([torch.zeros(len(ids)), other], dim=1)
+
+    found = log_odds(predict, [asked] * 2, [[3.0, 1.0, 2.0], [1.0, 3.0, 2.0]])
+    assert found.tolist() == [0.0, torch.inf]
+    assert comprehensiveness(predict, [asked], [[3.0, 1.0, 2.0]]).tolist() == [0.0]
+
+
+# What is ablated.
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_each_metric_may_replace_or_remove(bert, name):
+    asked, values = sentence([1, 1, 1, 1], seed=0), [0.4, 0.3, 0.2, 0.1]
+    metric, rows = METRICS[name], {}
+    for ablation in ("replace", "remove", None):
+        bert.calls.clear()
+        metric(bert, [asked], [values], 0.25, ablation=ablation)
+        rows[ablation] = set(bert.rows())
+    lengths = {kind: {len(row) for row in of_kind} for kind, of_kind in rows.items()}
+    assert lengths["replace"] == {6}
+    assert len(lengths["remove"]) > 1
+    assert all(MASK not in row for row in rows["remove"] if len(row) > 2)
+    own = "replace" if name in ("log_odds", "ablation_auc") else "remove"
+    assert rows[None] == rows[own]
+
+
+def test_an_unknown_ablation_is_refused(bert):
+    with pytest.raises(ValueError, match="ablation 'blur' is unknown: use one of replace, remove"):
+        log_odds(bert, *batch(), ablation="blur")
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_model_that_replaces_receives_its_own_ids(bert, name):
+    """It receives the replaced ones beside them; metrics are those of a function of ids alone."""
+    received = []
+
+    def predict(ids: Tensor, *, replaced: Tensor | None = None) -> Tensor:
+        received.append(ids)
+        return bert(ids if replaced is None else replaced)
+
+    sentences, scores = batch()
+    found = METRICS[name](predict, sentences, scores, ablation="replace")
+    own = {tuple(s.ids.tolist()) for s in sentences}
+    assert {tuple(row) for ids in received for row in ids.tolist()} <= own
+    expected = METRICS[name](bert, sentences, scores, ablation="replace")
+    torch.testing.assert_close(found, expected, **CLOSE)
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,8 @@ def test_sums_keep_infinity_in_its_word_and_take_long_inputs():
     assert sums.tolist() == [[torch.inf, torch.inf, 2.0]]
     n = 200_000  # n × n booleans would take 40 GB
     assert word_sums(torch.ones(1, n), torch.arange(n)[None] // 4).eq(4).all()
+    per_text = torch.arange(1_000_000).view(2000, 500) // 2  # texts × numbers would take 4 GB
+    assert word_sums(torch.ones(2000, 500), per_text).eq(2).all()
 
 
 def metaspace_tokenizer(scheme: str) -> PreTrainedTokenizerFast:
