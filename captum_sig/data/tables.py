@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -21,18 +22,50 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 Formats = Mapping[str, str]
 
+# Where a spreadsheet may begin a cell that it would take for a formula.
+_FORMULA_START = re.compile(
+    r"""(?:\A | (?<=[;\t\r\n]))  (?=(?:[^\S\t\r\n] | ['"])* [-=+@\uff0d\uff1d\uff0b\uff20])
+    | \A (?=[\t\r\n])""",
+    re.VERBOSE,
+)
+_BIDI_CONTROL = re.compile("[\u202a-\u202e\u2066-\u2069]")
+
+
+def spreadsheet_safe(text: str) -> str:
+    r"""Return a text that no spreadsheet takes for a formula, and that keeps its neighbours' order.
+
+    As OWASP recommends, an apostrophe precedes texts that begin with = + - @, a tab or a line
+    break. It also precedes = + - @ after a semicolon, a tab or a line break, where some programs
+    begin a cell. Spaces and quotes before these characters do not hide them. Characters that
+    override the direction of writing are written as escapes. Numbers are not texts: leave them out.
+
+    >>> spreadsheet_safe("=1+1"), spreadsheet_safe("a-b"), spreadsheet_safe("a\u202eb")
+    ("'=1+1", 'a-b', 'a\\u202eb')
+    """
+    guarded = _FORMULA_START.sub("'", text)
+    return _BIDI_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", guarded)
+
 
 def write_csv(rows: Sequence[Row], columns: Sequence[str], path: str | Path) -> None:
     """Write a table as CSV (RFC 4180, UTF-8) with a header and every digit of its floats.
 
-    The file is replaced whole or not at all, as by `replace_text`.
+    Strings pass through `spreadsheet_safe`. The file is replaced whole or not at all, as by
+    `replace_text`.
 
     Raises:
         ValueError: if a row lacks a column.
         OSError: if the file cannot be written.
     """
+    safe_rows = [
+        {
+            name: spreadsheet_safe(value) if isinstance(value, str) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([columns, *_cells(rows, columns)[0]])
+    header = map(spreadsheet_safe, columns)
+    csv.writer(text).writerows([header, *_cells(safe_rows, columns)[0]])
     replace_text(Path(path), text.getvalue())
 
 

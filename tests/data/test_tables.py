@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from captum_sig.data.tables import to_markdown, to_terminal, write_csv
+from captum_sig.data.tables import spreadsheet_safe, to_markdown, to_terminal, write_csv
 
 COLUMNS = ["method", "n", "mean", "exact"]
 ROWS = [
@@ -42,6 +42,40 @@ def test_csv_keeps_every_digit(tmp_path):
 def test_csv_reads_back(tmp_path, text):
     write_csv([{text: text, "other": 1}], [text, "other"], tmp_path / "x.csv")
     assert read(tmp_path / "x.csv") == [[text, "other"], [text, "1"]]
+
+
+FORMULAS = [
+    '=hyperlink("http://a.b","c")', "@sum(1)", "=cmd|'/c calc'!A1", "+1", "-1", "\t=1", "\r=1",
+    "\n=1", " =1", "'=1", '"=1', "\xa0@a", "\uff1d1", "\t", "\rx",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_formulas_get_an_apostrophe(tmp_path, text):
+    assert spreadsheet_safe(text).startswith("'")
+    write_csv([{text: text}], [text], tmp_path / "x.csv")
+    assert read(tmp_path / "x.csv") == [[spreadsheet_safe(text)]] * 2
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "\r", "\n", "\r\n"])
+def test_formulas_are_guarded_where_a_program_begins_another_cell(separator):
+    assert spreadsheet_safe(f"x{separator}=1;y") == f"x{separator}'=1;y"
+    assert spreadsheet_safe(f'x{separator}" @a') == f"x{separator}'\" @a"
+
+
+def test_other_texts_and_numbers_stay_as_they_are(tmp_path):
+    for text in ("", "'", "a-b", "good, -5", "a\n\nb", "x@y.z", "'tis", "שלום \u200fא"):
+        assert spreadsheet_safe(text) == text
+    rows = [{"a": -1}, {"a": -0.5}, {"a": np.float64(-2)}, {"a": float("-inf")}, {"a": None}]
+    write_csv(rows, ["a"], tmp_path / "x.csv")
+    assert read(tmp_path / "x.csv") == [["a"], ["-1"], ["-0.5"], ["-2.0"], ["-inf"], [""]]
+
+
+def test_what_overrides_the_direction_of_writing_is_written_as_an_escape():
+    controls = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+    for code in controls:
+        assert spreadsheet_safe(f"a{chr(code)}b") == f"a\\u{code:04x}b"
+    assert spreadsheet_safe("\u202e=1") == "\\u202e=1"
 
 
 def test_the_order_of_columns_is_the_callers(tmp_path):
