@@ -77,9 +77,10 @@ def test_a_batch_gives_what_its_texts_give_alone(explain):
 
 def test_more_texts_than_are_sorted_at_once(explain):
     finished = []
-    columns = explain.columns(TEXTS, finished.append, sort_window=2)
+    columns = explain.columns(TEXTS, lambda *counts: finished.append(counts), sort_window=2)
     assert columns["words"] == explain.columns(TEXTS)["words"]
-    assert sum(finished) == len(TEXTS)
+    n_texts, work = map(sum, zip(*finished, strict=True))
+    assert (n_texts, work) == (len(TEXTS), sum(map(explain.work, TEXTS)))
 
 
 @pytest.mark.parametrize(

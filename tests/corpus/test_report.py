@@ -4,7 +4,6 @@ import csv
 import html
 import json
 import math
-import os
 import random
 import re
 import shutil
@@ -18,11 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 from captum_sig.cli.main import app
+from captum_sig.corpus.manifest import Manifest
 from captum_sig.corpus.query import add_exact_sums
 from captum_sig.corpus.report import WORD_COLUMNS, make_report
 from captum_sig.corpus.report_page import MAX_EXAMPLE_WORDS, around_word, to_page
 from captum_sig.data.statistics import bootstrap
-from tests.shards import content
+from captum_sig.data.tables import spreadsheet_safe
+from tests.shards import content, multiply
 
 LONG = "It goes on. " * 12 + "Then it is superb, superb! " + "And on it goes. " * 12
 TEXTS = [
@@ -96,7 +97,7 @@ def test_the_largest_sums_come_first_and_all_words_are_in_the_file(folder, made,
     found = read(tmp_path / "deep" / "out" / "words.csv")
     assert len(found) == len(made.words)
     assert tuple(found[0]) == WORD_COLUMNS
-    by_word = {(row["class"], row["word"]): row for row in made.words}
+    by_word = {(row["class"], spreadsheet_safe(row["word"])): row for row in made.words}
     for row in found:
         assert float(row["sum"]) == pytest.approx(by_word[row["class"], row["word"]]["sum"])
 
@@ -139,10 +140,7 @@ def test_words_whose_effect_changes_sign_and_their_strongest_texts(rows, made):
 def test_a_report_made_twice_is_the_same_byte_for_byte(folder, tmp_path):
     """DuckDB adds in parallel, in the order of its threads; only many shards show it."""
     many = tmp_path / "many"
-    many.mkdir()
-    shutil.copy(folder / "manifest.json", many)
-    for number, path in enumerate(sorted(folder.glob("part-*.parquet")) * 100):
-        os.link(path, many / f"part-{number:06}.parquet")
+    multiply(folder, many, 100)
     terms = tmp_path / "terms.txt"
     terms.write_text("old\nnew york\n", encoding="utf-8")
     made = []
@@ -370,9 +368,10 @@ def test_the_command_shows_tables_and_writes_files(folder, tmp_path):
 
 def test_by_default_files_go_into_the_folder_also_of_an_unfinished_run(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "out")
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
-    manifest["finished"] = False
-    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    manifest = Manifest.read(folder)
+    manifest.counts = None
+    del manifest.shards[3]
+    manifest.write(tmp_path / "out")
     (tmp_path / "out" / "part-000003.parquet").unlink()
     result = run(tmp_path / "out")
     assert result.exit_code == 0
@@ -392,7 +391,7 @@ def test_mistakes_are_reported(folder, tmp_path):
         ((tmp_path,), "has no manifest.json"),
         ((tmp_path / "nowhere",), "has no manifest.json"),
         ((tmp_path / "bad",), "no text in"),
-        ((tmp_path / "begun",), "holds no shards"),
+        ((tmp_path / "begun",), "part-000000.parquet is missing: rerun"),
         ((folder, "--terms", tmp_path / "empty.txt"), "contains no terms"),
         ((folder, "--terms", tmp_path / "latin.txt"), "is not UTF-8"),
         ((folder, "--terms", tmp_path / "none.txt"), "none.txt"),

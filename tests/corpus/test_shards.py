@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from captum_sig.corpus.shards import InputRow, Shard, read_rows, scan_corpus
+from captum_sig.corpus.shards import InputRow, Shard, read_rows
 from captum_sig.data import formats
+from tests.shards import scan_corpus
 
 pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
 
