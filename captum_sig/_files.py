@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 
 @contextmanager
@@ -67,17 +68,25 @@ def _to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write text (UTF-8) as `replacing` does; a device or pipe is written to directly.
+@contextmanager
+def replacing_text(path: Path) -> Iterator[TextIO]:
+    """Yield a file of text (UTF-8) as `replacing` does; a device or pipe is written to directly.
 
     Raises:
         OSError: if the file cannot be written.
     """
     if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8", newline="")
+        with path.open("w", encoding="utf-8", newline="") as file:
+            yield file
         return
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write text as `replacing_text` does, with the same errors."""
+    with replacing_text(path) as file:
+        file.write(text)
 
 
 def make_folder(path: Path) -> None:

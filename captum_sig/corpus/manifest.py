@@ -52,11 +52,12 @@ class Manifest:
                 f"{folder} has no {MANIFEST}: name a folder that `captum-sig corpus` has written, "
                 "or rerun it"
             )
-        content = None
-        with suppress(ValueError, RecursionError):
-            content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        checksum = content.pop("checksum", None) if isinstance(content, dict) else None
-        if checksum is None or checksum != digest(content):
+        content: dict[str, Any] = {}
+        genuine = False
+        with suppress(ValueError, TypeError, RecursionError):
+            content |= json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            genuine = content.pop("checksum", None) == digest(content)
+        if not genuine:
             raise ValueError(
                 f"{path} is damaged: delete it and rerun `captum-sig corpus`, which keeps the "
                 "finished shards"

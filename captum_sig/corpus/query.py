@@ -12,6 +12,8 @@ from typing import Any
 from captum_sig.data.optional import optional_import
 from captum_sig.data.tables import Row
 
+N_FETCHED = 1024  # rows at a time
+
 # The highest and the lowest score of a group with their texts. Ties go to the same text whatever
 # is read first, as file and row are compared too.
 STRONGEST = """
@@ -74,9 +76,16 @@ def add_exact_sums(db: Any, max_words: int) -> None:
 
 def fetch(db: Any, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
     """Run a query and return its rows, all in memory."""
+    return list(stream(db, query, parameters))
+
+
+def stream(db: Any, query: str, parameters: Sequence[Any] = ()) -> Iterator[Row]:
+    """Run a query and yield its rows, of which few are in memory; run no other one meanwhile."""
     result = db.execute(query, parameters)
     names = [column[0] for column in result.description]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    while rows := result.fetchmany(N_FETCHED):
+        for row in rows:
+            yield dict(zip(names, row, strict=True))
 
 
 def duplicate_ids(paths: Sequence[Path]) -> int:

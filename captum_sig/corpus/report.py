@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from captum_sig._files import make_folder, replacing
+from captum_sig._files import make_folder
 from captum_sig.corpus.manifest import Manifest
 from captum_sig.corpus.query import (
     STRONGEST,
@@ -18,10 +18,11 @@ from captum_sig.corpus.query import (
     add_exact_sums,
     fetch,
     open_shards,
+    stream,
 )
 from captum_sig.corpus.rows import from_row
 from captum_sig.data.statistics import bootstrap
-from captum_sig.data.tables import Row, spreadsheet_safe, write_csv
+from captum_sig.data.tables import Row, write_csv
 from captum_sig.explainers.results import WordAttribution
 
 MAX_BOOTSTRAP_TEXTS = 2_000  # the mean over more is as good as normal
@@ -165,6 +166,8 @@ TOP_WORDS = f"""
     ORDER BY class, abs(sum) DESC, word
 """
 
+ALL_WORDS = f"SELECT {', '.join(WORD_COLUMNS)} FROM words ORDER BY class, sum DESC, word"
+
 SIGN_CHANGES = f"""
     SELECT class, word, sum_for, sum_against, n_for, n_against, {STRONGEST_COLUMNS} FROM words
     WHERE n_for >= {MIN_OCCURRENCES} AND n_against >= {MIN_OCCURRENCES}
@@ -233,7 +236,7 @@ def make_report(
             "terms": _term_effects(db, terms, max_bootstrap_texts),
             "extremes": _extremes(db),
         }
-        _copy_words(db, output / "words.csv")
+        write_csv(stream(db, ALL_WORDS), WORD_COLUMNS, output / "words.csv")
         report = Report(
             settings=settings,
             method=method,
@@ -252,18 +255,6 @@ def make_report(
     if terms:
         write_csv(report.terms, TERM_COLUMNS, output / "terms.csv")
     return report
-
-
-def _copy_words(db: Any, path: Path) -> None:
-    """Write all words as CSV; DuckDB writes the file itself, as they may not fit in memory."""
-    db.create_function("spreadsheet_safe", spreadsheet_safe, ["VARCHAR"], "VARCHAR")
-    columns = ", ".join(
-        f"spreadsheet_safe({name}) AS {name}" if name in ("class", "word") else name
-        for name in WORD_COLUMNS
-    )
-    words = db.sql(f"SELECT {columns} FROM words ORDER BY words.class, sum DESC, words.word")
-    with replacing(path) as temporary:
-        words.write_csv(str(temporary), header=True)
 
 
 def _extremes(db: Any) -> list[Row]:

@@ -83,6 +83,19 @@ def test_more_texts_than_are_sorted_at_once(explain):
     assert (n_texts, work) == (len(TEXTS), sum(map(explain.work, TEXTS)))
 
 
+def test_the_work_of_a_text_is_about_its_row_tokens(explain):
+    text = "The jokes are old, yet the film is charming. " * 3
+    encoded = explain.explainer.tokenizer(text)
+    row_tokens = len(encoded["input_ids"]) * (1 + len(set(encoded.word_ids()) - {None}))
+    assert explain.work(text) == pytest.approx(row_tokens, rel=0.3)
+    assert explain.work("word " * 100_000) == 128**2  # as long as the model reads
+    assert [explain.work(value) for value in (None, 7, "")] == [0, 0, 4]
+    many = CorpusExplainer(PATH, contexts="sampled4", baseline="uniform", n_draws=3)
+    assert many.work(text) == 12 * explain.work(text)
+    assert CorpusExplainer(PATH, contexts="two_sided").work(text) == 2 * explain.work(text)
+    assert CorpusExplainer(PATH, method="ig", n_steps=10).work("") == 2 * 10
+
+
 @pytest.mark.parametrize(
     ("bad", "why"),
     [

@@ -18,8 +18,10 @@ from captum_sig.cli.corpus import Progress
 from captum_sig.cli.main import app
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.corpus import folder as corpus_folder
+from captum_sig.corpus.manifest import Manifest
+from captum_sig.corpus.shard_files import ShardWriter
 from captum_sig.demo_model import PATH
-from tests.shards import content
+from tests.shards import content, scan_corpus
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -305,6 +307,82 @@ def test_missing_packages_are_reported_before_anything_is_explained(name, tmp_pa
     assert result.exit_code == 2
     assert f"writing shards needs {name}: pip install 'captum-sig[data]'" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_corpus_on_a_read_only_disk_is_finished(data, tmp_path, monkeypatch):
+    import filelock
+
+    out = tmp_path / "out"
+    assert run(data, "--output", out, "--shard-size", 5).exit_code == 0
+
+    def read_only(*given, **options):
+        raise OSError(30, "Read-only file system")
+
+    for place in ("tempfile.TemporaryFile", "os.replace", "os.link", "os.fsync"):
+        monkeypatch.setattr(place, read_only)
+    monkeypatch.setattr(filelock.FileLock, "acquire", read_only)
+    changed = out.stat().st_mtime_ns
+    result = run(data, "--output", out, "--shard-size", 5)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "Texts: 14 (14 from earlier runs); 12 explained, 2 failed." in result.stdout
+    assert out.stat().st_mtime_ns == changed
+    (out / "part-000001.parquet").unlink()
+    result = run(data, "--output", out, "--shard-size", 5)
+    assert (result.exit_code, result.stderr) == (
+        2, f"captum-sig: {out} cannot be written to: Read-only file system\n",
+    )  # fmt: skip
+
+
+def test_a_shard_that_no_manifest_lists_is_kept(data, tmp_path, monkeypatch):
+    """The run is killed after a shard has got its name, and before the manifest lists it."""
+    monkeypatch.setattr(corpus_folder, "SECONDS_BETWEEN_RECORDS", 0.0)
+    written, real = [], Manifest.write
+
+    def killed(self, folder):
+        written.append(len(self.shards))
+        if len(written) > 3:
+            raise KeyboardInterrupt
+        real(self, folder)
+
+    monkeypatch.setattr(Manifest, "write", killed)
+    assert run(data, "--output", tmp_path / "out", "--shard-size", 4).exit_code == 130
+    assert written == [0, 1, 2, 3, 3]
+    monkeypatch.undo()
+    assert len(Manifest.read(tmp_path / "out").shards) == 2
+    untouched = (tmp_path / "out" / "part-000002.parquet").stat().st_mtime_ns
+    result = run(data, "--output", tmp_path / "out", "--shard-size", 4)
+    assert "Texts: 14 (12 from earlier runs); 12 explained, 2 failed." in result.stdout
+    assert (tmp_path / "out" / "part-000002.parquet").stat().st_mtime_ns == untouched
+    assert run(data, "--output", tmp_path / "whole", "--shard-size", 4).exit_code == 0
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_two_writers_of_one_shard_agree_on_the_first(data, tmp_path, monkeypatch):
+    """As when a worker that was given up as lost goes on."""
+    shard = scan_corpus([str(data)], limit=3).shards[0]
+    explain = CorpusExplainer(PATH)
+    lost, other = (ShardWriter(tmp_path / "out", explain, "run") for _ in range(2))
+    (tmp_path / "out").mkdir()
+    outcomes, real = [], CorpusExplainer.columns
+
+    def columns(self, *given):
+        monkeypatch.undo()
+        outcomes.append(other.write(shard))
+        found = real(self, *given)
+        return found | {"probability": [0.0] * len(found["probability"])}
+
+    monkeypatch.setattr(CorpusExplainer, "columns", columns)
+    assert lost.write(shard) == outcomes[0]
+    (columns_written,) = content(tmp_path / "out").values()
+    assert 0.0 not in columns_written["probability"]
+    with pytest.raises(ValueError, match=r"part-000000\.parquet is a shard of another run"):
+        ShardWriter(tmp_path / "out", explain, "another").write(shard)
+
+
+def test_a_version_that_cuts_otherwise_is_refused(data, tmp_path, monkeypatch):
+    assert run(data, "--output", tmp_path / "out").exit_code == 0
+    monkeypatch.setattr("captum_sig.corpus.shards.WORK_OF_A_ROW", 0)
+    assert "cuts the input into other shards" in run(data, "--output", tmp_path / "out").stderr
 
 
 def test_a_file_system_without_locks_gives_a_warning(data, tmp_path, monkeypatch):

@@ -6,9 +6,11 @@ import json
 import math
 import random
 import re
+import resource
 import shutil
 import statistics
 import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -364,6 +366,72 @@ def test_the_command_shows_tables_and_writes_files(folder, tmp_path):
     assert {row["term"] for row in read(tmp_path / "out" / "terms.csv")} == {"Man", "old"}
     extremes = read(tmp_path / "out" / "extremes.csv")
     assert list(extremes[0]) == ["class", "word", "score", "file", "row"]
+
+
+def test_cells_are_safe_in_a_spreadsheet(tmp_path):
+    """Formulas and overrides in texts, terms, and names of files and labels."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from captum_sig.demo_model import PATH
+
+    model = AutoModelForSequenceClassification.from_pretrained(PATH)
+    model.config.id2label = {0: "=1+1", 1: "@\u202ePOSITIVE"}
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(PATH).save_pretrained(tmp_path / "model")
+    data = tmp_path / "=cmd.tsv"
+    texts = ["=good @sum(1) is good", "-good +bad @bad", "=HYPERLINK(1) ;=1 is bad"] * 2
+    data.write_text("\n".join(["text", *texts]), encoding="utf-8")
+    (tmp_path / "terms.txt").write_text("=good\n+bad\n@sum\n", encoding="utf-8")
+    arguments = ("corpus", data, "--output", tmp_path / "out", "--model", tmp_path / "model")
+    assert CliRunner().invoke(app, list(map(str, arguments))).exit_code == 0
+    assert run(tmp_path / "out", "--terms", tmp_path / "terms.txt").exit_code == 0
+    cells = []
+    for path in (tmp_path / "out" / "report").glob("*.csv"):
+        for row in read(path):
+            cells += [cell for cell in row.values() if not is_number(cell)]
+    assert {"'=1+1", "'@\\u202ePOSITIVE", "'=", "'+", "'=cmd.tsv", "'=good"} <= set(cells)
+    assert not [cell for cell in cells if cell.startswith(tuple("=+-@\t\r")) or "\u202e" in cell]
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def limited() -> None:
+    """Limit the size of files, as a full disk does."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+
+
+def test_a_full_or_read_only_disk_is_one_sentence(folder, tmp_path, monkeypatch):
+    done = subprocess.run(
+        [sys.executable, "-m", "captum_sig", "report", folder, "--output", tmp_path / "out"],
+        capture_output=True, text=True, check=False, preexec_fn=limited,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"captum-sig: {tmp_path}/out/words.csv cannot be written: File t")
+    assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+    def read_only(dir):
+        raise OSError(30, "Read-only file system", f"{dir}/tmp123")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    monkeypatch.setattr("captum_sig.corpus.report.open_shards", None)  # told before the work
+    assert run(folder).stderr == (
+        f"captum-sig: {folder}/report cannot be written to: Read-only file system\n"
+    )
+
+
+def test_an_error_of_duckdb_is_one_sentence(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("captum_sig.corpus.report.WORDS", "SELECT no_column FROM texts")
+    result = run(folder, "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"captum-sig: {folder} cannot be summarised: Binder Error")
+    assert result.stderr.count("\n") == 1
 
 
 def test_by_default_files_go_into_the_folder_also_of_an_unfinished_run(folder, tmp_path):
