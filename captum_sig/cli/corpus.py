@@ -42,8 +42,8 @@ class Progress:
         self.start = self.last_line = time.monotonic()
         self.bar = tqdm(  # `disable=None`: unless stderr is a terminal
             total=work, initial=work_before, disable=None, dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]",
-            postfix=self._count(),
+            bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]",
+            desc=self._count(),
         )  # fmt: skip
         self.work, self.work_done, self.work_before = work, work_before, work_before
 
@@ -54,7 +54,7 @@ class Progress:
         """Count texts that are done, and their work."""
         self.done += n_texts
         self.work_done += work
-        self.bar.set_postfix_str(self._count(), refresh=False)
+        self.bar.set_description_str(self._count(), refresh=False)
         self.bar.update(work)
         now = time.monotonic()
         if self.bar.disable and now - self.last_line >= SECONDS_BETWEEN_LINES:

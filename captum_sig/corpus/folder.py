@@ -174,9 +174,8 @@ class CorpusFolder:
                     self.manifest.write(self.folder)
                 raise
             paths = self.manifest.paths(self.folder)
-            has_ids = any(
-                len(shard.columns) > 1 for shard in self.corpus.shards
-            )  # else they differ
+            # without a column of ids, ids are file and row
+            has_ids = any(len(shard.columns) > 1 for shard in self.corpus.shards)
             repeated = duplicate_ids(paths) if has_ids else 0
             self.manifest.counts = {**self.counts, "duplicate_ids": repeated}
             self.manifest.write(self.folder)

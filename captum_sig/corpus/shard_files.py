@@ -79,8 +79,13 @@ def read_outcome(path: Path, run: str, shard: Shard) -> Outcome:
             rows = [row for batch in file.iter_batches() for row in batch["row"].to_pylist()]
     except (arrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {REWRITE}") from error
-    if (made_by, outcome.number) != (run, shard.number):
-        raise ValueError(f"{path} is a shard of another run, or another shard of it: {REWRITE}")
+    if made_by != run:
+        raise ValueError(
+            f"{path} is of a run with other settings, texts or weights: use another folder, or "
+            f"{REWRITE}"
+        )
+    if outcome.number != shard.number:
+        raise ValueError(f"{path} is shard {outcome.number} of this run: {REWRITE}")
     if not complete or rows != list(range(shard.row, shard.row + shard.n_rows)):
         raise ValueError(f"{path} lacks columns or rows: {REWRITE}")
     return outcome

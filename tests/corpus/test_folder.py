@@ -1,5 +1,6 @@
 """`captum-sig corpus` in this process: what it writes, how it resumes, what it refuses."""
 
+import io
 import json
 import os
 import resource
@@ -299,6 +300,16 @@ def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
     assert [line.split(" texts")[0] for line in lines] == ["500 of 1,000", "1,000 of 1,000"]
 
 
+def test_the_bar_on_a_terminal_counts_texts_and_measures_work(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    with (progress := Progress(1000, 5000, 400, 3000)).bar:
+        progress.update(100, 500)
+    assert "70%|" in stream.getvalue()
+    assert "| 500 of 1,000 texts [" in stream.getvalue()
+
+
 @pytest.mark.parametrize("name", ["pyarrow.parquet", "duckdb"])
 def test_missing_packages_are_reported_before_anything_is_explained(name, tmp_path, monkeypatch):
     (tmp_path / "texts.tsv").write_text("text\nGood.\n", encoding="utf-8")
@@ -375,7 +386,7 @@ def test_two_writers_of_one_shard_agree_on_the_first(data, tmp_path, monkeypatch
     assert lost.write(shard) == outcomes[0]
     (columns_written,) = content(tmp_path / "out").values()
     assert 0.0 not in columns_written["probability"]
-    with pytest.raises(ValueError, match=r"part-000000\.parquet is a shard of another run"):
+    with pytest.raises(ValueError, match=r"part-000000\.parquet is of a run with other settings"):
         ShardWriter(tmp_path / "out", explain, "another").write(shard)
 
 
