@@ -6,13 +6,16 @@ import functools
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from captum_sig._names import Level
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, OUTPUT_PANEL, RAY_PANEL
+
+if TYPE_CHECKING:
+    from captum_sig.corpus.folder import CorpusFolder
 
 EngineName = Literal["local", "ray"]
 SECONDS_BETWEEN_LINES = 30.0
@@ -22,24 +25,37 @@ MAX_EXAMPLES = 3  # of failed texts
 class Progress:
     """Reports progress on stderr: a bar on a terminal, else a line now and then.
 
+    The time that is left follows from the work that is left, as a long text takes as much time as
+    hundreds of short ones.
+
     Args:
-        total: the number of texts.
-        done: the number of texts done by earlier runs; they do not count towards the rate.
+        n_texts: the number of texts.
+        work: their work.
+        n_before: the number of texts done by earlier runs; they do not count towards the rate.
+        work_before: their work.
     """
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, n_texts: int, work: int, n_before: int = 0, work_before: int = 0) -> None:
         from tqdm import tqdm
 
-        self.total, self.done, self.initial = total, done, done
+        self.n_texts, self.done, self.n_before = n_texts, n_before, n_before
         self.start = self.last_line = time.monotonic()
         self.bar = tqdm(  # `disable=None`: unless stderr is a terminal
-            total=total, initial=done, unit="text", disable=None, dynamic_ncols=True
-        )
+            total=work, initial=work_before, disable=None, dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]",
+            desc=self._count(),
+        )  # fmt: skip
+        self.work, self.work_done, self.work_before = work, work_before, work_before
 
-    def update(self, n_texts: int) -> None:
-        """Count texts that are done."""
+    def _count(self) -> str:
+        return f"{self.done:,} of {self.n_texts:,} texts"
+
+    def update(self, n_texts: int, work: int) -> None:
+        """Count texts that are done, and their work."""
         self.done += n_texts
-        self.bar.update(n_texts)
+        self.work_done += work
+        self.bar.set_description_str(self._count(), refresh=False)
+        self.bar.update(work)
         now = time.monotonic()
         if self.bar.disable and now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
@@ -47,9 +63,11 @@ class Progress:
 
     def line(self, seconds: float) -> str:
         """Return the line for a log, this many seconds after the start."""
-        rate = (self.done - self.initial) / seconds
-        left = self.bar.format_interval((self.total - self.done) / rate) if rate else "?"
-        return f"{self.done:,} of {self.total:,} texts, {rate:,.1f}/s, {left} left"
+        rate = (self.done - self.n_before) / seconds
+        work_rate = (self.work_done - self.work_before) / seconds
+        work_left = max(0, self.work - self.work_done)
+        left = self.bar.format_interval(work_left / work_rate) if work_rate else "?"
+        return f"{self._count()}, {rate:,.1f}/s, {left} left"
 
 
 @terminal.reporting_errors
@@ -107,7 +125,10 @@ def corpus(
         Path, OUTPUT_PANEL(help="Folder for the shards; an unfinished run in it is resumed.")
     ],
     shard_size: Annotated[
-        int, OUTPUT_PANEL(help="Maximum rows per output file (work lost if interrupted).")
+        int,
+        OUTPUT_PANEL(
+            help="Maximum rows per output file, fewer of long texts (work lost if interrupted)."
+        ),
     ] = 2048,
 ) -> None:
     """Explain every text of a corpus, on this machine or on a Ray cluster.
@@ -133,17 +154,16 @@ def corpus(
 
     from captum_sig.corpus.engines import locally, on_ray
     from captum_sig.corpus.folder import CorpusFolder, check_packages
-    from captum_sig.corpus.shards import ShardWriter, scan_corpus
+    from captum_sig.corpus.shard_files import ShardWriter
+    from captum_sig.corpus.shards import cut, find_texts
     from captum_sig.explainers.models import weights_digest
 
     check_packages(with_ray=engine == "ray")
-    texts = scan_corpus(
-        inputs, text_column=text_column, id_column=id_column, shard_size=shard_size,
-        limit=limit, output=output,
-    )  # fmt: skip
+    files = find_texts(inputs, text_column=text_column, id_column=id_column, output=output)
     explain = terminal.load_corpus_explainer(
         model, batch_size=batch_size, device=device, **settings
     )
+    texts = cut(files, shard_size=shard_size, limit=limit, work=explain.work)
     weights = weights_digest(explain.explainer.model)
     settings = {
         "model": model or "demo", "weights": weights, **settings, "text_column": text_column,
@@ -153,31 +173,35 @@ def corpus(
     run = CorpusFolder(output, texts, settings)
     with run.entered():
         before = run.counts["rows"]
-        progress = Progress(texts.n_rows, before)
+        work_left = sum(shard.work for shard in run.remaining)
+        progress = Progress(texts.n_rows, texts.work, before, texts.work - work_left)
         with progress.bar:
             try:
-                writer = ShardWriter(output, explain, weights)
-                counts = run.explain_remaining(run_engine, writer, progress.update)
+                writer = ShardWriter(output, explain, run.manifest.run, weights=weights)
+                run.explain_remaining(run_engine, writer, progress.update)
             except RuntimeError as error:
                 terminal.fail(str(error))
             except KeyboardInterrupt:
                 kept = f"{run.counts['rows']:,} texts are kept; the same command resumes"
                 typer.echo(f"captum-sig: interrupted: {kept}", err=True)
                 raise
-        _print_summary(output, counts, before)
+        _print_summary(run, before)
 
 
-def _print_summary(folder: Path, counts: dict[str, int], before: int) -> None:
+def _print_summary(run: CorpusFolder, before: int) -> None:
     from captum_sig.corpus.query import failed_rows
     from captum_sig.viz.text import on_one_line, shortened
 
+    folder, counts = run.folder, run.manifest.counts
+    assert counts is not None, "the run is finished"
     earlier = f" ({before:,} from earlier runs)" if before else ""
     truncated = f", {counts['truncated']:,} truncated" if counts["truncated"] else ""
     typer.echo(
         f"Texts: {counts['rows']:,}{earlier}; {counts['explained']:,} explained{truncated}, "
         f"{counts['failed']:,} failed."
     )
-    for file, row, error in failed_rows(folder, MAX_EXAMPLES) if counts["failed"] else ():
+    paths = run.manifest.paths(folder)
+    for file, row, error in failed_rows(paths, MAX_EXAMPLES) if counts["failed"] else ():
         typer.echo(f"  {file}, row {row}: {shortened(on_one_line(error), 120)}")
     if counts["failed"] > MAX_EXAMPLES:
         typer.echo(f"  … and {counts['failed'] - MAX_EXAMPLES:,} more, in column `error`")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from captum_sig.corpus.shards import Outcome, Shard, ShardWriter
+from captum_sig.corpus.explainer import Progress
+from captum_sig.corpus.shard_files import Outcome, ShardWriter
+from captum_sig.corpus.shards import Shard
 from captum_sig.data.optional import optional_import
 
 
@@ -59,7 +61,7 @@ class Workers:
 def on_ray(
     writer: ShardWriter,
     shards: list[Shard],
-    progress: Callable[[int], object],
+    progress: Progress,
     *,
     address: str | None = None,
     num_workers: int | None = None,
@@ -70,7 +72,7 @@ def on_ray(
     Args:
         writer: each worker makes one with the same arguments.
         shards: the shards to explain.
-        progress: called with the number of texts finished since the last call.
+        progress: called with the number of texts finished since the last call, and their work.
         address: the cluster's address, such as "auto"; None starts one on this machine.
         num_workers: None takes as many as fit.
         gpus_per_worker: None is 1 where there are GPUs.
@@ -86,11 +88,13 @@ def on_ray(
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers = Workers.fitting(nodes, num_workers, gpus_per_worker)
         rows = [{"shard": shard.to_json()} for shard in shards]
+        work = {shard.number: shard.work for shard in shards}
         outcomes = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             ShardWriter,
             fn_constructor_kwargs={
                 "folder": str(writer.folder.absolute()),
                 "explain": writer.explain,
+                "run": writer.run,
                 "weights": writer.weights,
                 "threads": None if workers.gpus else workers.cpus,
             },
@@ -104,7 +108,7 @@ def on_ray(
                 if error := row.pop("error"):
                     raise ValueError(error)
                 outcome = Outcome(**row)
-                progress(outcome.rows)
+                progress(outcome.rows, work[outcome.number])
                 yield outcome
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
@@ -145,9 +149,7 @@ def _quiet(data: Any) -> Iterator[None]:
         logger.setLevel(before[2])
 
 
-def locally(
-    writer: ShardWriter, shards: list[Shard], progress: Callable[[int], object]
-) -> Iterator[Outcome]:
+def locally(writer: ShardWriter, shards: list[Shard], progress: Progress) -> Iterator[Outcome]:
     """Explain shards one after the other in this process."""
     for shard in shards:
         yield writer.write(shard, progress)

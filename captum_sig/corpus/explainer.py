@@ -13,10 +13,12 @@ from typing import Any
 import torch
 
 from captum_sig._warnings import TruncationWarning, warn
-from captum_sig.contexts import Contexts
+from captum_sig.contexts import Contexts, Sampled, named
+from captum_sig.contexts import input as only_input
 from captum_sig.corpus.rows import RESULT_COLUMNS, Row, failed_row, to_row
 from captum_sig.data.columns import checked_text
 from captum_sig.explainers.classification import TextClassificationExplainer
+from captum_sig.explainers.methods import IN_CONTEXTS
 from captum_sig.explainers.models import pretrained_masked_lm
 from captum_sig.explainers.scoring import ScoringOptions
 
@@ -48,12 +50,26 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+BYTES_OF_A_TOKEN = 4  # of UTF-8, on average
+WORD_BY_WORD = (*IN_CONTEXTS, "occlusion", "shapley")  # methods that take rows for each word
+
+Progress = Callable[[int, int], object]  # takes the number of texts just finished, and their work
+
 SORT_WINDOW = 4096  # texts that are sorted by length together, which fills batches of a GPU
 CANARY_TEXT = "a"  # explained when the model is loaded, and whenever a text has failed
 
 _forked: list[int] = []  # not empty in a fork, as made by `datasets`' num_proc: OpenMP's threads
 if hasattr(os, "register_at_fork"):  # stay in the parent, and waiting for them would never end
     os.register_at_fork(after_in_child=lambda: _forked.append(os.getpid()))
+
+
+def n_backgrounds(contexts: str | Contexts | None) -> int:
+    """Return the number of backgrounds in which each word moves; callables of users count as 2."""
+    if isinstance(contexts, str):
+        contexts = named(contexts)
+    if isinstance(contexts, Sampled):
+        return contexts.k
+    return 1 if contexts in (None, only_input) else 2
 
 
 class CorpusExplainer:
@@ -131,9 +147,7 @@ class CorpusExplainer:
         self._options = options
         self._warned: set[str] = set()
         self._resident = 0
-        self._in_contexts = ScoringOptions.checked(
-            method, contexts, n_steps, internal_batch_size
-        ).contexts
+        self._scoring = ScoringOptions.checked(method, contexts, n_steps, internal_batch_size)
         self._loaded: TextClassificationExplainer | None = self._load()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -167,7 +181,7 @@ class CorpusExplainer:
     def names(self) -> list[str]:
         """The columns that are added."""
         absent = set() if self.explainer.n_draws > 1 else {"std"}
-        if self._in_contexts is None:
+        if self._scoring.contexts is None:
             absent |= {"standard_error", "residual"}
         return [name for name in RESULT_COLUMNS if name not in absent]
 
@@ -208,7 +222,7 @@ class CorpusExplainer:
     def columns(
         self,
         texts: Sequence[Any],
-        progress: Callable[[int], object] = lambda n_texts: None,
+        progress: Progress = lambda n_texts, work: None,
         *,
         sort_window: int = SORT_WINDOW,
     ) -> dict[str, list[Any]]:
@@ -216,7 +230,7 @@ class CorpusExplainer:
 
         Args:
             texts: strings, and whatever else a column of texts may hold.
-            progress: called with the number of texts finished since the last call.
+            progress: called with the number of texts finished since the last call, and their work.
             sort_window: the number of texts that are sorted by length together.
         """
         rows: list[Row] = [{}] * len(texts)
@@ -226,7 +240,7 @@ class CorpusExplainer:
                 for numbers, explained in self._explain(texts[start : start + sort_window]):
                     for number, row in zip(numbers, explained, strict=True):
                         rows[start + number] = row
-                    progress(len(numbers))
+                    progress(len(numbers), sum(self.work(texts[start + n]) for n in numbers))
                     self._resident = trim_memory(self._resident)
         for warning in caught:  # repeat each once, but for truncation, which the rows report
             message = str(warning.message)
@@ -234,6 +248,20 @@ class CorpusExplainer:
                 self._warned.add(message)
                 warn(message, warning.category)
         return {name: [row[name] for row in rows] for name in self.names}
+
+    def work(self, text: Any) -> int:
+        """Estimate the row-tokens of a text: rows at which the model is evaluated × their tokens.
+
+        Whatever is not a string takes none.
+        """
+        if not isinstance(text, str):
+            return 0
+        n_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        n_tokens = min(n_bytes // BYTES_OF_A_TOKEN + 2, self.explainer.encoder.limit)
+        n_rows = self._scoring.n_steps
+        if self._scoring.method in WORD_BY_WORD:
+            n_rows = n_tokens * n_backgrounds(self._scoring.contexts)
+        return n_tokens * n_rows * self.explainer.n_draws
 
     def _explain(self, texts: Sequence[Any]) -> Iterator[tuple[list[int], list[Row]]]:
         """Yield the rows of some of the texts, with the texts' numbers, as they are finished."""

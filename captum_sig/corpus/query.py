@@ -12,7 +12,7 @@ from typing import Any
 from captum_sig.data.optional import optional_import
 from captum_sig.data.tables import Row
 
-MANIFEST = "manifest.json"  # the settings and versions of the runs, beside the shards
+N_FETCHED = 1024  # rows at a time
 
 # The highest and the lowest score of a group with their texts. Ties go to the same text whatever
 # is read first, as file and row are compared too.
@@ -27,22 +27,24 @@ STRONGEST_COLUMNS = """
 
 
 @contextmanager
-def open_shards(folder: Path) -> Iterator[Any]:
+def open_shards(paths: Sequence[Path]) -> Iterator[Any]:
     """Yield a connection to DuckDB in which the view `texts` has the rows of all shards.
 
     Raises:
-        ValueError: if the folder has no shards, or DuckDB is not installed.
+        ValueError: if DuckDB is not installed.
+        OSError: if DuckDB cannot read a shard, has not enough memory, or its disk is full.
     """
     duckdb = optional_import("duckdb", "reading shards")
-    paths = sorted(map(str, folder.glob("part-*.parquet")))
-    if not paths:
-        raise ValueError(f"{folder} holds no shards: name a folder that `corpus` has written")
     with (
         tempfile.TemporaryDirectory() as spilled,
         duckdb.connect(config={"temp_directory": spilled}) as connection,
     ):
-        connection.read_parquet(paths).create_view("texts")
-        yield connection
+        try:
+            connection.read_parquet(list(map(str, paths))).create_view("texts")
+            yield connection
+        except duckdb.Error as error:
+            why = str(error).splitlines()[0]
+            raise OSError(f"{paths[0].parent} cannot be summarised: {why}") from error
 
 
 def add_exact_sums(db: Any, max_words: int) -> None:
@@ -74,20 +76,27 @@ def add_exact_sums(db: Any, max_words: int) -> None:
 
 def fetch(db: Any, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
     """Run a query and return its rows, all in memory."""
+    return list(stream(db, query, parameters))
+
+
+def stream(db: Any, query: str, parameters: Sequence[Any] = ()) -> Iterator[Row]:
+    """Run a query and yield its rows, of which few are in memory; run no other one meanwhile."""
     result = db.execute(query, parameters)
     names = [column[0] for column in result.description]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    while rows := result.fetchmany(N_FETCHED):
+        for row in rows:
+            yield dict(zip(names, row, strict=True))
 
 
-def duplicate_ids(folder: Path) -> int:
-    """Count the rows whose id another row has before them."""
-    with open_shards(folder) as db:
+def duplicate_ids(paths: Sequence[Path]) -> int:
+    """Count the rows of shards whose id another row has before them."""
+    with open_shards(paths) as db:
         query = "SELECT count(*) - count(DISTINCT id) FROM texts"
         return int(db.execute(query).fetchone()[0])
 
 
-def failed_rows(folder: Path, limit: int) -> list[tuple[str, int, str]]:
-    """Return file, row and error of the first rows that could not be explained."""
+def failed_rows(paths: Sequence[Path], limit: int) -> list[tuple[str, int, str]]:
+    """Return file, row and error of the first rows of shards that could not be explained."""
     query = "SELECT file, row, error FROM texts WHERE error IS NOT NULL ORDER BY ALL LIMIT ?"
-    with open_shards(folder) as db:
+    with open_shards(paths) as db:
         return list(db.execute(query, [limit]).fetchall())

@@ -10,17 +10,17 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from captum_sig._files import replacing
+from captum_sig._files import make_folder
+from captum_sig.corpus.manifest import Manifest
 from captum_sig.corpus.query import (
-    MANIFEST,
     STRONGEST,
     STRONGEST_COLUMNS,
     add_exact_sums,
     fetch,
     open_shards,
+    stream,
 )
 from captum_sig.corpus.rows import from_row
-from captum_sig.data.settings import read_settings
 from captum_sig.data.statistics import bootstrap
 from captum_sig.data.tables import Row, write_csv
 from captum_sig.explainers.results import WordAttribution
@@ -166,6 +166,8 @@ TOP_WORDS = f"""
     ORDER BY class, abs(sum) DESC, word
 """
 
+ALL_WORDS = f"SELECT {', '.join(WORD_COLUMNS)} FROM words ORDER BY class, sum DESC, word"
+
 SIGN_CHANGES = f"""
     SELECT class, word, sum_for, sum_against, n_for, n_against, {STRONGEST_COLUMNS} FROM words
     WHERE n_for >= {MIN_OCCURRENCES} AND n_against >= {MIN_OCCURRENCES}
@@ -203,7 +205,7 @@ def make_report(
     several words has the sum of their scores, each of which is the effect of that word alone.
 
     Args:
-        folder: holds the shards.
+        folder: holds the shards, which are compared with their checksums first.
         output: receives `words.csv` (all words), `sign_changes.csv`, `terms.csv`, `extremes.csv`.
         terms: words or phrases to look for.
         top: the number of words that the report itself holds for each class.
@@ -211,13 +213,18 @@ def make_report(
             bootstrap over texts, above it normal.
 
     Raises:
-        ValueError: if there are no shards, or no text was explained.
-        OSError: if the tables cannot be written.
+        ValueError: if there is no run, none of its shards is finished, a file of it is damaged, or
+            no text was explained.
+        OSError: if the shards cannot be read or the tables cannot be written.
     """
-    manifest = read_settings(folder / MANIFEST)
-    settings = manifest["settings"]
+    manifest = Manifest.read(folder)
+    if not manifest.shards:
+        raise ValueError(f"{folder} holds no finished shards: rerun `captum-sig corpus` first")
+    manifest.check_shards(folder)
+    make_folder(output)
+    settings = manifest.settings
     method = ":".join(filter(None, [settings["method"], settings["contexts"]]))
-    with open_shards(folder) as db:
+    with open_shards(manifest.paths(folder)) as db:
         db.execute("CREATE VIEW explained AS FROM texts WHERE error IS NULL AND target IS NOT NULL")
         add_exact_sums(db, max(map(_max_words, terms), default=1))
         db.execute(WORDS)
@@ -229,14 +236,13 @@ def make_report(
             "terms": _term_effects(db, terms, max_bootstrap_texts),
             "extremes": _extremes(db),
         }
-        output.mkdir(parents=True, exist_ok=True)
-        _copy_words(db, output / "words.csv")
+        write_csv(stream(db, ALL_WORDS), WORD_COLUMNS, output / "words.csv")
         report = Report(
             settings=settings,
             method=method,
             overview={
                 **fetch(db, OVERVIEW)[0],
-                "finished": manifest["finished"],
+                "finished": manifest.finished,
                 "rows_in_input": sum(file["rows"] for file in settings["input"]),
             },
             classes=classes,
@@ -249,13 +255,6 @@ def make_report(
     if terms:
         write_csv(report.terms, TERM_COLUMNS, output / "terms.csv")
     return report
-
-
-def _copy_words(db: Any, path: Path) -> None:
-    """Write all words as CSV; DuckDB writes the file itself, as they may not fit in memory."""
-    words = db.sql(f"SELECT {', '.join(WORD_COLUMNS)} FROM words ORDER BY class, sum DESC, word")
-    with replacing(path) as temporary:
-        words.write_csv(str(temporary), header=True)
 
 
 def _extremes(db: Any) -> list[Row]:

@@ -27,6 +27,7 @@ RESULT_COLUMNS = {
     "residual": "double",
     "error": "string",
 }
+OPTIONAL_COLUMNS = {"std", "standard_error", "residual"}  # only with certain methods
 
 Row = dict[str, Any]
 
@@ -42,6 +43,13 @@ def arrow_schema(columns: Iterable[str]) -> Any:
 
     types = SOURCE_COLUMNS | RESULT_COLUMNS
     return arrow.schema([(name, arrow_type(types[name])) for name in columns])
+
+
+def is_complete(schema: Any) -> bool:
+    """Return whether an Arrow schema has the columns of an explained corpus."""
+    required = set(SOURCE_COLUMNS | RESULT_COLUMNS) - OPTIONAL_COLUMNS
+    known = [name for name in SOURCE_COLUMNS | RESULT_COLUMNS if name in schema.names]
+    return required <= set(known) and schema.equals(arrow_schema(known))
 
 
 def to_row(result: WordAttribution, dropped_tokens: int) -> Row:

@@ -1,28 +1,24 @@
-"""Shards: parts of the input that any worker can read, explain and write by itself."""
+"""Shards: parts of the input that any worker can read and explain by itself."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from captum_sig._files import replacing
 from captum_sig._warnings import warn
-from captum_sig.corpus.explainer import CorpusExplainer
-from captum_sig.corpus.rows import arrow_schema
 from captum_sig.data.columns import checked_text, choose_columns
-from captum_sig.data.formats import FORMATS, Place, Source
+from captum_sig.data.formats import FORMATS, START, Place, Source
 from captum_sig.data.inputs import input_paths
-from captum_sig.data.optional import optional_import
-from captum_sig.explainers.models import weights_digest
+
+# The work in a shard: that of moving each word of texts of 16 tokens.
+WORK_OF_A_ROW = 256  # row-tokens: rows at which the model is evaluated, times their tokens
+MIN_SHARD_SIZE = 2048  # shards of fewer rows may hold as much work as this many
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,7 @@ class Shard:
     columns: list[str]  # the column of texts, and that of ids if there is one
     row: int  # the first row's number in the file, from 1
     n_rows: int
+    work: int  # of all rows, in row-tokens
     place: Place  # where the file's reader finds it
     bytes: int  # of the whole file
 
@@ -61,6 +58,11 @@ class Corpus:
         """The number of rows of all shards."""
         return sum(shard.n_rows for shard in self.shards)
 
+    @property
+    def work(self) -> int:
+        """The work of all shards."""
+        return sum(shard.work for shard in self.shards)
+
 
 @dataclass(frozen=True)
 class InputRow:
@@ -72,64 +74,125 @@ class InputRow:
     error: str
 
 
-def scan_corpus(
+@dataclass(frozen=True)
+class TextFile:
+    """A file of texts that has been opened, and the columns that are read."""
+
+    path: Path  # absolute
+    name: str  # as rows name it
+    source: Source
+    columns: list[str]  # the column of texts, and that of ids if there is one; none if empty
+
+
+def find_texts(
     inputs: Sequence[str],
     *,
     text_column: str | None = None,
     id_column: str | None = None,
-    shard_size: int = 2048,
-    limit: int | None = None,
     output: Path | None = None,
-) -> Corpus:
-    """Cut files into shards; text files are read to their ends, but their texts are not kept.
+) -> list[TextFile]:
+    """Find files of texts, and choose their columns.
 
     Args:
         inputs: files, folders and glob patterns, as in `input_paths`.
         text_column: by default guessed, see `choose_columns`.
         id_column: by default guessed; without one, a row's id is the file's name and the row's
             number.
-        shard_size: the maximum number of rows in a shard, which lies in one file.
-        limit: the maximum number of rows in all; later rows are left out.
         output: the folder for the results, whose files are left out.
 
     Raises:
-        ValueError: if there are no rows, a file's format is unknown, or columns are missing or
-            ambiguous.
+        ValueError: if a file's format is unknown, or columns are missing or ambiguous.
         OSError: if a file does not exist or cannot be opened.
+    """
+    paths = [path.absolute() for path in input_paths(inputs, output)]
+    common = Path(os.path.commonpath([path.parent for path in paths]))
+    files = []
+    for path in paths:
+        name = os.fsencode(path.relative_to(common).as_posix()).decode("utf-8", "replace")
+        source: Source = FORMATS[path.suffix.lower()](path)
+        columns = _choose_columns(path, source, text_column, id_column)
+        files.append(TextFile(path, name, source, columns))
+    return files
+
+
+def cut(
+    files: Sequence[TextFile],
+    *,
+    shard_size: int = 2048,
+    limit: int | None = None,
+    work: Callable[[str], int] = lambda text: 1,
+) -> Corpus:
+    """Cut files into shards; they are read to their ends, but their texts are not kept.
+
+    A shard lies in one file, and ends before it would hold more than `shard_size` rows, or more
+    work than `WORK_OF_A_ROW` for each of `shard_size` or `MIN_SHARD_SIZE` rows. So a few long texts
+    take no longer than many short ones.
+
+    Args:
+        files: the files, as `find_texts` returns them.
+        shard_size: the maximum number of rows in a shard.
+        limit: the maximum number of rows in all; later rows are left out.
+        work: estimates the work of explaining a text, in row-tokens.
+
+    Raises:
+        ValueError: if there are no rows, or a file cannot be read.
+        OSError: if a file cannot be read.
     """
     for name, number in (("shard_size", shard_size), ("limit", limit)):
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
-    paths = [path.absolute() for path in input_paths(inputs, output)]
-    common = Path(os.path.commonpath([path.parent for path in paths]))
-    files: list[dict[str, Any]] = []
+    descriptions: list[dict[str, Any]] = []
     shards: list[Shard] = []
     remaining = limit
-    for path in paths:
+    for file in files:
         if remaining == 0:
             break
-        name = os.fsencode(path.relative_to(common).as_posix()).decode("utf-8", "replace")
-        source: Source = FORMATS[path.suffix.lower()](path)
-        columns = _choose_columns(path, source, text_column, id_column)
-        row, n_bytes, digest = 1, path.stat().st_size, hashlib.sha256()
-        pieces = source.places(shard_size, remaining, digest.update) if columns else ()
-        for place, n_rows in pieces:
+        row, n_bytes, digest = 1, file.path.stat().st_size, hashlib.sha256()
+        for place, n_rows, in_all in _pieces(file, shard_size, remaining, work, digest.update):
             shards.append(
                 Shard(
-                    number=len(shards), path=str(path), file=name, columns=columns, row=row,
-                    n_rows=n_rows, place=place, bytes=n_bytes,
+                    number=len(shards), path=str(file.path), file=file.name, columns=file.columns,
+                    row=row, n_rows=n_rows, work=in_all, place=place, bytes=n_bytes,
                 )
             )  # fmt: skip
             row += n_rows
         remaining = None if remaining is None else remaining - (row - 1)
-        files.append(
-            {"file": name, "bytes": n_bytes, "rows": row - 1, "digest": digest.hexdigest()[:16]}
-        )
-        if row == 1 and len(paths) > 1:
-            warn(f"{path} holds no rows")
+        descriptions.append(
+            {"file": file.name, "bytes": n_bytes, "rows": row - 1,
+             "digest": digest.hexdigest()[:16]}
+        )  # fmt: skip
+        if row == 1 and len(files) > 1:
+            warn(f"{file.path} holds no rows")
     if not shards:
-        raise ValueError(f"{', '.join(inputs)} holds no texts: add at least one row with a text")
-    return Corpus(files, shards)
+        names = ", ".join(str(file.path) for file in files)
+        raise ValueError(f"{names} holds no texts: add at least one row with a text")
+    return Corpus(descriptions, shards)
+
+
+def _pieces(
+    file: TextFile,
+    shard_size: int,
+    limit: int | None,
+    work: Callable[[str], int],
+    on_bytes: Callable[[bytes], object],
+) -> Iterator[tuple[Place, int, int]]:
+    """Yield where each shard of a file begins, its number of rows, and their work."""
+    if not file.columns:
+        return
+    max_work = WORK_OF_A_ROW * max(shard_size, MIN_SHARD_SIZE)
+    start, n_rows, in_all = START, 0, 0
+    places = file.source.places(1, limit, on_bytes)
+    for (place, _), (_, values) in zip(places, file.source.rows(file.columns[:1]), strict=False):
+        text = values[0] if isinstance(values, list) else None
+        of_row = work(text) if isinstance(text, str) else 0
+        if n_rows == shard_size or (n_rows and in_all + of_row > max_work):
+            yield start, n_rows, in_all
+            n_rows = in_all = 0
+        if not n_rows:
+            start = place
+        n_rows, in_all = n_rows + 1, in_all + of_row
+    if n_rows:
+        yield start, n_rows, in_all
 
 
 def _choose_columns(
@@ -184,124 +247,3 @@ def _input_row(shard: Shard, number: int, where: str, values: list[Any] | ValueE
         return InputRow(number, name.encode("utf-8", "replace").decode(), checked_text(text), "")
     except ValueError as error:
         return InputRow(number, name, None, str(error))
-
-
-COUNTS_KEY = b"captum_sig"  # in a Parquet file's metadata
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The counts of a finished shard: its rows, those that failed, those cut at the limit."""
-
-    number: int
-    rows: int
-    failed: int
-    truncated: int
-
-    @classmethod
-    def read(cls, path: Path) -> Outcome:
-        """Read the counts of a finished shard."""
-        parquet = optional_import("pyarrow.parquet", "writing Parquet")
-        try:
-            return cls(**json.loads(parquet.read_schema(path).metadata[COUNTS_KEY]))
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is corrupt: delete it and rerun") from error
-
-
-def shard_path(folder: Path, number: int) -> Path:
-    """Return the path of a finished shard."""
-    return folder / f"part-{number:06d}.parquet"
-
-
-class ShardWriter:
-    """Reads shards, explains their texts and writes them to a folder; made once in each worker.
-
-    Args:
-        folder: where the shards go.
-        explain: explains the texts.
-        weights: the digest that the model's weights must have here; None skips the check.
-        threads: the number of PyTorch's threads here; None leaves it as it is.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        explain: CorpusExplainer,
-        weights: str | None = None,
-        threads: int | None = None,
-    ) -> None:
-        """Store the arguments only: an exception in the constructor makes Ray retry forever."""
-        if threads is not None:
-            torch.set_num_threads(threads)
-        self.folder, self.explain, self.weights = Path(folder), explain, weights
-
-    def _check_weights(self) -> None:
-        """Load the model and compare its weights, once."""
-        model = self.explain.explainer.model
-        if self.weights is not None and weights_digest(model) != self.weights:
-            raise ValueError(
-                f"the model on {socket.gethostname()} has other weights than where the run began: "
-                "give all nodes the same files"
-            )
-        self.weights = None
-
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """Write the one shard in Ray's column `shard`; return its `Outcome`, and an error or ""."""
-        shard = Shard.from_json(str(batch["shard"][0]))
-        outcome, message = Outcome(shard.number, 0, 0, 0), ""
-        try:
-            self._check_weights()
-            outcome = self.write(shard)
-        except (ValueError, OSError, RuntimeError) as error:  # Ray would hide it in a traceback
-            message = str(error) or repr(error)
-        return {name: [value] for name, value in {**asdict(outcome), "error": message}.items()}
-
-    def write(
-        self, shard: Shard, progress: Callable[[int], object] = lambda n_texts: None
-    ) -> Outcome:
-        """Explain a shard and write it, unless its file exists.
-
-        `progress` is called with the number of texts finished since the last call.
-
-        Raises:
-            ValueError: if its rows cannot be read again.
-            OSError: if it cannot be written.
-            RuntimeError: if the model has stopped working.
-        """
-        path = shard_path(self.folder, shard.number)
-        if path.exists():
-            return Outcome.read(path)
-        rows = list(read_rows(shard))
-        columns = self.explain.columns([row.text for row in rows], progress)
-        columns["error"] = [
-            row.error or error or None for row, error in zip(rows, columns["error"], strict=True)
-        ]
-        outcome = Outcome(
-            number=shard.number,
-            rows=len(rows),
-            failed=sum(error is not None for error in columns["error"]),
-            truncated=sum(dropped > 0 for dropped in columns["dropped_tokens"]),
-        )
-        source: dict[str, list[Any]] = {"file": [shard.file] * len(rows)}
-        source |= {name: [getattr(row, name) for row in rows] for name in ("row", "id", "text")}
-        _save(source | columns, outcome, path)
-        optional_import("pyarrow", "writing Parquet").default_memory_pool().release_unused()
-        return outcome
-
-
-def _save(columns: Mapping[str, list[Any]], outcome: Outcome, path: Path) -> None:
-    arrow, parquet = (
-        optional_import(name, "writing Parquet") for name in ("pyarrow", "pyarrow.parquet")
-    )
-    counts = json.dumps(asdict(outcome), allow_nan=False)
-    schema = arrow_schema(columns).with_metadata({COUNTS_KEY: counts})
-    table = arrow.table(dict(columns), schema)
-    try:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            parquet.write_table(table, file, compression="zstd")
-    except OSError as error:
-        why = error.strerror or error
-        raise OSError(
-            f"{path} cannot be written: {why}; finished shards are kept: correct this, then rerun "
-            "to resume"
-        ) from error

@@ -11,13 +11,16 @@ from typing import Any
 def read_settings(path: Path) -> dict[str, Any]:
     """Read a JSON object; raise a ValueError if the file is missing or holds something else."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
             f"{path.parent} has no {path.name}, the settings of its results: use another folder"
         ) from None
-    except (ValueError, TypeError):
-        raise ValueError(f"{path} is corrupt: use another folder") from None
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} is corrupt: use another folder")
+    return settings
 
 
 def check_same_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -6,14 +6,14 @@ A row maps columns to values: strings, numbers, booleans, or None for an empty c
 from __future__ import annotations
 
 import csv
-import io
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_sig._files import replace_text
+from captum_sig._files import replacing_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,7 +46,7 @@ def spreadsheet_safe(text: str) -> str:
     return _BIDI_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", guarded)
 
 
-def write_csv(rows: Sequence[Row], columns: Sequence[str], path: str | Path) -> None:
+def write_csv(rows: Iterable[Row], columns: Sequence[str], path: str | Path) -> None:
     """Write a table as CSV (RFC 4180, UTF-8) with a header and every digit of its floats.
 
     Strings pass through `spreadsheet_safe`. The file is replaced whole or not at all, as by
@@ -56,17 +56,15 @@ def write_csv(rows: Sequence[Row], columns: Sequence[str], path: str | Path) -> 
         ValueError: if a row lacks a column.
         OSError: if the file cannot be written.
     """
-    safe_rows = [
-        {
-            name: spreadsheet_safe(value) if isinstance(value, str) else value
-            for name, value in row.items()
-        }
-        for row in rows
-    ]
-    text = io.StringIO(newline="")
-    header = map(spreadsheet_safe, columns)
-    csv.writer(text).writerows([header, *_cells(safe_rows, columns)[0]])
-    replace_text(Path(path), text.getvalue())
+    lines = (_csv_line(number, row, columns) for number, row in enumerate(rows, 1))
+    with replacing_text(Path(path)) as file:
+        csv.writer(file).writerows(itertools.chain([map(spreadsheet_safe, columns)], lines))
+
+
+def _csv_line(number: int, row: Row, columns: Sequence[str]) -> list[str]:
+    _check_columns(number, row, columns)
+    values = (row[column] for column in columns)
+    return [spreadsheet_safe(v) if isinstance(v, str) else _cell(v, None) for v in values]
 
 
 def to_markdown(rows: Sequence[Row], columns: Sequence[str], formats: Formats | None = None) -> str:
@@ -119,15 +117,19 @@ def _cells(
 ) -> tuple[list[list[str]], list[bool]]:
     """Return the text of all cells, and for each column whether it has only numbers and None."""
     for number, row in enumerate(rows, 1):
-        if missing := [column for column in columns if column not in row]:
-            raise ValueError(
-                f"row {number} of the table has no {', '.join(map(repr, missing))}: give a value "
-                f"(or None) beside {', '.join(map(repr, row))}"
-            )
+        _check_columns(number, row, columns)
     specs = formats or {}
     cells = [[_cell(row[column], specs.get(column)) for column in columns] for row in rows]
     values = [[row[column] for row in rows if row[column] is not None] for column in columns]
     return cells, [bool(column) and all(map(_is_number, column)) for column in values]
+
+
+def _check_columns(number: int, row: Row, columns: Sequence[str]) -> None:
+    if missing := [column for column in columns if column not in row]:
+        raise ValueError(
+            f"row {number} of the table has no {', '.join(map(repr, missing))}: give a value "
+            f"(or None) beside {', '.join(map(repr, row))}"
+        )
 
 
 def _cell(value: Any, spec: str | None) -> str:

@@ -23,9 +23,11 @@ import torch
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.corpus.engines import locally, on_ray
 from captum_sig.corpus.folder import CorpusFolder, Engine
-from captum_sig.corpus.shards import Corpus, ShardWriter, read_rows, scan_corpus
+from captum_sig.corpus.shard_files import ShardWriter
+from captum_sig.corpus.shards import Corpus, read_rows
 from captum_sig.demo_model import PATH
 from tests.benchmarks.measure import machine
+from tests.shards import scan_corpus
 
 Marks = list[tuple[float, int]]  # when so many texts were done
 
@@ -41,8 +43,8 @@ def in_engine(engine: Engine, explain: CorpusExplainer, found: Corpus) -> Iterat
     with tempfile.TemporaryDirectory() as folder:
         run = CorpusFolder(Path(folder, "out"), found, {})
         with run.entered():
-            writer = ShardWriter(run.folder, explain)
-            for outcome in engine(writer, run.remaining, lambda n: None):
+            writer = ShardWriter(run.folder, explain, run.manifest.run)
+            for outcome in engine(writer, run.remaining, lambda n_texts, work: None):
                 yield outcome.rows
 
 

@@ -10,7 +10,6 @@ the report over copies of the shards.
 
 import argparse
 import json
-import os
 import random
 import resource
 import shutil
@@ -24,11 +23,13 @@ import torch
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.corpus.engines import locally, on_ray
 from captum_sig.corpus.folder import CorpusFolder
-from captum_sig.corpus.shards import Outcome, ShardWriter, scan_corpus, shard_path
+from captum_sig.corpus.manifest import Manifest
+from captum_sig.corpus.shard_files import ShardWriter
 from captum_sig.data.records import read_records
 from captum_sig.demo_model import PATH
 from tests.benchmarks.corpus import of_command
 from tests.benchmarks.measure import machine
+from tests.shards import multiply, scan_corpus
 
 
 def texts(data: Path, n_texts: int) -> list[str]:
@@ -50,10 +51,17 @@ def saved(path: Path, given: list[str]) -> Path:
 def run(explain: CorpusExplainer, path: Path, output: Path) -> float:
     """Seconds of the local engine, from the first look at the input to the manifest."""
     start = time.perf_counter()
-    settings = {"method": "sig", "baseline": "mask", "model": "demo", "weights": ""}
+    settings = {
+        "method": "sig",
+        "contexts": None,
+        "baseline": "mask",
+        "model": "demo",
+        "weights": "",
+    }
     found = CorpusFolder(output, scan_corpus([str(path)]), settings)
     with found.entered():
-        found.explain_remaining(locally, ShardWriter(output, explain), lambda n_texts: None)
+        writer = ShardWriter(output, explain, found.manifest.run)
+        found.explain_remaining(locally, writer, lambda n_texts, work: None)
     return time.perf_counter() - start
 
 
@@ -107,22 +115,20 @@ def cutting(megabytes: int, root: Path) -> None:
 
 
 def scheduling(n_shards: int, root: Path) -> None:
-    """Shards that are there already, so that workers do nothing: what Ray and the driver take."""
+    """Shards that are there already, so that workers only verify them: what Ray and they take."""
     path = saved(root / "many.jsonl", ["word"] * n_shards)
     shards = scan_corpus([str(path)], shard_size=1).shards
     output = root / "done"
     output.mkdir()
-    writer = ShardWriter(output, CorpusExplainer(PATH))
-    first = writer.write(shards[0])
-    for shard in shards[1:]:
-        os.link(shard_path(output, first.number), shard_path(output, shard.number))
-    found: list[tuple[float, Outcome]] = []
-    for outcome in on_ray(writer, shards, lambda n_texts: None, num_workers=2):
-        found.append((time.perf_counter(), outcome))
-    seconds = found[-1][0] - found[0][0]
+    writer = ShardWriter(output, CorpusExplainer(PATH), "run")
+    for shard in shards:
+        writer.write(shard)
+    outcomes = on_ray(writer, shards, lambda n_texts, work: None, num_workers=2)
+    times = [time.perf_counter() for _ in outcomes]
+    seconds = times[-1] - times[0]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"Ray: {n_shards:,} shards without work in {seconds:.1f} s, "
+        f"Ray: {n_shards:,} shards verified in {seconds:.1f} s, "
         f"{1000 * seconds / n_shards:.1f} ms a shard; driver's peak {memory:.0f} MB",
         flush=True,
     )
@@ -130,15 +136,11 @@ def scheduling(n_shards: int, root: Path) -> None:
 
 def reporting(output: Path, copies: int, root: Path) -> None:
     """The report over copies of a run's shards."""
-    paths = sorted(output.glob("part-*.parquet"))
     target = root / "copied"
-    target.mkdir()
-    shutil.copy(output / "manifest.json", target)
-    for number, path in enumerate(paths * copies):
-        os.link(path, shard_path(target, number))
+    multiply(output, target, copies)
     (root / "terms.txt").write_text("old\nnew york\n", encoding="utf-8")
     seconds, memory = of_command("report", target, "--terms", root / "terms.txt")
-    n_rows = copies * sum(Outcome.read(path).rows for path in paths)
+    n_rows = sum(outcome.rows for outcome in Manifest.read(target).shards.values())
     print(f"report: {n_rows:,} rows in {seconds:.1f} s, peak {memory:.0f} MB", flush=True)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from captum_sig.corpus.engines import Workers
-from captum_sig.corpus.shards import ShardWriter
-from tests.shards import content
+from captum_sig.corpus.shard_files import ShardWriter
+from tests.shards import content, scan_corpus
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [f"The {thing} is {how}, number {i}." for i in range(20)
@@ -158,11 +158,12 @@ def test_the_callable_alone_and_a_node_that_is_lost(data, reference, tmp_path):
 
 def test_a_worker_that_cannot_start_returns_the_error(data, tmp_path):
     from captum_sig.corpus import CorpusExplainer
-    from captum_sig.corpus.shards import scan_corpus
     from captum_sig.demo_model import PATH
 
     shard = scan_corpus([str(data)], limit=1).shards[0]
-    writer = pickle.loads(pickle.dumps(ShardWriter(tmp_path, CorpusExplainer(PATH), "0" * 16)))
+    writer = pickle.loads(
+        pickle.dumps(ShardWriter(tmp_path, CorpusExplainer(PATH), "run", weights="0" * 16))
+    )
     found = writer({"shard": [shard.to_json()]})
     assert "has other weights than where the run began" in found["error"][0]
     assert not list(tmp_path.iterdir())

@@ -78,9 +78,23 @@ def test_a_batch_gives_what_its_texts_give_alone(explain):
 
 def test_more_texts_than_are_sorted_at_once(explain):
     finished = []
-    columns = explain.columns(TEXTS, finished.append, sort_window=2)
+    columns = explain.columns(TEXTS, lambda *counts: finished.append(counts), sort_window=2)
     assert columns["words"] == explain.columns(TEXTS)["words"]
-    assert sum(finished) == len(TEXTS)
+    n_texts, work = map(sum, zip(*finished, strict=True))
+    assert (n_texts, work) == (len(TEXTS), sum(map(explain.work, TEXTS)))
+
+
+def test_the_work_of_a_text_is_about_its_row_tokens(explain):
+    text = "The jokes are old, yet the film is charming. " * 3
+    encoded = explain.explainer.tokenizer(text)
+    row_tokens = len(encoded["input_ids"]) * (1 + len(set(encoded.word_ids()) - {None}))
+    assert explain.work(text) == pytest.approx(row_tokens, rel=0.3)
+    assert explain.work("word " * 100_000) == 128**2  # as long as the model reads
+    assert [explain.work(value) for value in (None, 7, "")] == [0, 0, 4]
+    many = CorpusExplainer(PATH, contexts="sampled4", baseline="uniform", n_draws=3)
+    assert many.work(text) == 12 * explain.work(text)
+    assert CorpusExplainer(PATH, contexts="two_sided").work(text) == 2 * explain.work(text)
+    assert CorpusExplainer(PATH, method="ig", n_steps=10).work("") == 2 * 10
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`captum-sig corpus` in this process: what it writes, how it resumes, what it refuses."""
 
+import io
 import json
 import os
 import resource
@@ -18,9 +19,11 @@ from captum_sig.cli.corpus import Progress
 from captum_sig.cli.main import app
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.corpus import folder as corpus_folder
+from captum_sig.corpus.manifest import Manifest
 from captum_sig.corpus.report import make_report
+from captum_sig.corpus.shard_files import ShardWriter
 from captum_sig.demo_model import PATH
-from tests.shards import content
+from tests.shards import content, scan_corpus
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -105,10 +108,13 @@ def test_a_resumed_run_leaves_finished_shards_alone(data, tmp_path):
     assert left_over(out) == [".lock", "manifest.json"]
 
 
-@pytest.mark.parametrize("moment", [1, 2, 3, 4])
-@pytest.mark.parametrize("place", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("place", "moment", "kept"),
+    [("fsync", 1, None), ("fsync", 2, 0), ("fsync", 3, 4), ("fsync", 4, 8), ("fsync", 6, 14),
+     ("link", 1, 0), ("link", 2, 4), ("link", 4, 12), ("replace", 1, None), ("replace", 2, 14)],
+)  # fmt: skip
 def test_an_interruption_at_any_write_costs_that_shard_alone(
-    place, moment, data, tmp_path, monkeypatch
+    place, moment, kept, data, tmp_path, monkeypatch
 ):
     arguments = (data, "--output", tmp_path / "out", "--shard-size", 4)
     assert run(data, "--output", tmp_path / "whole", "--shard-size", 4).exit_code == 0
@@ -123,8 +129,8 @@ def test_an_interruption_at_any_write_costs_that_shard_alone(
     monkeypatch.setattr(os, place, interrupted)
     result = run(*arguments)
     assert result.exit_code == 130
-    if moment > 1:  # the manifest comes first
-        assert f"interrupted: {4 * (moment - 2)} texts are kept" in result.stderr
+    if kept is not None:  # the manifest comes first
+        assert f"interrupted: {kept} texts are kept" in result.stderr
     monkeypatch.undo()
     assert not list((tmp_path / "out").glob(".*.tmp"))
     assert run(*arguments).exit_code == 0
@@ -179,14 +185,6 @@ def test_folders_that_cannot_be_used(data, tmp_path):
     result = run(tmp_path, "--output", out)
     assert f"{out} lies in the input" in result.stderr
     assert run(data, "--output", out).exit_code == 0
-    manifest = (out / "manifest.json").read_text(encoding="utf-8")
-    (out / "manifest.json").write_text("{", encoding="utf-8")
-    assert "manifest.json is corrupt" in run(data, "--output", out).stderr
-    (out / "manifest.json").unlink()
-    assert "holds shards, but no manifest.json" in run(data, "--output", out).stderr
-    (out / "manifest.json").write_text(manifest, encoding="utf-8")
-    (out / "part-000000.parquet").write_bytes(b"PAR1")
-    assert "part-000000.parquet is corrupt: delete it" in run(data, "--output", out).stderr
 
 
 def test_two_runs_do_not_share_a_folder(data, tmp_path):
@@ -311,12 +309,22 @@ def test_empty_cells_are_failed_rows_and_count_in_no_table(tmp_path, ending, sep
 
 def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
     monkeypatch.setattr("captum_sig.cli.corpus.SECONDS_BETWEEN_LINES", 0.0)
-    progress = Progress(1000, 400)
-    progress.update(100)
-    assert progress.line(50.0) == "500 of 1,000 texts, 2.0/s, 04:10 left"
-    progress.update(500)
+    progress = Progress(1000, 5000, 400, 3000)
+    progress.update(100, 1000)  # half of the work that was left, as these are long
+    assert progress.line(50.0) == "500 of 1,000 texts, 2.0/s, 00:50 left"
+    progress.update(500, 1000)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" texts")[0] for line in lines] == ["500 of 1,000", "1,000 of 1,000"]
+
+
+def test_the_bar_on_a_terminal_counts_texts_and_measures_work(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    with (progress := Progress(1000, 5000, 400, 3000)).bar:
+        progress.update(100, 500)
+    assert "70%|" in stream.getvalue()
+    assert "| 500 of 1,000 texts [" in stream.getvalue()
 
 
 @pytest.mark.parametrize("name", ["pyarrow.parquet", "duckdb"])
@@ -328,6 +336,82 @@ def test_missing_packages_are_reported_before_the_model_is_loaded(name, tmp_path
     assert result.exit_code == 2
     assert f'writing shards needs {name}: run pip install ".[data]" in the' in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_corpus_on_a_read_only_disk_is_finished(data, tmp_path, monkeypatch):
+    import filelock
+
+    out = tmp_path / "out"
+    assert run(data, "--output", out, "--shard-size", 5).exit_code == 0
+
+    def read_only(*given, **options):
+        raise OSError(30, "Read-only file system")
+
+    for place in ("tempfile.TemporaryFile", "os.replace", "os.link", "os.fsync"):
+        monkeypatch.setattr(place, read_only)
+    monkeypatch.setattr(filelock.FileLock, "acquire", read_only)
+    changed = out.stat().st_mtime_ns
+    result = run(data, "--output", out, "--shard-size", 5)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "Texts: 14 (14 from earlier runs); 12 explained, 2 failed." in result.stdout
+    assert out.stat().st_mtime_ns == changed
+    (out / "part-000001.parquet").unlink()
+    result = run(data, "--output", out, "--shard-size", 5)
+    assert (result.exit_code, result.stderr) == (
+        2, f"captum-sig: {out} cannot be written to: Read-only file system\n",
+    )  # fmt: skip
+
+
+def test_a_shard_that_no_manifest_lists_is_kept(data, tmp_path, monkeypatch):
+    """The run is killed after a shard has got its name, and before the manifest lists it."""
+    monkeypatch.setattr(corpus_folder, "SECONDS_BETWEEN_RECORDS", 0.0)
+    written, real = [], Manifest.write
+
+    def killed(self, folder):
+        written.append(len(self.shards))
+        if len(written) > 3:
+            raise KeyboardInterrupt
+        real(self, folder)
+
+    monkeypatch.setattr(Manifest, "write", killed)
+    assert run(data, "--output", tmp_path / "out", "--shard-size", 4).exit_code == 130
+    assert written == [0, 1, 2, 3, 3]
+    monkeypatch.undo()
+    assert len(Manifest.read(tmp_path / "out").shards) == 2
+    untouched = (tmp_path / "out" / "part-000002.parquet").stat().st_mtime_ns
+    result = run(data, "--output", tmp_path / "out", "--shard-size", 4)
+    assert "Texts: 14 (12 from earlier runs); 12 explained, 2 failed." in result.stdout
+    assert (tmp_path / "out" / "part-000002.parquet").stat().st_mtime_ns == untouched
+    assert run(data, "--output", tmp_path / "whole", "--shard-size", 4).exit_code == 0
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_two_writers_of_one_shard_agree_on_the_first(data, tmp_path, monkeypatch):
+    """As when a worker that was given up as lost goes on."""
+    shard = scan_corpus([str(data)], limit=3).shards[0]
+    explain = CorpusExplainer(PATH)
+    lost, other = (ShardWriter(tmp_path / "out", explain, "run") for _ in range(2))
+    (tmp_path / "out").mkdir()
+    outcomes, real = [], CorpusExplainer.columns
+
+    def columns(self, *given):
+        monkeypatch.undo()
+        outcomes.append(other.write(shard))
+        found = real(self, *given)
+        return found | {"probability": [0.0] * len(found["probability"])}
+
+    monkeypatch.setattr(CorpusExplainer, "columns", columns)
+    assert lost.write(shard) == outcomes[0]
+    (columns_written,) = content(tmp_path / "out").values()
+    assert 0.0 not in columns_written["probability"]
+    with pytest.raises(ValueError, match=r"part-000000\.parquet is of a run with other settings"):
+        ShardWriter(tmp_path / "out", explain, "another").write(shard)
+
+
+def test_a_version_that_cuts_otherwise_is_refused(data, tmp_path, monkeypatch):
+    assert run(data, "--output", tmp_path / "out").exit_code == 0
+    monkeypatch.setattr("captum_sig.corpus.shards.WORK_OF_A_ROW", 0)
+    assert "cuts the input into other shards" in run(data, "--output", tmp_path / "out").stderr
 
 
 def test_a_file_system_without_locks_gives_a_warning(data, tmp_path, monkeypatch):
@@ -346,7 +430,9 @@ def test_the_manifest_has_all_versions(data, tmp_path, monkeypatch):
     arguments = (data, "--output", tmp_path / "out")
     run(*arguments)
     monkeypatch.setattr(corpus_folder.metadata, "version", lambda name: "9.9")
-    run(*arguments)
-    run(*arguments)
+    for _ in range(2):
+        run(*arguments)  # writes nothing
+        (tmp_path / "out" / "part-000000.parquet").unlink()
+        run(*arguments)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert [one["captum_sig"] for one in manifest["versions"]][1:] == ["9.9"]

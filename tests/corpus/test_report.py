@@ -4,12 +4,13 @@ import csv
 import html
 import json
 import math
-import os
 import random
 import re
+import resource
 import shutil
 import statistics
 import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,13 @@ import pytest
 from typer.testing import CliRunner
 
 from captum_sig.cli.main import app
+from captum_sig.corpus.manifest import Manifest
 from captum_sig.corpus.query import add_exact_sums
 from captum_sig.corpus.report import WORD_COLUMNS, make_report
 from captum_sig.corpus.report_page import MAX_EXAMPLE_WORDS, around_word, to_page
 from captum_sig.data.statistics import bootstrap
-from tests.shards import content
+from captum_sig.data.tables import spreadsheet_safe
+from tests.shards import content, multiply
 
 LONG = "It goes on. " * 12 + "Then it is superb, superb! " + "And on it goes. " * 12
 TEXTS = [
@@ -96,14 +99,14 @@ def test_the_largest_sums_come_first_and_all_words_are_in_the_file(folder, made,
     found = read(tmp_path / "deep" / "out" / "words.csv")
     assert len(found) == len(made.words)
     assert tuple(found[0]) == WORD_COLUMNS
-    by_word = {(row["class"], row["word"]): row for row in made.words}
+    by_word = {(row["class"], spreadsheet_safe(row["word"])): row for row in made.words}
     for row in found:
         assert float(row["sum"]) == pytest.approx(by_word[row["class"], row["word"]]["sum"])
 
 
 def test_overview_and_classes(rows, made):
     assert made.overview == {
-        "rows": 18, "failed": 1, "truncated": 0, "duplicate_ids": 2, "finished": True,
+        "rows": 18, "failed": 2, "truncated": 0, "duplicate_ids": 2, "finished": True,
         "rows_in_input": 18, "max_abs_word_delta": max(row["max_abs_word_delta"] for row in rows),
     }  # fmt: skip
     assert sum(row["texts"] for row in made.classes) == 17
@@ -139,10 +142,7 @@ def test_words_whose_effect_changes_sign_and_their_strongest_texts(rows, made):
 def test_a_report_made_twice_is_the_same_byte_for_byte(folder, tmp_path):
     """DuckDB adds in parallel, in the order of its threads; only many shards show it."""
     many = tmp_path / "many"
-    many.mkdir()
-    shutil.copy(folder / "manifest.json", many)
-    for number, path in enumerate(sorted(folder.glob("part-*.parquet")) * 100):
-        os.link(path, many / f"part-{number:06}.parquet")
+    multiply(folder, many, 100)
     terms = tmp_path / "terms.txt"
     terms.write_text("old\nnew york\n", encoding="utf-8")
     made = []
@@ -356,7 +356,7 @@ def test_the_command_shows_tables_and_writes_files(folder, tmp_path):
     result = run(folder, "--output", tmp_path / "out", "--terms", terms)
     assert (result.exit_code, result.stderr) == (0, "")
     assert max(map(len, result.stdout.replace(str(tmp_path), "").splitlines())) <= 80
-    for line in ("1 texts failed and are omitted.", "2 rows repeat the id of another row",
+    for line in ("2 texts failed and are omitted.", "2 rows repeat the id of another row",
                  "POSITIVE: ", "Words whose effect changes sign", "Terms"):  # fmt: skip
         assert line in result.stdout
     assert "\x1b" not in result.stdout
@@ -368,11 +368,78 @@ def test_the_command_shows_tables_and_writes_files(folder, tmp_path):
     assert list(extremes[0]) == ["class", "word", "score", "file", "row"]
 
 
+def test_cells_are_safe_in_a_spreadsheet(tmp_path):
+    """Formulas and overrides in texts, terms, and names of files and labels."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from captum_sig.demo_model import PATH
+
+    model = AutoModelForSequenceClassification.from_pretrained(PATH)
+    model.config.id2label = {0: "=1+1", 1: "@\u202ePOSITIVE"}
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(PATH).save_pretrained(tmp_path / "model")
+    data = tmp_path / "=cmd.tsv"
+    texts = ["=good @sum(1) is good", "-good +bad @bad", "=HYPERLINK(1) ;=1 is bad"] * 2
+    data.write_text("\n".join(["text", *texts]), encoding="utf-8")
+    (tmp_path / "terms.txt").write_text("=good\n+bad\n@sum\n", encoding="utf-8")
+    arguments = ("corpus", data, "--output", tmp_path / "out", "--model", tmp_path / "model")
+    assert CliRunner().invoke(app, list(map(str, arguments))).exit_code == 0
+    assert run(tmp_path / "out", "--terms", tmp_path / "terms.txt").exit_code == 0
+    cells = []
+    for path in (tmp_path / "out" / "report").glob("*.csv"):
+        for row in read(path):
+            cells += [cell for cell in row.values() if not is_number(cell)]
+    assert {"'=1+1", "'@\\u202ePOSITIVE", "'=", "'+", "'=cmd.tsv", "'=good"} <= set(cells)
+    assert not [cell for cell in cells if cell.startswith(tuple("=+-@\t\r")) or "\u202e" in cell]
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def limited() -> None:
+    """Limit the size of files, as a full disk does."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+
+
+def test_a_full_or_read_only_disk_is_one_sentence(folder, tmp_path, monkeypatch):
+    done = subprocess.run(
+        [sys.executable, "-m", "captum_sig", "report", folder, "--output", tmp_path / "out"],
+        capture_output=True, text=True, check=False, preexec_fn=limited,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"captum-sig: {tmp_path}/out/words.csv cannot be written: File t")
+    assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+    def read_only(dir):
+        raise OSError(30, "Read-only file system", f"{dir}/tmp123")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    monkeypatch.setattr("captum_sig.corpus.report.open_shards", None)  # told before the work
+    assert run(folder).stderr == (
+        f"captum-sig: {folder}/report cannot be written to: Read-only file system\n"
+    )
+
+
+def test_an_error_of_duckdb_is_one_sentence(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("captum_sig.corpus.report.WORDS", "SELECT no_column FROM texts")
+    result = run(folder, "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"captum-sig: {folder} cannot be summarised: Binder Error")
+    assert result.stderr.count("\n") == 1
+
+
 def test_by_default_files_go_into_the_folder_also_of_an_unfinished_run(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "out")
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
-    manifest["finished"] = False
-    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    manifest = Manifest.read(folder)
+    manifest.counts = None
+    del manifest.shards[3]
+    manifest.write(tmp_path / "out")
     (tmp_path / "out" / "part-000003.parquet").unlink()
     result = run(tmp_path / "out")
     assert result.exit_code == 0
@@ -392,7 +459,7 @@ def test_mistakes_are_reported(folder, tmp_path):
         ((tmp_path,), "has no manifest.json"),
         ((tmp_path / "nowhere",), "has no manifest.json"),
         ((tmp_path / "bad",), "no text in"),
-        ((tmp_path / "begun",), "holds no shards"),
+        ((tmp_path / "begun",), "part-000000.parquet is missing: rerun"),
         ((folder, "--terms", tmp_path / "empty.txt"), "contains no terms"),
         ((folder, "--terms", tmp_path / "latin.txt"), "is not UTF-8"),
         ((folder, "--terms", tmp_path / "none.txt"), "none.txt"),

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from captum_sig.corpus.shards import InputRow, Shard, read_rows, scan_corpus
+from captum_sig.corpus.shards import InputRow, Shard, read_rows
 from captum_sig.data import formats
+from tests.shards import scan_corpus
 
 pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
 
@@ -69,6 +70,20 @@ def test_a_limit_over_several_files(ending, limit, tmp_path):
         written(tmp_path / f"{name}{ending}", TRICKY[-3:])
     rows = read(tmp_path, shard_size=2, limit=limit)
     assert [row.text for row in rows] == (TRICKY[-3:] * 3)[:limit]
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [(2048, [2048, 453, 501, 1, 1]), (400, [400] * 6 + [101, 400, 101, 1, 1]), (10_000, [3004])],
+)
+@pytest.mark.parametrize("ending", [".tsv", ".csv", ".jsonl", ".parquet"])
+def test_shards_of_long_texts_have_fewer_rows(ending, size, wanted, tmp_path):
+    texts = ["short"] * 2500 + ["x" * 700] * 2 + ["short"] * 500 + ["x" * 800] * 2
+    path = written(tmp_path / f"texts{ending}", texts)
+    corpus = scan_corpus([str(path)], shard_size=size, work=lambda text: len(text) ** 2)
+    assert [shard.n_rows for shard in corpus.shards] == wanted
+    assert corpus.work == sum(len(text) ** 2 for text in texts)
+    assert [row.text for shard in corpus.shards for row in read_rows(shard)] == texts
 
 
 def test_rows_without_ids_are_named_by_file_and_number(tmp_path):
