@@ -393,7 +393,7 @@ class TestErrors:
     @pytest.mark.parametrize("method", ["sig", "ig", "random"])
     @pytest.mark.parametrize("n_steps", [0, 1.5, None])
     def test_steps(self, explainer, n_steps, method):
-        with pytest.raises(ValueError, match="n_steps must be a positive integer"):
+        with pytest.raises(ValueError, match="n_steps must be an integer from 1 to 2,000"):
             explainer("bad", method=method, n_steps=n_steps)
 
     def test_tokens_of_a_batch(self, explainer):
