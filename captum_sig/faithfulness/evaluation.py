@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from captum_sig._files import replace_text
-from captum_sig._names import MetricName
+from captum_sig._names import MetricName, unknown_name
 from captum_sig._warnings import TruncationWarning
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.data.records import Record
@@ -75,7 +75,7 @@ class EvaluationConfig:
                 raise ValueError(f"{kind} must be one or several names, each once, got {names}")
         for name in self.metrics:
             if name not in METRICS:
-                raise ValueError(f"metric {name!r} is unknown: use one of {', '.join(METRICS)}")
+                raise ValueError(unknown_name("metric", name, METRICS))
         if not 0 < self.top_fraction <= 1:
             raise ValueError(
                 f"top_fraction, of the words, must lie in (0, 1], got {self.top_fraction}"
