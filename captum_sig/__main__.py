@@ -1,5 +1,22 @@
 """`python -m captum_sig` is the command `captum-sig`."""
 
-from captum_sig.cli.main import app
+from captum_sig.cli.process import (
+    give_up_broken_streams,
+    open_closed_streams,
+    quitting_on_interrupt,
+)
 
-app(prog_name="captum-sig")
+
+def run() -> None:
+    """Run the command with the arguments of this process, and exit."""
+    open_closed_streams()
+    with quitting_on_interrupt():
+        from captum_sig.cli.main import app
+    try:
+        app(prog_name="captum-sig")
+    finally:
+        give_up_broken_streams()
+
+
+if __name__ == "__main__":
+    run()

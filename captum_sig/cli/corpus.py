@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from captum_sig._files import check_folder
 from captum_sig._names import Level
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, OUTPUT_PANEL, RAY_PANEL
+from captum_sig.cli.process import quitting_on_interrupt
 
 EngineName = Literal["local", "ray"]
 SECONDS_BETWEEN_LINES = 30.0
@@ -130,12 +132,15 @@ def corpus(
     for folder in map(Path, inputs):  # a resumed run would read shards as texts
         if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{output} lies in the input {folder}: use a folder beside it")
+    with quitting_on_interrupt():
+        from captum_sig.corpus.engines import locally, on_ray
+        from captum_sig.corpus.folder import CorpusFolder
+        from captum_sig.corpus.query import MANIFEST
+        from captum_sig.corpus.shards import ShardWriter, scan_corpus
+        from captum_sig.explainers.models import weights_digest
 
-    from captum_sig.corpus.engines import locally, on_ray
-    from captum_sig.corpus.folder import CorpusFolder
-    from captum_sig.corpus.shards import ShardWriter, scan_corpus
-    from captum_sig.explainers.models import weights_digest
-
+    if not (output / MANIFEST).exists():  # a finished run is only read
+        check_folder(output)
     texts = scan_corpus(
         inputs, text_column=text_column, id_column=id_column, shard_size=shard_size,
         limit=limit,

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_sig._files import check_model
+
 SAFE = {"trust_remote_code": False, "use_safetensors": True}  # of models that are loaded here
 CLASSIFICATION, GENERATION = "TextClassificationExplainer", "TextGenerationExplainer"
 OWN_MODULES = "LayerSequentialIntegratedGradients, with a function that returns (B,) or (B, C)"
@@ -103,7 +105,8 @@ def pretrained_tokenizer(name_or_path: str | Path) -> Any:
 
 @contextmanager
 def _no_code(name_or_path: str | Path) -> Iterator[None]:
-    """Say what to do about a model whose own code transformers refuses to run."""
+    """Refuse a path to nothing, and say what to do about a model with code, which does not run."""
+    check_model(name_or_path)
     try:
         yield
     except ValueError as error:

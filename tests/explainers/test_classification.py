@@ -411,7 +411,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"baseline": "zeros"}, "'zeros' is unknown: use one of mask, pad, unk, eos"),
+            ({"baseline": "zeros"}, r"'zeros' is unknown .did you mean 'zero'\?.: use one of mask, pad"),
             ({"level": "sentence"}, "'sentence' is unknown: use one of word, token"),
         ],
     )
