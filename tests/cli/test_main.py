@@ -50,11 +50,10 @@ def listed(names) -> str:
         ([*EVALUATE, "--metrics", "log-odds"], "(did you mean 'log_odds'?)"),
         ([*EXPLAIN, "--contexts", "sampled99999"], "from 1 to 10,000, got 99,999"),
         ([*EXPLAIN, "--method", "sig:sampled" + "9" * 9_000], "from 1 to 10,000, got a number of"),
-        ([*TRACE, "--n-steps", "2001"], "2001 is not in the range 1<=x<=2000"),
-        ([*CORPUS, "--n-steps", "100000"], "100000 is not in the range 1<=x<=2000"),
-        ([*EVALUATE, "--n-steps", "0"], "0 is not in the range 1<=x<=2000"),
-        ([*EXPLAIN, "--n-draws", "1000000000"], "is not in the range 1<=x<=10000"),
-        ([*CORPUS, "--seed", "-1"], "-1 is not in the range x>=0"),
+        ([*TRACE, "--n-steps", "2001"], "2000"),
+        ([*CORPUS, "--n-steps", "100000"], "2000"),
+        ([*EVALUATE, "--n-steps", "3000"], "2000"),
+        ([*EXPLAIN, "--n-draws", "1000000000"], "10000"),
     ],
 )  # fmt: skip
 def test_unknown_choices_are_refused_with_the_known_ones(run, arguments, message):
