@@ -34,7 +34,9 @@ SequentialMethodName = Literal["sig", "sequential_dig"]  # move one word at a ti
 
 CONTEXTS_NAMES = (*get_args(ContextsName), "sampled16")
 METHODS_IN_CONTEXTS = tuple(
-    f"{method}:{contexts}" for method in get_args(SequentialMethodName) for contexts in CONTEXTS_NAMES
+    f"{method}:{contexts}"
+    for method in get_args(SequentialMethodName)
+    for contexts in CONTEXTS_NAMES
 )
 
 

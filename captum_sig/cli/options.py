@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, get_args
@@ -105,12 +106,10 @@ METHODS_OPTION = partial(
     help="Methods to compare, as in explain; the first is the reference.",
     **_names_option(_check_method, METHODS, several=True),
 )
-PATH_METHOD = partial(
-    typer.Option, **_names_option(partial(_check_choice, choices=PATHS), PATHS)
-)
+PATH_METHOD = partial(typer.Option, **_names_option(partial(_check_choice, choices=PATHS), PATHS))
 CONTEXTS = partial(
     typer.Option,
-    help="Background for the other words: input, two_sided, or sampled16 (any number).",
+    help="Background for the other words: input, two_sided, or sampled16 (up to 10000).",
     **_names_option(_check_contexts, CONTEXTS_NAMES),
 )
 BASELINE = partial(
@@ -147,5 +146,5 @@ TARGET_LABEL = partial(
     metavar="LABEL",
     help="Label to explain (name or index); default: the predicted label.",
 )
-LIMIT = partial(typer.Option, help="Read only the first N texts.", metavar="N")
+LIMIT = partial(typer.Option, max=sys.maxsize, help="Read only the first N texts.", metavar="N")
 TEXT_COLUMN = partial(typer.Option, help="Column of the texts; default: guessed.")

@@ -35,7 +35,7 @@ def open_closed_streams() -> None:
         if stream is None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # progress bars need one
+        sys.stderr = os.fdopen(2, "w")  # progress bars need one
 
 
 def give_up_broken_streams() -> None:

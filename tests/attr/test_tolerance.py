@@ -294,7 +294,10 @@ def test_an_example_is_held_to_its_own_largest_word():
         ({"tolerance": 1e-3, "method": "riemann_left"}, "leave out either method 'riemann_left'"),
         ({"tolerance": 1e-3, "n_steps": 5}, "at least 9; got 5"),
         ({"tolerance": 1e-3, "n_steps": 0}, "n_steps must be an integer from 1 to 2,000"),
-        ({"tolerance": 1e-3, "n_steps": None}, "n_steps must be an integer from 1 to 2,000, got None"),
+        (
+            {"tolerance": 1e-3, "n_steps": None},
+            "n_steps must be an integer from 1 to 2,000, got None",
+        ),
         ({"n_steps": None}, "n_steps must be an integer from 1 to 2,000, got None"),
     ],
 )

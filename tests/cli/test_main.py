@@ -42,7 +42,7 @@ def listed(names) -> str:
         ([*EVALUATE, "--metrics", "luck"], f"'luck' is not one of {listed(METRICS)}"),
         ([*EVALUATE, "--explain", "gold"], "'gold' is not one of 'predicted', 'label'"),
         ([*EVALUATE, "--level", "letter"], "'letter' is not one of 'word', 'token'"),
-        ([*EXPLAIN, "--method", "lime"], "'sig:two_sided', 'sig:sampled16', 'sequential_dig:input'"),
+        ([*EXPLAIN, "--method", "lime"], "'sig:two_sided', 'sig:sampled16', 'sequential_dig:"),
         ([*EXPLAIN, "--method", "shaply"], "(did you mean 'shapley'?)"),
         ([*EXPLAIN, "--method", "sig:2-sided"], "(did you mean 'two_sided'?)"),
         ([*EXPLAIN, "--baseline", "PAD"], "(did you mean 'pad'?)"),
@@ -53,7 +53,7 @@ def listed(names) -> str:
         ([*TRACE, "--n-steps", "2001"], "2000"),
         ([*CORPUS, "--n-steps", "100000"], "2000"),
         ([*EVALUATE, "--n-steps", "3000"], "2000"),
-        ([*EXPLAIN, "--n-draws", "1000000000"], "10000"),
+        ([*EXPLAIN, "--n-draws", "1000000000"], "1000"),
     ],
 )  # fmt: skip
 def test_unknown_choices_are_refused_with_the_known_ones(run, arguments, message):

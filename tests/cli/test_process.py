@@ -109,7 +109,10 @@ def test_names_of_the_hub(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("models/mine", "no folder models/mine, and the hub is not asked, since models is a folder"),
+        (
+            "models/mine",
+            "no folder models/mine, and the hub is not asked, since models is a folder",
+        ),
         ("models/bert/mine", "there is no folder models/bert/mine: correct the path"),
         ("./mine", "there is no folder ./mine"),
         ("~/mine", "there is no folder ~/mine"),

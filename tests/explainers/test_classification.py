@@ -411,7 +411,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"baseline": "zeros"}, r"'zeros' is unknown .did you mean 'zero'\?.: use one of mask, pad"),
+            (
+                {"baseline": "zeros"},
+                r"'zeros' is unknown .did you mean 'zero'\?.: use one of mask, pad",
+            ),
             ({"level": "sentence"}, "'sentence' is unknown: use one of word, token"),
         ],
     )
