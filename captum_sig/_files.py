@@ -85,7 +85,7 @@ def _try_file_in(folder: Path) -> None:
         raise OSError(f"{folder} cannot be written: {error.strerror}") from error
 
 
-def check_model(name_or_path: str | Path) -> None:
+def check_model_path(name_or_path: str | Path) -> None:
     """Check that a model's name is a folder, or may be a name of the hub.
 
     A relative path may look like `owner/name` of the hub: if there is a folder `owner`, it is a

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import typer
 
-from captum_sig._files import check_file, check_model
+from captum_sig._files import check_file, check_model_path
 from captum_sig.cli.process import quitting_on_interrupt
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _loading(model: str | None, masked_lm: str | None = None) -> Iterator[None]:
     """Check that paths exist, keep transformers quiet, and name a model that does not load."""
     for name in (model, masked_lm):
         if name is not None:
-            check_model(name)
+            check_model_path(name)
     try:
         with quitting_on_interrupt():
             from transformers.utils import logging

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_sig._files import check_model
+from captum_sig._files import check_model_path
 
 SAFE = {"trust_remote_code": False, "use_safetensors": True}  # of models that are loaded here
 CLASSIFICATION, GENERATION = "TextClassificationExplainer", "TextGenerationExplainer"
@@ -106,7 +106,7 @@ def pretrained_tokenizer(name_or_path: str | Path) -> Any:
 @contextmanager
 def _no_code(name_or_path: str | Path) -> Iterator[None]:
     """Refuse a path to nothing, and say what to do about a model with code, which does not run."""
-    check_model(name_or_path)
+    check_model_path(name_or_path)
     try:
         yield
     except ValueError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from captum_sig._files import check_file, check_folder, check_model
+from captum_sig._files import check_file, check_folder, check_model_path
 
 COMMAND = f"{shlex.quote(sys.executable)} -m captum_sig"
 
@@ -103,7 +103,7 @@ def test_a_folder_is_checked_before_it_is_made(tmp_path):
 @pytest.mark.parametrize("name", ["gpt2", "owner/model", "owner-1/model_2.3"])
 def test_names_of_the_hub(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    check_model(name)
+    check_model_path(name)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_paths_to_nothing_are_no_names_of_the_hub(run, name, message, tmp_path, 
     (tmp_path / "models").mkdir()
     (tmp_path / "weights").touch()
     with pytest.raises(ValueError, match="folder"):
-        check_model(name)
+        check_model_path(name)
     for task in ("text-classification", "text-generation"):
         result = run("explain", "good", "--model", name, "--task", task)
         assert (result.exit_code, result.stdout) == (2, "")
