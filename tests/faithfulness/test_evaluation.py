@@ -469,9 +469,6 @@ def assert_refused(result, *messages):
         (["--top-fraction", "0"], "--top-fraction, of the words, must lie in (0, 1], got 0.0"),
         (["--top-fraction", "2"], "got 2.0"),
         (["--limit", "0"], "limit must be at least 1, got 0"),
-        (["--n-steps", "0"], "--n-steps must be a positive integer"),
-        (["--n-draws", "0"], "--n-draws must be at least 1, got 0"),
-        (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--text-column", "review"], "must be one of 'sentence', 'label'"),
     ],
 )  # fmt: skip
@@ -522,7 +519,7 @@ def test_invalid_data(tmp_path, name, content, options, message):
 def test_an_output_that_is_a_file(data, tmp_path, below):
     (tmp_path / "file").write_text("mine")
     result = run(data, tmp_path / "file" / below, *QUICK)
-    assert_refused(result, "ot a directory" if below else "is a file: name a folder")
+    assert_refused(result, "is a file: name a folder")
     assert (tmp_path / "file").read_text() == "mine"
 
 
