@@ -1,14 +1,17 @@
-"""Files that are complete or absent: replaced whole, or made once and then left alone."""
+"""Files that are complete or absent, and checks that they can be written."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 
 
 @contextmanager
@@ -97,6 +100,67 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
-        raise OSError(f"{path} cannot be written to: {error.strerror or error}") from error
+        raise OSError(f"{path} cannot be made: {error.strerror or error}") from error
+    _try_file_in(path)
+
+
+def check_file(path: Path) -> None:
+    """Check that a file can be written, before the work whose result it is to hold.
+
+    Raises:
+        ValueError: if the path is a folder, or its folder does not exist.
+        OSError: if the file cannot be written.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent}: make it, or name a file elsewhere")
+    if path.is_file():
+        with path.open("ab"):
+            return
+    if not path.exists():
+        _try_file_in(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Check that files can be written to a folder, which is made later if it does not exist.
+
+    Raises:
+        ValueError: if the path, or one that it lies in, is a file.
+        OSError: if the folder cannot be made or written.
+    """
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{existing} is a file: name a folder")
+    _try_file_in(existing)
+
+
+def _try_file_in(folder: Path) -> None:
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written to: {error.strerror or error}") from error
+
+
+def check_model_path(name_or_path: str | Path) -> None:
+    """Check that a model's name is a folder, or may be a name of the hub.
+
+    A relative path may look like `owner/name` of the hub: if there is a folder `owner`, it is a
+    path.
+
+    Raises:
+        ValueError: if it is a file, or a path to nothing.
+    """
+    path = Path(name_or_path)
+    if path.is_dir():
+        return
+    if path.exists():
+        raise ValueError(f"{path} is a file: name the folder that the model was saved to")
+    if not HUB_NAME.fullmatch(str(name_or_path)):
+        raise ValueError(f"there is no folder {name_or_path}: correct the path")
+    if len(path.parts) > 1 and path.parent.exists():
+        raise ValueError(
+            f"there is no folder {name_or_path}, and the hub is not asked, since {path.parent} is "
+            "a folder here: correct the path"
+        )

@@ -5,7 +5,10 @@ The tables beside the functions (`METHODS`, `BASELINES`, …) have exactly these
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Literal, get_args
 
 Level = Literal["word", "token"]
 
@@ -30,3 +33,37 @@ MetricName = Literal[
 AblationName = Literal["replace", "remove"]
 
 SequentialMethodName = Literal["sig", "sequential_dig"]  # move one word at a time, in contexts
+
+CONTEXTS_NAMES = (*get_args(ContextsName), "sampled16")
+METHODS_IN_CONTEXTS = tuple(
+    f"{method}:{contexts}"
+    for method in get_args(SequentialMethodName)
+    for contexts in CONTEXTS_NAMES
+)
+
+
+def sampled_number(contexts: str) -> int | None:
+    """Return k of the contexts "sampledk"; None for another name.
+
+    >>> sampled_number("sampled16"), sampled_number("sampled0")
+    (16, None)
+    """
+    digits = re.fullmatch("sampled([1-9][0-9]*)", contexts)
+    return int(digits[1][:40]) if digits else None  # beyond any limit, as the number itself
+
+
+def unknown_name(kind: str, name: object, names: Iterable[str]) -> str:
+    """Return the message for a name that is not among the known ones.
+
+    >>> unknown_name("method", "shaply", ["sig", "shapley"])
+    "method 'shaply' is unknown (did you mean 'shapley'?): use one of sig, shapley"
+    """
+    known = list(names)
+    return f"{kind} {name!r} is unknown{suggestion(name, known)}: use one of {', '.join(known)}"
+
+
+def suggestion(name: object, names: Iterable[str]) -> str:
+    """Return " (did you mean …?)" with the closest name, in any case; "" if none is close."""
+    by_lower_case = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1)
+    return f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""

@@ -7,7 +7,7 @@ import operator
 # Beyond these a mistyped number would take hours and gigabytes, and no result is better.
 MAX_N_STEPS = 2_000  # points of a path at which a gradient is taken, for each word
 MAX_BACKGROUNDS = 10_000  # of a text, drawn by `contexts.sampled`
-MAX_N_DRAWS = 10_000  # of a random baseline
+MAX_N_DRAWS = 1_000  # of a random baseline
 
 
 def checked_integer(name: str, value: object, least: int = 1, most: int | None = None) -> int:

@@ -13,12 +13,14 @@ background takes W + 1 rows for all its words.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from captum_sig._names import CONTEXTS_NAMES, sampled_number, unknown_name
+from captum_sig._numbers import MAX_BACKGROUNDS, checked_integer
 
 Contexts = Callable[[int], Tensor]  # W → (K, W) bool
 
@@ -47,8 +49,11 @@ class Sampled:
     with probability p; a background stands for each k-th part of the p.
 
     Args:
-        k: number of backgrounds.
+        k: number of backgrounds, at most `MAX_BACKGROUNDS`.
         generator: a CPU generator; None uses torch's own.
+
+    Raises:
+        ValueError: for another k.
 
     Source: Owen, "Multilinear extensions of games", Management Science 18 (1972).
     """
@@ -57,8 +62,8 @@ class Sampled:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"sampled contexts need at least 1 background, got {self.k!r}")
+        k = checked_integer("the number of sampled contexts", self.k, most=MAX_BACKGROUNDS)
+        object.__setattr__(self, "k", k)
 
     def __call__(self, n_words: int) -> Tensor:
         keeps = (torch.arange(self.k)[:, None] + 0.5) / self.k
@@ -87,13 +92,13 @@ def named(name: str, generator: torch.Generator | None = None) -> Contexts:
     """Return contexts by name: "input", "two_sided", or "sampled4" for any number.
 
     Raises:
-        ValueError: for another name.
+        ValueError: for another name, or too many backgrounds.
     """
-    number = re.fullmatch(r"sampled([1-9][0-9]*)", name)
-    if number:
-        return sampled(int(number[1]), generator)
+    number = sampled_number(name)
+    if number is not None:
+        return sampled(number, generator)
     if name not in NAMES:
-        raise ValueError(f"contexts {name!r} is unknown: use one of {', '.join(NAMES)}, sampled4")
+        raise ValueError(unknown_name("contexts", name, CONTEXTS_NAMES))
     return NAMES[name]
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, TargetType
+from captum_sig._names import suggestion
 from captum_sig.attr.arguments import N_STEPS, input_tensors, layer_problem, matching
 from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.attr.function import Tensors, warn_of_dropout
@@ -23,6 +24,7 @@ from captum_sig.attr.integrals import path_gradients
 from captum_sig.attr.neighbors import nearest_tokens, vocabulary
 from captum_sig.attr.problem import Problem, plain_tensors
 from captum_sig.attr.word_paths import WordPaths
+from captum_sig.quadrature import checked_n_steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,9 +183,7 @@ def straight_line(problem: Problem, n_steps: int | None, path: DiscretizedPath |
     """Take equal steps from end to end."""
     if path is not None:
         raise ValueError("ig and sig go straight: leave path out, or trace dig or sequential_dig")
-    steps = int(N_STEPS) if n_steps is None else n_steps
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"n_steps must be an integer of at least 1, got {n_steps!r}")
+    steps = int(N_STEPS) if n_steps is None else checked_n_steps(n_steps)
 
     def at(position: Tensor, point: Tensor, start: Tensor, end: Tensor) -> Tensor:
         return torch.lerp(start, end, point.to(start)[:, None] / steps)  # exact at the ends
@@ -215,7 +215,10 @@ PATHS: dict[str, PathKind] = {
 def path_named(method: str) -> PathKind:
     """Return the path of a method; raises ValueError for a method without one."""
     if method not in PATHS:
-        raise ValueError(f"method {method!r} has no path: use one of {', '.join(PATHS)}")
+        raise ValueError(
+            f"method {method!r} has no path{suggestion(method, PATHS)}: use one of "
+            f"{', '.join(PATHS)}"
+        )
     return PATHS[method]
 
 
@@ -244,7 +247,7 @@ def trace(
         inputs: token ids (1, L), first where the model takes more.
         method: "ig" (all words together, straight), "dig" (all words together, through DIG's
             anchors), "sig" and "sequential_dig" (the same, one word at a time).
-        n_steps: equal steps of "ig" and "sig", by default 50; DIG has its own.
+        n_steps: equal steps of "ig" and "sig", by default 50, at most 2,000; DIG has its own.
         path: the anchors of "dig" and "sequential_dig"; None is `DiscretizedPath()`.
 
     Raises:

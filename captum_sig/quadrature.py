@@ -13,29 +13,38 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_sig._names import unknown_name
+from captum_sig._numbers import MAX_N_STEPS, checked_integer
+
 
 @dataclass(frozen=True)
 class Rule:
-    """Nodes and weights of a quadrature rule on [0, 1].
+    """Nodes and weights of a quadrature rule on [0, 1]; read-only copies of what is passed.
 
     Raises:
-        ValueError: if a node lies outside [0, 1] or the weights do not sum to 1.
+        ValueError: if the nodes do not ascend within [0, 1], or the weights are not finite or do
+            not sum to 1.
     """
 
     nodes: NDArray[np.float64]  # (S,) ascending
     weights: NDArray[np.float64]  # (S,)
 
     def __post_init__(self) -> None:
+        for name in ("nodes", "weights"):
+            values = np.array(getattr(self, name), dtype=np.float64)
+            values.setflags(write=False)
+            object.__setattr__(self, name, values)
         if self.nodes.ndim != 1 or self.nodes.shape != self.weights.shape:
             raise ValueError(
                 f"nodes {self.nodes.shape} and weights {self.weights.shape} must both be (S,)"
             )
-        if self.nodes.min() < 0 or self.nodes.max() > 1 or (np.diff(self.nodes) <= 0).any():
+        within = (self.nodes >= 0) & (self.nodes <= 1)  # as NaN is not
+        if not len(within) or not within.all() or not (np.diff(self.nodes) > 0).all():
             raise ValueError(f"nodes must ascend within [0, 1], got {self.nodes}")
+        if not np.isfinite(self.weights).all():
+            raise ValueError(f"weights must be finite, got {self.weights}")
         if abs(self.weights.sum() - 1) > 1e-12:
-            raise ValueError(f"weights must sum to 1, got {self.weights.sum()!r}")
-        self.nodes.setflags(write=False)
-        self.weights.setflags(write=False)
+            raise ValueError(f"weights must sum to 1, got {float(self.weights.sum())!r}")
 
 
 def gauss_legendre(n: int) -> Rule:
@@ -98,13 +107,21 @@ def rule(method: str, n_steps: int) -> Rule:
     """Return the rule that Captum's arguments `method` and `n_steps` name.
 
     Raises:
-        ValueError: for a method that is not in `RULES`, or too few steps for it.
+        ValueError: for a method that is not in `RULES`, too few steps for it, or more than
+            `MAX_N_STEPS`.
     """
     if method not in RULES:
-        raise ValueError(f"method {method!r} is unknown: use one of {', '.join(RULES)}")
-    if not hasattr(n_steps, "__index__") or n_steps < 1:
-        raise ValueError(f"n_steps must be a positive integer, got {n_steps!r}")
-    return _cached_rule(method, int(n_steps))
+        raise ValueError(unknown_name("method", method, RULES))
+    return _cached_rule(method, checked_n_steps(n_steps))
+
+
+def checked_n_steps(n_steps: int) -> int:
+    """Return `n_steps`, an integer of any type, as Python's.
+
+    Raises:
+        ValueError: if it is not an integer from 1 to `MAX_N_STEPS`.
+    """
+    return checked_integer("n_steps", n_steps, most=MAX_N_STEPS)
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -206,11 +207,30 @@ def test_names():
     assert contexts.named("two_sided") is contexts.two_sided
     assert contexts.named("sampled16").k == 16
     for wrong in ("sampled", "sampled0", "none"):
-        with pytest.raises(ValueError, match="use one of input, two_sided, sampled4"):
+        with pytest.raises(ValueError, match="use one of input, two_sided, sampled16"):
             contexts.named(wrong)
-    with pytest.raises(ValueError, match="at least 1"):
-        contexts.sampled(0)
+    with pytest.raises(ValueError, match=r"'two-sided' is unknown \(did you mean 'two_sided'\?\)"):
+        contexts.named("two-sided")
     assert contexts.sampled(1).standard_error(torch.ones(1, 3)) is None
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True, "4", 10_001, 10**30])
+def test_numbers_of_backgrounds_have_a_limit(k):
+    with pytest.raises(ValueError, match="contexts must be an integer from 1 to 10,000, got "):
+        contexts.sampled(k)
+
+
+@pytest.mark.parametrize("n_digits", [5, 30, 5_000])
+def test_names_with_absurd_numbers_are_refused(n_digits):
+    with pytest.raises(ValueError, match="from 1 to 10,000, got ") as caught:
+        contexts.named("sampled" + "9" * n_digits)
+    assert len(str(caught.value)) < 120
+
+
+def test_numbers_of_numpy_and_pytorch_are_numbers():
+    for k in (np.int64(3), torch.tensor(3)):
+        assert contexts.sampled(k) == contexts.sampled(3)
+        assert type(contexts.sampled(k).k) is int
 
 
 def test_a_value_that_is_not_finite_names_the_example_in_any_background():

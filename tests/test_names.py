@@ -29,6 +29,7 @@ def test_names_of_contexts_are_known(name):
     assert contexts.named(name)(3).shape[1] == 3
 
 
+@pytest.mark.filterwarnings("ignore:sequential_dig is far from the exact scores")
 @pytest.mark.parametrize("method", METHODS)
 def test_only_sequential_methods_take_contexts(method, demo):
     if method in get_args(_names.SequentialMethodName):

@@ -252,8 +252,9 @@ def test_to_dict_is_ready_for_json():
     [
         ({"method": "lime"}, "use one of ig, dig, sig, sequential_dig"),
         ({"inputs": random_ids(2, 5)}, "one example, got 2"),
-        ({"n_steps": 0}, "at least 1, got 0"),
-        ({"n_steps": 2.5}, "at least 1, got 2.5"),
+        ({"n_steps": 0}, "from 1 to 2,000, got 0"),
+        ({"n_steps": 2.5}, "from 1 to 2,000, got 2.5"),
+        ({"n_steps": 3000}, "from 1 to 2,000, got 3,000"),
         ({"n_steps": 20, "method": "dig"}, "leave n_steps out"),
         ({"path": DiscretizedPath(), "method": "sig"}, "leave path out"),
         ({"layer": nn.Linear(2, 2)}, "is a Linear; wanted the word embedding"),

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from captum.attr._utils.approximation_methods import approximation_parameters
 
 from captum_sig.quadrature import RULES, Rule, rule
@@ -77,6 +78,11 @@ def test_trapezoid_weights_sum_to_one_where_those_of_captum_do_not():
         ([0.5, 0.2], [0.5, 0.5], "ascend within"),
         ([0.0, 1.0], [0.5, 0.4], "sum to 1"),
         ([0.0, 1.0], [1.0], "must both be"),
+        ([0.0, math.nan], [0.5, 0.5], "ascend within"),
+        ([math.nan], [1.0], "ascend within"),
+        ([0.0, 1.0], [0.5, math.nan], "must be finite"),
+        ([0.0, 0.5, 1.0], [math.inf, 1.0, -math.inf], "must be finite"),
+        ([], [], "ascend within"),
     ],
 )
 def test_what_is_no_rule_is_refused(nodes, weights, message):
@@ -89,16 +95,35 @@ def test_a_rule_cannot_be_changed():
         rule("gausslegendre", 4).weights[0] = 1
 
 
-@pytest.mark.parametrize("n", [0, -3, 2.5])
-def test_steps_must_be_a_positive_integer(n):
-    with pytest.raises(ValueError, match="positive integer"):
-        rule("gausslegendre", n)
+def test_a_rule_leaves_the_arrays_to_their_owner():
+    nodes, weights = np.array([0.0, 1.0]), np.array([0.5, 0.5])
+    chosen = Rule(nodes, weights)
+    nodes[0] = weights[0] = 7  # still writable
+    assert (chosen.nodes.tolist(), chosen.weights.tolist()) == ([0, 1], [0.5, 0.5])
+    assert Rule([0, 1], [0.5, 0.5]).nodes.dtype == np.float64
+
+
+@pytest.mark.parametrize("n", [0, -3, 2.5, True, "4", None, 2_001, 100_000, 10**400])
+@pytest.mark.parametrize("method", RULES)
+def test_steps_must_be_an_integer_within_the_limit(method, n):
+    with pytest.raises(ValueError, match="n_steps must be an integer from 1 to 2,000, got"):
+        rule(method, n)
+
+
+@pytest.mark.parametrize("n", [np.int64(4), np.uint8(4), torch.tensor(4)])
+def test_steps_may_be_integers_of_numpy_and_pytorch(n):
+    assert rule("gausslegendre", n) is rule("gausslegendre", 4)
 
 
 @pytest.mark.parametrize("method", ["clenshawcurtis", "riemann_trapezoid"])
 def test_rules_with_both_ends_need_two_nodes(method):
     with pytest.raises(ValueError, match="n_steps >= 2"):
         rule(method, 1)
+
+
+def test_a_close_name_is_suggested():
+    with pytest.raises(ValueError, match=r"unknown \(did you mean 'riemann_middle'\?\)"):
+        rule("riemann_mid", 4)
 
 
 def test_an_unknown_method_lists_the_known_ones():

@@ -30,6 +30,8 @@ from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, TargetType
 from captum_sig._locks import ForkSafeLock
+from captum_sig._names import unknown_name
+from captum_sig._numbers import MAX_N_STEPS, checked_integer
 from captum_sig.attr.arguments import integrator, layer_problem
 from captum_sig.attr.function import Tensors, at_least_float32, warn_of_dropout
 from captum_sig.attr.neighbors import as_embedding, is_vocabulary, nearest_neighbors, vocabulary
@@ -40,6 +42,7 @@ BLOCK = {"cpu": 2**19}  # numbers in a block of candidates: what fits the caches
 LARGE_BLOCK = 2**26  # on devices without such caches
 MAX_SEARCHES = 2  # whose anchors are cached
 CACHE_SIZE = 2**20  # ids of anchors that each search caches
+MAX_FACTOR = MAX_N_STEPS.bit_length() - 1
 
 Pair = tuple[int, bytes]  # token id, digest of the baseline vector
 
@@ -126,13 +129,17 @@ class DiscretizedPath:
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
+            raise ValueError(unknown_name("strategy", self.strategy, STRATEGIES))
+        limits = {"n_anchors": (1, None), "factor": (0, MAX_FACTOR), "n_neighbors": (1, None)}
+        for name, (least, most) in limits.items():
+            value = checked_integer(name, getattr(self, name), least, most)
+            object.__setattr__(self, name, value)
+        n_steps = 2**self.factor * (self.n_anchors + 1)
+        if n_steps > MAX_N_STEPS:
             raise ValueError(
-                f"strategy {self.strategy!r} is unknown: use one of {', '.join(STRATEGIES)}"
+                f"n_anchors {self.n_anchors:,} and factor {self.factor} make {n_steps:,} steps; "
+                f"wanted at most {MAX_N_STEPS:,}"
             )
-        for name, least in (("n_anchors", 1), ("factor", 0), ("n_neighbors", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
     def __call__(
         self,

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_sig._names import unknown_name
 from captum_sig._warnings import warn
 from captum_sig.baselines.embedding import check_embedding, max_distance, mean, uniform, zero
 from captum_sig.baselines.masked_lm import blurred, check_masked_lm
@@ -43,7 +44,7 @@ def choose_token(tokenizer: Any, name: str) -> tuple[str, int]:
         UserWarning: if "mask" falls back to pad, unk or eos, in this order.
     """
     if name not in TOKENS:
-        raise ValueError(f"baseline {name!r} is unknown: use one of {', '.join(TOKENS)}")
+        raise ValueError(unknown_name("baseline", name, TOKENS))
     known = known_tokens(tokenizer)
     role = next((role for role in TOKENS[name] if role in known), None)
     if role is None:
@@ -216,7 +217,7 @@ def family(name: str, tokenizer: Any, *, embedding: nn.Module, masked_lm: Any = 
     tensor([ True, False, False, False,  True])
     """
     if name not in BASELINES:
-        raise ValueError(f"baseline {name!r} is unknown: use one of {', '.join(BASELINES)}")
+        raise ValueError(unknown_name("baseline", name, BASELINES))
     if name == "mask" and not known_tokens(tokenizer):
         warn(
             "the tokenizer has no token to replace a word with, so the mean embedding is the "

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from captum_sig._files import check_folder
 from captum_sig._names import Level
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, OUTPUT_PANEL, RAY_PANEL
+from captum_sig.cli.process import quitting_on_interrupt
 
 if TYPE_CHECKING:
     from captum_sig.corpus.folder import CorpusFolder
@@ -151,14 +153,17 @@ def corpus(
     for folder in map(Path, inputs):  # a resumed run would read shards as texts
         if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{output} lies in the input {folder}: use a folder beside it")
-
-    from captum_sig.corpus.engines import locally, on_ray
-    from captum_sig.corpus.folder import CorpusFolder, check_packages
-    from captum_sig.corpus.shard_files import ShardWriter
-    from captum_sig.corpus.shards import cut, find_texts
-    from captum_sig.explainers.models import weights_digest
+    with quitting_on_interrupt():
+        from captum_sig.corpus.engines import locally, on_ray
+        from captum_sig.corpus.folder import CorpusFolder, check_packages
+        from captum_sig.corpus.manifest import MANIFEST
+        from captum_sig.corpus.shard_files import ShardWriter
+        from captum_sig.corpus.shards import cut, find_texts
+        from captum_sig.explainers.models import weights_digest
 
     check_packages(with_ray=engine == "ray")
+    if not (output / MANIFEST).exists():  # a finished run is only read
+        check_folder(output)
     files = find_texts(inputs, text_column=text_column, id_column=id_column, output=output)
     explain = terminal.load_corpus_explainer(
         model, batch_size=batch_size, device=device, **settings

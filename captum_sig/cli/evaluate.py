@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from captum_sig._files import check_folder
 from captum_sig._names import AblationName, Level
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
+from captum_sig.cli.process import quitting_on_interrupt
 
 ExplainedLabel = Literal["predicted", "label"]
 
@@ -69,16 +71,21 @@ def evaluate(
     scores. Writes examples.jsonl (a line for each text, method and baseline),
     table.csv, table.md and paired.csv (differences from the first method).
     """
-    from captum_sig.data.columns import is_blank
-    from captum_sig.data.records import read_records
-    from captum_sig.explainers.scoring import ScoringOptions
-    from captum_sig.faithfulness.evaluation import (
-        Evaluation,
-        EvaluationConfig,
-        accuracy,
-        prepare_examples,
-    )
+    check_folder(output)
+    with quitting_on_interrupt():
+        from captum_sig.data.columns import is_blank
+        from captum_sig.data.records import read_records
+        from captum_sig.explainers.scoring import ScoringOptions
+        from captum_sig.faithfulness.evaluation import (
+            Evaluation,
+            EvaluationConfig,
+            accuracy,
+            check_no_results,
+            prepare_examples,
+        )
 
+    if not resume:
+        check_no_results(output)
     records = read_records(data, text_column=text_column, label_column=label_column, limit=limit)
     config = EvaluationConfig(
         data=str(data),

@@ -19,6 +19,7 @@ Format = Literal["text", "json", "html", "png"]
 CLASSIFICATION, GENERATION = get_args(Task)
 FORMAT_OF_ENDING = {
     ".json": "json", ".jsonl": "json", ".html": "html", ".htm": "html", ".png": "png",
+    ".txt": "text",
 }  # fmt: skip
 
 # The options that only one of the tasks has.
@@ -94,11 +95,13 @@ def explain(
     A terminal shows the text coloured by score; a file or pipe gets a word and its score per line.
     """
     _check_options_fit_task(context, task)
-    format_name = format or FORMAT_OF_ENDING.get(output.suffix.lower() if output else "", "text")
+    format_name = terminal.choose_format(format, output, FORMAT_OF_ENDING)
     if format_name == "png" and task == CLASSIFICATION:
         terminal.fail(f"--format png is for {GENERATION} only: use html")
-    terminal.check_png_has_file(format_name, output)
+    terminal.check_output(format_name, output)
     lines = [line for text in texts for line in (_read_stdin() if text == "-" else [text])]
+    if not any(map(str.strip, lines)):
+        terminal.fail("there is nothing to explain: the text is empty")
     if task == CLASSIFICATION:
         (classifier,) = terminal.load_classifiers(
             model, [baseline], masked_lm, level=level, n_draws=n_draws, seed=seed
@@ -125,6 +128,8 @@ def _check_options_fit_task(context: typer.Context, task: str) -> None:
 
 
 def _read_stdin() -> list[str]:
+    if sys.stdin is None:
+        terminal.fail("stdin is closed: pass the text itself")
     text = sys.stdin.read().removeprefix("\ufeff")
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
@@ -164,8 +169,8 @@ def _to_bytes(results: Sequence[Any], task: str, format: str) -> bytes:
     if format == "html":
         return view.to_page(results).encode()
     if format == "json":
-        lines = [
+        lines = (
             json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False) for result in results
-        ]
+        )
         return "".join(f"{line}\n" for line in lines).encode()
     return "\n".join(f"{view.to_plain(result)}\n" for result in results).encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, get_args
@@ -10,16 +10,20 @@ from typing import Any, get_args
 import typer
 
 from captum_sig._names import (
+    CONTEXTS_NAMES,
+    METHODS_IN_CONTEXTS,
     BaselineName,
-    ContextsName,
     MethodName,
     MetricName,
+    PathName,
     SequentialMethodName,
+    sampled_number,
+    suggestion,
 )
+from captum_sig._numbers import MAX_BACKGROUNDS, MAX_N_DRAWS, MAX_N_STEPS, checked_integer
 
 METHODS, SEQUENTIAL = get_args(MethodName), get_args(SequentialMethodName)
-BASELINES, METRICS = get_args(BaselineName), get_args(MetricName)
-CONTEXTS_NAMES = (*get_args(ContextsName), "sampled16")
+BASELINES, METRICS, PATHS = get_args(BaselineName), get_args(MetricName), get_args(PathName)
 
 # Options in a panel of the help.
 CLASSIFICATION_PANEL = partial(typer.Option, rich_help_panel="Classification")
@@ -38,18 +42,27 @@ def split_names(value: str) -> tuple[str, ...]:
 
 def _check_choice(value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, choices))}.")
+        raise typer.BadParameter(
+            f"{value!r} is not one of {', '.join(map(repr, choices))}{suggestion(value, choices)}."
+        )
 
 
 def _check_contexts(value: str) -> None:
-    if not re.fullmatch(r"sampled[1-9][0-9]*", value):
+    number = sampled_number(value)
+    if number is None:
         _check_choice(value, CONTEXTS_NAMES)
+        return
+    try:
+        checked_integer("the number of sampled contexts", number, most=MAX_BACKGROUNDS)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from error
 
 
 def _check_method(value: str) -> None:
     """Accept `name`, and `name:contexts` for methods that move one word at a time."""
     name, colon, contexts = value.partition(":")
-    _check_choice(name, METHODS)
+    if name not in METHODS:
+        _check_choice(value, (*METHODS, *METHODS_IN_CONTEXTS))
     if colon and name not in SEQUENTIAL:
         takers = " and ".join(SEQUENTIAL)
         raise typer.BadParameter(f"{name} does not take contexts; only {takers} do.")
@@ -93,9 +106,10 @@ METHODS_OPTION = partial(
     help="Methods to compare, as in explain; the first is the reference.",
     **_names_option(_check_method, METHODS, several=True),
 )
+PATH_METHOD = partial(typer.Option, **_names_option(partial(_check_choice, choices=PATHS), PATHS))
 CONTEXTS = partial(
     typer.Option,
-    help="Background for the other words: input, two_sided, or sampled16 (any number).",
+    help="Background for the other words: input, two_sided, or sampled16 (up to 10000).",
     **_names_option(_check_contexts, CONTEXTS_NAMES),
 )
 BASELINE = partial(
@@ -118,14 +132,19 @@ MASKED_LM = partial(
     metavar="MODEL",
     help="Masked language model (folder or hub name) for --baseline blurred.",
 )
-N_DRAWS = partial(typer.Option, help="Draws of a random baseline; scores are averaged over them.")
-SEED = partial(typer.Option, help="Random seed.")
+N_DRAWS = partial(
+    typer.Option,
+    min=1,
+    max=MAX_N_DRAWS,
+    help="Draws of a random baseline; scores are averaged over them.",
+)
+SEED = partial(typer.Option, min=0, help="Random seed.")
 LEVEL = partial(typer.Option, help="Unit that moves and gets a score.")
-N_STEPS = partial(typer.Option, help="Integration steps of ig.")
+N_STEPS = partial(typer.Option, min=1, max=MAX_N_STEPS, help="Integration steps of ig.")
 TARGET_LABEL = partial(
     typer.Option,
     metavar="LABEL",
     help="Label to explain (name or index); default: the predicted label.",
 )
-LIMIT = partial(typer.Option, help="Read only the first N texts.", metavar="N")
+LIMIT = partial(typer.Option, max=sys.maxsize, help="Read only the first N texts.", metavar="N")
 TEXT_COLUMN = partial(typer.Option, help="Column of the texts; default: guessed.")

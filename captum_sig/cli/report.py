@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from captum_sig._files import check_folder, replace_text
 from captum_sig.cli import terminal
+from captum_sig.cli.process import quitting_on_interrupt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,11 +46,13 @@ def report(
     Writes report.html (to search and sort, with example texts), words.csv (all
     words), sign_changes.csv, extremes.csv and, with --terms, terms.csv.
     """
-    from captum_sig._files import replace_text
-    from captum_sig.corpus.report import make_report
-    from captum_sig.corpus.report_page import to_page
-
     target = folder / "report" if output is None else output
+    if folder.is_dir():
+        check_folder(target)
+    with quitting_on_interrupt():
+        from captum_sig.corpus.report import make_report
+        from captum_sig.corpus.report_page import to_page
+
     made = make_report(folder, target, terms=_read_terms(terms) if terms else (), top=top)
     replace_text(target / "report.html", to_page(made))
     _print_report(made, target)

@@ -7,12 +7,15 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import typer
+
+from captum_sig._files import check_file, check_model_path
+from captum_sig.cli.process import quitting_on_interrupt
 
 if TYPE_CHECKING:
     from captum_sig.corpus.explainer import CorpusExplainer
@@ -37,10 +40,23 @@ def option_name(argument: str) -> str:
     return f"--{argument.replace('_', '-')}"
 
 
-def check_png_has_file(format: str, output: Path | None) -> None:
-    """Refuse to write a picture to stdout."""
-    if format == "png" and output is None:
+def choose_format(format: str | None, output: Path | None, endings: Mapping[str, str]) -> str:
+    """Return the format that was asked for, or else that of the file's ending, or else text."""
+    ending = "" if output is None else output.suffix.lower()
+    if format is None and ending not in ("", *endings):
+        known = ", ".join(endings)
+        fail(f"{output} ends in none of {known}: rename the file, or pass --format")
+    return format or endings.get(ending, "text")
+
+
+def check_output(format: str, output: Path | None) -> None:
+    """Fail if a result of this format cannot be written, to a file or else to stdout."""
+    if output is not None:
+        check_file(output)
+    elif format == "png":
         fail("png cannot go to stdout: pass --output FILE.png")
+    elif sys.stdout is None:
+        fail("stdout is closed: pass --output FILE")
 
 
 def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
@@ -82,6 +98,7 @@ def write(content: bytes, output: Path | None) -> None:
     """Write to a file, or else to stdout."""
     if output is None:
         sys.stdout.write(content.decode())
+        sys.stdout.flush()  # here, where errors are reported
     else:
         output.write_bytes(content)
 
@@ -139,16 +156,17 @@ def load_corpus_explainer(model: str | None, **options: Any) -> CorpusExplainer:
 
 @contextmanager
 def _loading(model: str | None, masked_lm: str | None = None) -> Iterator[None]:
-    """Check that folders exist, keep transformers quiet, and name a model that does not load."""
+    """Check that paths exist, keep transformers quiet, and name a model that does not load."""
     for name in (model, masked_lm):
-        if name is not None and name.startswith((".", "/", "~")) and not Path(name).is_dir():
-            fail(f"there is no folder {name}")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the result
-    logging.set_verbosity_error()
+        if name is not None:
+            check_model_path(name)
     try:
-        yield
+        with quitting_on_interrupt():
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()  # a bar over 0.1 s of loading hides the result
+            logging.set_verbosity_error()
+            yield
     except ValueError:
         raise
     except Exception as error:  # whatever a corrupt file leads to: OSError, RuntimeError, …

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from captum_sig._names import Level, PathName
+from captum_sig._names import Level
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import OUTPUT_PANEL
 
@@ -27,16 +27,16 @@ def trace(
     model: Annotated[str | None, options.MODEL()] = None,
     target: Annotated[str | None, options.TARGET_LABEL()] = None,
     method: Annotated[
-        PathName,
-        typer.Option(
-            metavar="NAME",
+        str,
+        options.PATH_METHOD(
             help="Path: ig (all words at once, on a straight line), dig (from word to word), sig "
-            "or sequential_dig (likewise, but one word at a time).",
+            "or sequential_dig (likewise, but one word at a time)."
         ),
     ] = "ig",
     baseline: Annotated[str, options.BASELINE()] = "mask",
     n_steps: Annotated[
-        int | None, typer.Option(help="Steps of ig and sig; default: 50.", show_default=False)
+        int | None,
+        options.N_STEPS(help="Steps of ig and sig; default: 50.", show_default=False),
     ] = None,
     masked_lm: Annotated[str | None, options.MASKED_LM()] = None,
     seed: Annotated[int, options.SEED()] = 0,
@@ -55,23 +55,14 @@ def trace(
     far, and the token nearest to each position. A terminal dims tokens that
     differ from the text.
     """
-    format_name = _choose_format(format, output)
+    format_name = terminal.choose_format(format, output, FORMAT_OF_ENDING)
+    terminal.check_output(format_name, output)
     (explainer,) = terminal.load_classifiers(model, [baseline], masked_lm, level=level, seed=seed)
     result = explainer.trace(text, target, method, n_steps=n_steps)
     if output is None and format_name == "text":
         _print_table(result)
     else:
         terminal.write(_to_bytes(result, format_name), output)
-
-
-def _choose_format(format: str | None, output: Path | None) -> str:
-    """Return the format that was asked for, or else the one of the file's ending."""
-    if format is None and output is not None and output.suffix.lower() not in FORMAT_OF_ENDING:
-        endings = ", ".join(FORMAT_OF_ENDING)
-        terminal.fail(f"{output} ends in none of {endings}: rename the file, or pass --format")
-    format = format or ("text" if output is None else FORMAT_OF_ENDING[output.suffix.lower()])
-    terminal.check_png_has_file(format, output)
-    return format
 
 
 def _print_table(result: TextTrace, **console_options: object) -> None:

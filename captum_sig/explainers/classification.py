@@ -10,7 +10,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import Level
+from captum_sig._names import Level, suggestion
 from captum_sig._numbers import checked_integer
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
@@ -279,7 +279,9 @@ class TextClassificationExplainer:
         if str(target).isdecimal() and int(target) < len(self.labels):
             return int(target)
         known = ", ".join(f"{name} ({index})" for index, name in enumerate(self.labels))
-        raise ValueError(f"unknown label {target!r}; choose from {known}")
+        raise ValueError(
+            f"unknown label {target!r}{suggestion(target, self.labels)}; choose from {known}"
+        )
 
     def log_probabilities(self, ids: Tensor, replaced: Tensor | None = None) -> Tensor:
         """Compute each label's log-probability for rows of ids without padding, (R, L) → (R, C).

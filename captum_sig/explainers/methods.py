@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._names import MethodName
+from captum_sig._warnings import warn
 from captum_sig.attr.arguments import integrator
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
 from captum_sig.attr.function import Tensors, with_shared_weights
@@ -32,6 +33,7 @@ from captum_sig.words.encoding import Batch
 from captum_sig.words.grouping import word_sums
 
 ROWS = 64  # in a pass of Captum's methods, so that their memory stays bounded
+MAX_ERROR = 0.1  # of sequential_dig, as a fraction of the largest score, without a warning
 SHAPLEY_PERMUTATIONS = 16  # rows per pass of Captum's Shapley values
 
 
@@ -193,13 +195,23 @@ def sequential_dig(batch: MethodInput) -> Scores:
     """SIG along each word's path of Discretized Integrated Gradients.
 
     Whatever the path, a word's exact score is F(x) − F(x̄ʷ); this one has the path's error.
+
+    Warns:
+        UserWarning: if it is more than `MAX_ERROR` of a text's largest exact score.
     """
     problem = batch.problem
     integrate = integrator(steps=problem.path_steps(batch.new_path()))
     integral, _ = problem.integral(integrate, True)
+    scores = word_sums(integral.attributions.sum(-1), batch.feature_mask)
+    errors = integral.word_delta.abs().amax(1)
+    if (errors > MAX_ERROR * (scores - integral.word_delta).abs().amax(1)).any():
+        warn(
+            "sequential_dig is far from the exact scores of some words, by max_abs_word_delta "
+            'logits: use method "sig", which is exact'
+        )
     return Scores(
-        word_sums(integral.attributions.sum(-1), batch.feature_mask),
-        integral.word_delta.abs().amax(1).tolist(),
+        scores,
+        errors.tolist(),
         integral.standard_error,
         integral.residual,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_sig._files import check_model_path
 from captum_sig.attr.function import with_shared_weights
 
 SAFE = {"trust_remote_code": False, "use_safetensors": True}  # of models that are loaded here
@@ -105,7 +106,8 @@ def pretrained_tokenizer(name_or_path: str | Path) -> Any:
 
 @contextmanager
 def _no_code(name_or_path: str | Path) -> Iterator[None]:
-    """Say what to do about a model whose own code transformers refuses to run."""
+    """Refuse a path to nothing, and say what to do about a model with code, which does not run."""
+    check_model_path(name_or_path)
     try:
         yield
     except ValueError as error:

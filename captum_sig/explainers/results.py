@@ -75,12 +75,18 @@ class WordAttribution:
 
     @property
     def summary(self) -> str:
-        """One line: what was predicted, and what is explained by which method."""
-        predicted = "no prediction" if self.label is None else self.label
-        if self.probability is not None:
-            predicted += f" {self.probability:.1%}"
-        explained = "" if self.target in (None, self.label) else f"why {self.target}, "
-        return f"{predicted}  ({explained}{self.method}, baseline {self.baseline})"
+        """One line: the explained label, the predicted one if it is another, and the method."""
+        predicted = "no prediction" if self.label is None else self._with_probability(self.label)
+        how = f"{self.method}, baseline {self.baseline}"
+        if self.target in (None, self.label):
+            return f"{predicted}  ({how})"
+        return f"{self._with_probability(self.target)}  (predicted {predicted}; {how})"
+
+    def _with_probability(self, label: str) -> str:
+        probability = self.probabilities.get(label)
+        if label == self.label:
+            probability = self.probability
+        return label if probability is None else f"{label} {probability:.1%}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings, ready for `json.dumps`.

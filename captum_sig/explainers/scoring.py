@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig import contexts as contexts_module
+from captum_sig._names import METHODS_IN_CONTEXTS, unknown_name
 from captum_sig._numbers import checked_integer
-from captum_sig.attr.arguments import integrator, layer_problem
+from captum_sig.attr.arguments import layer_problem
 from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, MethodInput, Scores
+from captum_sig.quadrature import checked_n_steps
 from captum_sig.words.encoding import Batch
 
 
@@ -44,7 +46,7 @@ class ScoringOptions:
         """
         name, colon, named_contexts = str(method).partition(":")
         if name not in METHODS or (colon and not named_contexts):
-            raise ValueError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
+            raise ValueError(unknown_name("method", method, (*METHODS, *METHODS_IN_CONTEXTS)))
         if named_contexts and contexts is not None:
             raise ValueError(f"method {method!r} already names contexts: leave contexts out")
         contexts = named_contexts or contexts
@@ -57,10 +59,9 @@ class ScoringOptions:
             contexts_module.named(contexts)
         elif contexts is not None and not callable(contexts):
             raise TypeError(f"contexts must be a name or a callable, got {contexts!r}")
-        integrator(n_steps=n_steps)  # refuses what Captum's IG would stumble over
         if max_rows is not None:
             max_rows = checked_integer("internal_batch_size", max_rows)
-        return cls(name, contexts, n_steps, max_rows)
+        return cls(name, contexts, checked_n_steps(n_steps), max_rows)
 
     @property
     def name(self) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_sig._files import replace_text
-from captum_sig._names import AblationName, MetricName
+from captum_sig._names import AblationName, MetricName, unknown_name
 from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning
 from captum_sig.attr.word_paths import NotFiniteError
@@ -79,7 +79,7 @@ class EvaluationConfig:
                 raise ValueError(f"{kind} must be one or several names, each once, got {names}")
         for metric in self.metrics:
             if metric not in METRICS:
-                raise ValueError(f"metric {metric!r} is unknown: use one of {', '.join(METRICS)}")
+                raise ValueError(unknown_name("metric", metric, METRICS))
         if not 0 < self.top_fraction <= 1:
             raise ValueError(
                 f"top_fraction, of the words, must lie in (0, 1], got {self.top_fraction}"
@@ -176,6 +176,17 @@ def accuracy(examples: Sequence[Example]) -> float | None:
     return sum(correct) / len(correct) if correct else None
 
 
+def check_no_results(folder: Path) -> None:
+    """Raise a ValueError if a folder holds results of an evaluation."""
+    if _holds_results(folder):
+        raise ValueError(f"{folder} holds results already: resume, or use another folder")
+
+
+def _holds_results(folder: Path) -> bool:
+    paths = [folder / name for name in RESULTS]
+    return any(path.exists() and path.stat().st_size for path in paths)
+
+
 class Evaluation:
     """An evaluation whose results go to a folder.
 
@@ -225,12 +236,9 @@ class Evaluation:
             "texts": f"{len(texts)}, {hashlib.sha256(_as_line(texts).encode()).hexdigest()[:16]}",
             "weights": weights_digest(self.explainers[self.config.baselines[0]].model),
         }
-        paths = [self.folder / name for name in RESULTS if (self.folder / name).exists()]
-        if any(path.stat().st_size for path in paths):
-            if not resume:
-                raise ValueError(
-                    f"{self.folder} holds results already: resume, or use another folder"
-                )
+        if not resume:
+            check_no_results(self.folder)
+        elif _holds_results(self.folder):
             check_same_settings(self.folder, read_settings(self.folder / SETTINGS), settings)
         replace_text(self.folder / SETTINGS, json.dumps(settings, indent=1, allow_nan=False) + "\n")
 

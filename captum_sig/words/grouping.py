@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from captum_sig._names import Level
+from captum_sig._names import Level, unknown_name
 from captum_sig.words.tokenize import tokenize
 
 Grouping = list[int | None]
@@ -105,7 +105,7 @@ def grouping_of(level: str) -> Callable[..., Grouping]:
         ValueError: if there is no such level.
     """
     if level not in LEVELS:
-        raise ValueError(f"level {level!r} is unknown: use one of {', '.join(LEVELS)}")
+        raise ValueError(unknown_name("level", level, LEVELS))
     return LEVELS[level]
 
 

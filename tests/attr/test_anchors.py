@@ -3,6 +3,7 @@
 import functools
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -332,13 +333,21 @@ def test_a_warning_points_at_the_caller(tmp_path):
         ({"strategy": "nearest"}, "'nearest' is unknown: use one of greedy, maxcount"),
         ({"n_anchors": 0}, "n_anchors must be an integer of at least 1, got 0"),
         ({"n_anchors": 2.0}, "n_anchors must be an integer of at least 1, got 2.0"),
-        ({"factor": -1}, "factor must be an integer of at least 0, got -1"),
+        ({"factor": -1}, "factor must be an integer from 0 to 10, got -1"),
+        ({"factor": 10**9}, "factor must be an integer from 0 to 10, got 1,000,000,000"),
+        ({"n_anchors": 500, "factor": 2}, "make 2,004 steps; wanted at most 2,000"),
         ({"n_neighbors": 0}, "n_neighbors must be an integer of at least 1, got 0"),
     ],
 )
 def test_settings_that_make_no_path(arguments, message):
     with pytest.raises(ValueError, match=message):
         DiscretizedPath(**arguments)
+
+
+def test_settings_may_be_integers_of_numpy_and_pytorch():
+    path = DiscretizedPath(n_anchors=np.int64(4), factor=torch.tensor(1))
+    assert path == DiscretizedPath(n_anchors=4, factor=1)
+    assert type(path.n_anchors) is type(path.factor) is int
 
 
 ID = torch.zeros(1, 1, dtype=torch.long)

@@ -42,6 +42,18 @@ def listed(names) -> str:
         ([*EVALUATE, "--metrics", "luck"], f"'luck' is not one of {listed(METRICS)}"),
         ([*EVALUATE, "--explain", "gold"], "'gold' is not one of 'predicted', 'label'"),
         ([*EVALUATE, "--level", "letter"], "'letter' is not one of 'word', 'token'"),
+        ([*EXPLAIN, "--method", "lime"], "'sig:two_sided', 'sig:sampled16', 'sequential_dig:"),
+        ([*EXPLAIN, "--method", "shaply"], "(did you mean 'shapley'?)"),
+        ([*EXPLAIN, "--method", "sig:2-sided"], "(did you mean 'two_sided'?)"),
+        ([*EXPLAIN, "--baseline", "PAD"], "(did you mean 'pad'?)"),
+        ([*TRACE, "--method", "seq_dig"], "(did you mean 'sequential_dig'?)"),
+        ([*EVALUATE, "--metrics", "log-odds"], "(did you mean 'log_odds'?)"),
+        ([*EXPLAIN, "--contexts", "sampled99999"], "from 1 to 10,000, got 99,999"),
+        ([*EXPLAIN, "--method", "sig:sampled" + "9" * 9_000], "from 1 to 10,000, got a number of"),
+        ([*TRACE, "--n-steps", "2001"], "2000"),
+        ([*CORPUS, "--n-steps", "100000"], "2000"),
+        ([*EVALUATE, "--n-steps", "3000"], "2000"),
+        ([*EXPLAIN, "--n-draws", "1000000000"], "1000"),
     ],
 )  # fmt: skip
 def test_unknown_choices_are_refused_with_the_known_ones(run, arguments, message):

@@ -178,12 +178,12 @@ def test_nothing_to_move_is_said(demo):
     ("options", "message"),
     [
         (["--target", "happy"], "NEGATIVE (0), POSITIVE (1)"),
-        (["--n-steps", "0"], "captum-sig: --n-steps must be"),
         (["--method", "dig", "--n-steps", "9"], "--n-steps"),
         (["--format", "png"], "pass --output FILE.png"),
         (["--output", "picture.svg"], "picture.svg ends in none of .json, .png, .txt"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
-        (["--output", "/no/such/folder/file.json"], "/no/such/folder"),
+        (["--output", "/no/such/folder/file.json"], "there is no folder /no/such/folder"),
+        (["--output", "/proc/file.json"], "/proc cannot be written"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_no_output(options, message, trace):

@@ -463,7 +463,7 @@ def test_mistakes_are_reported(folder, tmp_path):
         ((folder, "--terms", tmp_path / "empty.txt"), "contains no terms"),
         ((folder, "--terms", tmp_path / "latin.txt"), "is not UTF-8"),
         ((folder, "--terms", tmp_path / "none.txt"), "none.txt"),
-        ((folder, "--output", tmp_path / "empty.txt" / "x"), "Not a directory"),
+        ((folder, "--output", tmp_path / "empty.txt" / "x"), "empty.txt is a file: name a folder"),
     ):
         result = run(*arguments)
         assert (result.exit_code, why in result.stderr) == (2, True), result.stderr

@@ -402,7 +402,7 @@ class TestErrors:
     @pytest.mark.parametrize("method", ["sig", "ig", "random"])
     @pytest.mark.parametrize("n_steps", [0, 1.5, None])
     def test_steps(self, explainer, n_steps, method):
-        with pytest.raises(ValueError, match="n_steps must be a positive integer"):
+        with pytest.raises(ValueError, match="n_steps must be an integer from 1 to 2,000"):
             explainer("bad", method=method, n_steps=n_steps)
 
     def test_tokens_of_a_batch(self, explainer):
@@ -429,7 +429,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"baseline": "zeros"}, "'zeros' is unknown: use one of mask, pad, unk, eos"),
+            (
+                {"baseline": "zeros"},
+                r"'zeros' is unknown .did you mean 'zero'\?.: use one of mask, pad",
+            ),
             ({"level": "sentence"}, "'sentence' is unknown: use one of word, token"),
         ],
     )

@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import warnings
 
 import captum.attr
 import numpy as np
@@ -27,6 +28,8 @@ from captum_sig import (
 from captum_sig.baselines import BASELINES
 from captum_sig.explainers.methods import METHODS
 from tests.tiny_models import spread, wordpiece_tokenizer
+
+pytestmark = pytest.mark.filterwarnings("ignore:sequential_dig is far from the exact scores")
 
 TEXTS = ["a gorgeous mess!", "bad", "The movie is not unbelievable, not good.", "bad movies"]
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -152,6 +155,18 @@ def test_sequential_dig_says_how_far_it_is_from_exact_sig(explainer):
     off = [abs(a - b) for a, b in zip(found.scores, exact.scores, strict=True)]
     assert max(off) == pytest.approx(found.max_abs_word_delta, abs=1e-9)
     assert found.max_abs_word_delta > 1e-6
+
+
+@pytest.mark.parametrize(("text", "is_far"), [("It's not good.", True), ("a", False)])
+def test_sequential_dig_warns_where_it_is_far_from_exact_sig(demo, text, is_far):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = demo(["a", text], method="sequential_dig")[1]
+    strongest = max(map(abs, demo(text).scores))
+    assert (found.max_abs_word_delta > 0.1 * strongest) == is_far
+    assert [str(w.message).partition(",")[0] for w in caught] == [
+        "sequential_dig is far from the exact scores of some words"
+    ] * is_far
 
 
 @pytest.mark.parametrize("name", [*METHODS, "sig:two_sided", "sig:sampled3"])

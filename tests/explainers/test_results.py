@@ -105,7 +105,7 @@ def test_control_characters_are_visible_and_attributes_closed():
     nasty = dataclasses.replace(RESULT, text="a\x1b[2J", target='"\x9b', words=())
     page = viz.to_page([nasty])
     assert "a␛[2J" in page
-    assert "(why &#34;\ufffd, sig" in page
+    assert "&#34;\ufffd  (predicted" in page
 
 
 @pytest.mark.parametrize("control", [*"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"])
@@ -138,8 +138,17 @@ def test_terminal_and_plain():
     assert shown.plain.startswith(NASTY)
     assert len([span for span in shown.spans if span.style]) == 3
     lines = viz.to_plain(RESULT).splitlines()
-    assert lines[0] == "<b>POSITIVE</b> 75.0%  (why NEGATIVE, sig, baseline mask)"
+    assert lines[0] == "NEGATIVE 25.0%  (predicted <b>POSITIVE</b> 75.0%; sig, baseline mask)"
     assert lines[1:] == ["<script>alert -3.0000", "good +4.0000"]
+
+
+def test_the_explained_labels_own_probability_stands_first():
+    result = dataclasses.replace(RESULT, label="joy", target="love", probabilities={"love": 0.1})
+    assert result.summary == "love 10.0%  (predicted joy 75.0%; sig, baseline mask)"
+    unknown = dataclasses.replace(result, probability=None, probabilities={})
+    assert unknown.summary == "love  (predicted joy; sig, baseline mask)"
+    of_predicted = dataclasses.replace(result, target="joy")
+    assert of_predicted.summary == "joy 75.0%  (sig, baseline mask)"
 
 
 def test_words_without_offsets_stand_one_after_the_other():
