@@ -546,9 +546,6 @@ def assert_refused(result, *messages):
         (["--top-fraction", "0"], "--top-fraction, of the words, must lie in (0, 1], got 0.0"),
         (["--top-fraction", "2"], "got 2.0"),
         (["--limit", "0"], "limit must be an integer of at least 1, got 0"),
-        (["--n-steps", "0"], "--n-steps must be an integer of at least 1, got 0"),
-        (["--n-draws", "0"], "--n-draws must be an integer of at least 1, got 0"),
-        (["--seed", "-1"], "seed must be an integer of at least 0, got -1"),
         (["--text-column", "review"], "must be one of 'sentence', 'label'"),
     ],
 )  # fmt: skip
