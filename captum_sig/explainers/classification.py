@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._names import Level, suggestion
-from captum_sig._numbers import checked_integer
+from captum_sig._numbers import MAX_N_DRAWS, checked_integer
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
 from captum_sig.attr.function import warn_of_dropout
@@ -101,7 +101,7 @@ class TextClassificationExplainer:
                 f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
                 "no single layer moves a word in both; wanted an encoder or a decoder alone"
             )
-        n_draws, seed = checked_integer("n_draws", n_draws), checked_integer("seed", seed, least=0)
+        n_draws, seed = checked_integer("n_draws", n_draws, most=MAX_N_DRAWS), checked_integer("seed", seed, least=0)
         self.encoder = Encoder(tokenizer, level, token_limit(model), padding_multiple(model))
         self.tokenizer = tokenizer
         self.model = model if device is None else model.to(device)

@@ -71,7 +71,7 @@ def test_an_empty_text_is_nothing_to_explain(explain, arguments, task):
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["--output", "/no/such/folder/file"], "there is no folder /no/such/folder"),
         (["--output", "/tmp"], "/tmp is a folder: name a file"),
-        (["--output", "/proc/file"], "/proc cannot be written"),
+        (["--output", "/proc/file"], "/proc/file cannot be written"),
         (["--output", "out.pdf"], "out.pdf ends in none of .json, .jsonl, .html, .htm, .png, .txt"),
     ],
 )
@@ -123,3 +123,10 @@ def test_a_terminal_gets_the_coloured_sentence(in_terminal):
     shown = in_terminal("explain", TEXT, COLUMNS="90", **colours)
     assert "\x1b[30;48;2;34;160;90m" in shown  # the strongest word in full colour
     assert "POSITIVE" in shown
+
+
+@pytest.mark.parametrize("contexts", ["sampled1", "sampled2", "two_sided"])
+def test_json_is_strict(explain, contexts):
+    result = explain(TEXT, "--contexts", contexts, "--format", "json")
+    data = json.loads(result.stdout, parse_constant=pytest.fail)
+    assert ("standard_error" in data["words"][0]) == (contexts == "sampled2")

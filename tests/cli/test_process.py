@@ -96,7 +96,7 @@ def test_a_folder_is_checked_before_it_is_made(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "b"):
         with pytest.raises(ValueError, match="file is a file: name a folder"):
             check_folder(path)
-    with pytest.raises(OSError, match="/proc cannot be written"):
+    with pytest.raises(OSError, match="/proc/none/folder cannot be written"):
         check_folder(Path("/proc/none/folder"))
 
 

@@ -183,7 +183,7 @@ def test_nothing_to_move_is_said(demo):
         (["--output", "picture.svg"], "picture.svg ends in none of .json, .png, .txt"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["--output", "/no/such/folder/file.json"], "there is no folder /no/such/folder"),
-        (["--output", "/proc/file.json"], "/proc cannot be written"),
+        (["--output", "/proc/file.json"], "/proc/file.json cannot be written"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_no_output(options, message, trace):
