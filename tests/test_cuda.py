@@ -258,6 +258,7 @@ def test_encoder_and_decoder(device, name):
     assert_as_on_cpu(compute(device), compute(CPU), precision(name, torch.float64))
 
 
+@pytest.mark.filterwarnings("ignore:sequential_dig is far from the exact scores")
 @pytest.mark.parametrize("method", METHODS)
 def test_classification_by_every_method(device, method):
     explain = TextClassificationExplainer.from_pretrained(PATH)

@@ -101,7 +101,8 @@ class TextClassificationExplainer:
                 f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
                 "no single layer moves a word in both; wanted an encoder or a decoder alone"
             )
-        n_draws, seed = checked_integer("n_draws", n_draws, most=MAX_N_DRAWS), checked_integer("seed", seed, least=0)
+        n_draws = checked_integer("n_draws", n_draws, most=MAX_N_DRAWS)
+        seed = checked_integer("seed", seed, least=0)
         self.encoder = Encoder(tokenizer, level, token_limit(model), padding_multiple(model))
         self.tokenizer = tokenizer
         self.model = model if device is None else model.to(device)

@@ -31,7 +31,8 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
     compare = found["compare"]
     exact, fixed = compare["exact words"], compare["n_steps=50"]
     words = exact["error_words"]["n"]
-    assert exact["rows"] == {"forward": words + 2, "backward": 0}  # x̄ʷ, and one x each
+    # x̄ʷ, and each x twice: when the layer is read, and among the rows
+    assert exact["rows"] == {"forward": words + 2 * 2, "backward": 0}
     assert (exact["sentences"], fixed["sentences"]) == (2, 1)
     assert fixed["rows"]["backward"] == 50 * fixed["error_features"]["n"]
     assert fixed["error_features"]["worst"] < 1e-3

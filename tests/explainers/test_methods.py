@@ -309,7 +309,7 @@ def test_each_text_may_have_its_own_target(explainer):
 
 @pytest.mark.parametrize("n_draws", [0, 2.5])
 def test_draws_must_be_counted(bert, n_draws):
-    with pytest.raises(ValueError, match="n_draws must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="n_draws must be an integer from 1 to 1,000"):
         TextClassificationExplainer(bert, wordpiece_tokenizer(), n_draws=n_draws)
 
 
