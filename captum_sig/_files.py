@@ -101,8 +101,8 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"{path} cannot be made: {error.strerror or error}") from error
-    _try_file_in(path)
+        raise OSError(f"{path} cannot be written to: {error.strerror or error}") from error
+    _try_file_in(path, f"{path} cannot be written to")
 
 
 def check_file(path: Path) -> None:
@@ -120,7 +120,7 @@ def check_file(path: Path) -> None:
         with path.open("ab"):
             return
     if not path.exists():
-        _try_file_in(path.parent)
+        _try_file_in(path.parent, f"{path} cannot be written")
 
 
 def check_folder(path: Path) -> None:
@@ -133,14 +133,14 @@ def check_folder(path: Path) -> None:
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise ValueError(f"{existing} is a file: name a folder")
-    _try_file_in(existing)
+    _try_file_in(existing, f"{path} cannot be written to")
 
 
-def _try_file_in(folder: Path) -> None:
+def _try_file_in(folder: Path, message: str) -> None:
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OSError(f"{folder} cannot be written to: {error.strerror or error}") from error
+        raise OSError(f"{message}: {error.strerror or error}") from error
 
 
 def check_model_path(name_or_path: str | Path) -> None:

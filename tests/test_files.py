@@ -49,7 +49,7 @@ def test_a_folder_is_made_and_tried(tmp_path, monkeypatch):
     make_folder(tmp_path / "a" / "b")
     assert os.listdir(tmp_path / "a" / "b") == []
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"/file/x cannot be made: Not a directory$"):
+    with pytest.raises(OSError, match=r"/file/x cannot be written to: Not a directory$"):
         make_folder(tmp_path / "file" / "x")
 
     def read_only(dir):
