@@ -105,6 +105,7 @@ def test_a_random_model_is_not_told_from_others_by_its_noise():
     sig.attribute_words(random(1, L, D))  # warnings are errors
 
 
+@pytest.mark.filterwarnings("ignore:sequential_dig is far from the exact scores")
 class TestExplainer:
     """Texts beside each other."""
 
