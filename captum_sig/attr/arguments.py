@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, ModuleOrModuleList, TargetType, format_outputs
+from captum_sig._numbers import checked_integer
 from captum_sig.attr.adaptive import STARTS, to_tolerance
 from captum_sig.attr.function import RowFunction, Tensors, at_inputs, flat, modules_in
 from captum_sig.attr.hooks import at_layer, capture, embed_without_pass
@@ -141,8 +142,7 @@ def layer_problem(
     layer_call: int | None = None,
 ) -> Problem:
     """Build the problem in which the outputs (or inputs) of one or several layers move."""
-    if layer_call is not None and not (isinstance(layer_call, int) and layer_call >= 0):
-        raise ValueError(f"layer_call must be an integer of at least 0, got {layer_call!r}")
+    call = None if layer_call is None else checked_integer("layer_call", layer_call, least=0)
     ids = input_tensors(inputs)
     layers: list[nn.Module] = layer if isinstance(layer, list) else [layer]
     if device_ids is None:
@@ -151,7 +151,7 @@ def layer_problem(
         "additional_forward_args": additional_forward_args,
         "device_ids": device_ids,
         "at_input": attribute_to_layer_input,
-        "call": layer_call,
+        "call": call,
     }
     captured = capture(forward_func, layers, ids, **how)
     n_tensors = [len(of_layer) for of_layer in captured.activations]

@@ -64,14 +64,18 @@ class Chunks:
             else:
                 known = last_alone if rows.stop == n_rows else None
                 if self._depends_on_others(evaluate, rows, result[0], known):
-                    self.size, self.one_by_one = 1, True
-                    warn_of_dependent_rows()
+                    self.take_rows_one_by_one()
                     continue
                 yield rows, result
                 self.bar.update(rows.stop - start)
                 start = rows.stop
                 continue
             torch.cuda.empty_cache()  # after the except clause: the traceback held the tensors
+
+    def take_rows_one_by_one(self) -> None:
+        """Evaluate each row alone from now on, and warn why."""
+        self.size, self.one_by_one = 1, True
+        warn_of_dependent_rows()
 
     def _depends_on_others(
         self,

@@ -31,6 +31,7 @@ Tensors = tuple[Tensor, ...]
 Forward = Callable[[Tensors, Tensor], object]  # (rows, example of each row) → model output
 
 _cudnn_lock = ForkSafeLock()  # cuDNN's switch is the process's
+hook_lock = ForkSafeLock()  # held while hooks are registered or removed, or modules copied
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def at_inputs(
     args = format_additional_forward_args(additional_forward_args) or ()
 
     def forward(rows: Tensors, example: Tensor) -> object:
-        shaped = tuple(row.view(-1, *x.shape[1:]) for row, x in zip(rows, inputs, strict=True))
+        shaped = tuple(
+            row.view(len(row), *x.shape[1:]) for row, x in zip(rows, inputs, strict=True)
+        )
         return run_forward(forward_func, shaped, None, of_rows(args, example, len(inputs[0])))
 
     return forward
@@ -183,7 +186,8 @@ Module = TypeVar("Module", bound=nn.Module)
 def with_shared_weights(model: Module) -> Module:
     """Copy a model but not its weights and buffers: its modes and hooks concern no one else."""
     tensors = (*model.parameters(), *model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    with hook_lock:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def warn_of_dropout(modules: Iterable[nn.Module]) -> None:
@@ -200,6 +204,12 @@ def warn_of_dropout(modules: Iterable[nn.Module]) -> None:
             "the model is in train mode with active dropout, so its output differs from pass to "
             "pass: call model.eval() first"
         )
+
+
+def rows_share_scales(modules: Iterable[nn.Module]) -> bool:
+    """Whether modules quantize the activations of all rows of a pass together."""
+    dynamic = "torch.ao.nn.quantized.dynamic"
+    return any(type(module).__module__.startswith(dynamic) for module in modules)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from captum_sig._captum import format_additional_forward_args, run_forward
 from captum_sig._locks import ForkSafeLock
-from captum_sig.attr.function import Forward, Tensors, of_rows
+from captum_sig.attr.function import Forward, Tensors, hook_lock, of_rows
 
 
 def at_layer(
@@ -158,8 +158,9 @@ class _Calls:
         self.counts[number, device] += 1
         if self.call is None and count > 0:
             raise ValueError(
-                f"{_names([self.layers[number]])} runs more than once in a forward pass: choose "
-                "the call whose output moves by layer_call=0, 1, …, or pass a layer that runs once"
+                f"{_names([self.layers[number]])} runs more than once in a forward pass: pass a "
+                "layer that runs once, or choose the call whose output moves by layer_call=0, 1, … "
+                "of LayerSequentialIntegratedGradients"
             )
         return count == (self.call or 0)
 
@@ -217,13 +218,18 @@ def _hooks(
             return hook(number, module, *args)
         return None
 
+    def remove(handle: RemovableHandle) -> None:
+        with hook_lock:
+            handle.remove()
+            _registered.pop(handle, None)
+
     with ExitStack() as stack:
         for number, layer in enumerate(layers):
             register = layer.register_forward_pre_hook if at_input else layer.register_forward_hook
-            handle = register(functools.partial(act, number))
-            _registered[handle] = thread
-            stack.callback(_registered.pop, handle)
-            stack.callback(handle.remove)
+            with hook_lock:
+                handle = register(functools.partial(act, number))
+                _registered[handle] = thread
+            stack.callback(remove, handle)
         if device_ids is not None and len(device_ids) > 1:
             stack.enter_context(_copies_marked(layers, thread))
         yield

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import Chunks
-from captum_sig.attr.function import RowFunction, Tensors, flat
+from captum_sig.attr.function import RowFunction, Tensors, flat, rows_share_scales
 from captum_sig.attr.integrals import Integrate, Steps, WordPath, path_ends
 from captum_sig.attr.word_paths import WordPaths, with_positions
 
@@ -179,7 +179,10 @@ class Problem:
     def chunks(self) -> Chunks:
         """How many rows are evaluated at a time."""
         n = None if self.max_rows is None else operator.index(self.max_rows)
-        return Chunks(self.paths.points, n, self.show_progress)
+        chunks = Chunks(self.paths.points, n, self.show_progress)
+        if chunks.size > 1 and rows_share_scales(self.function.modules):
+            chunks.take_rows_one_by_one()
+        return chunks
 
     def _ends(self) -> tuple[Tensor, Tensor]:  # (K, P, …) each
         if len(self.paths) == 0:

@@ -315,9 +315,9 @@ class SavedDataset:
 
 
 def _is_row(record: Any) -> bool:
-    """Return False for blank lines, [] and fields that are all blank."""
+    """Return False for blank lines, [] and fields that are all blank; a lone "" is a row."""
     if isinstance(record, list):
-        return any(map(str.strip, record))
+        return record == [""] or any(map(str.strip, record))
     return isinstance(record, csv.Error) or bool(record.strip())
 
 

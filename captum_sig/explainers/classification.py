@@ -14,7 +14,7 @@ from captum_sig._names import Level, suggestion
 from captum_sig._numbers import MAX_N_DRAWS, checked_integer
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
-from captum_sig.attr.function import warn_of_dropout
+from captum_sig.attr.function import rows_share_scales, warn_of_dropout
 from captum_sig.attr.hooks import capture, embed_without_pass, input_device, patched
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.attr.word_paths import NotFiniteError
@@ -209,11 +209,10 @@ class TextClassificationExplainer:
         if self._takes_single_rows:
             options = replace(options, max_rows=1)
         targets = self._target_indices(target, len(several))
-        for batch in self._independent(
-            self._batches(several, batch_size, truncation, options.method)
-        ):
+        batches = self._batches(several, batch_size, truncation, options.method)
+        for batch, how in self._independent(batches, options):
             try:
-                results = self._explain(batch, [targets[i] for i in batch.numbers], options)
+                results = self._explain(batch, [targets[i] for i in batch.numbers], how)
             except NotFiniteError as error:
                 number = batch.numbers[error.example]
                 raise NotFiniteError(error.what, number, error.where) from None
@@ -376,18 +375,22 @@ class TextClassificationExplainer:
             texts, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
         )
 
-    def _independent(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Split the batches if the model's output for a text depends on the texts beside it."""
-        depends = False
+    def _independent(
+        self, batches: Iterable[Batch], options: ScoringOptions
+    ) -> Iterator[tuple[Batch, ScoringOptions]]:
+        """Take rows one by one if the model's output for a text depends on the texts beside it."""
+        alone = replace(options, max_rows=1)
+        depends = rows_share_scales(self.model.modules())
+        if depends and options.max_rows != 1:
+            warn_of_dependent_rows()
         for batch in batches:
-            if len(batch.texts) > 1 and not depends:
-                depends = self._depends_on_others(batch)
-                if depends:
-                    warn_of_dependent_rows()
+            if len(batch.texts) > 1 and not depends and self._depends_on_others(batch):
+                depends = True
+                warn_of_dependent_rows()
             if depends:
-                yield from batch.one_by_one()
+                yield from ((text, alone) for text in batch.one_by_one())
             else:
-                yield batch
+                yield batch, options
 
     def _depends_on_others(self, batch: Batch) -> bool:
         def logits(rows: slice) -> Tensor:

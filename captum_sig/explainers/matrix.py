@@ -104,7 +104,8 @@ def target_matrix(
             show_progress=options.show_progress,
         )  # fmt: skip
 
-    tokens = TokenFunction(forced.log_probabilities, None)
+    modules = tuple(forced.model.modules())
+    tokens = TokenFunction(forced.log_probabilities, None, modules)
     effects = problem(tokens, forced.unchanged).word_effects()
     scores = paths.scatter(effects.mean)
     exact = TargetMatrix(
@@ -119,7 +120,7 @@ def target_matrix(
     def of_sequence(rows: Tensors, example: Tensor) -> Tensor:
         return forced.log_probabilities(rows, example).sum(1)
 
-    sequence = RowFunction(of_sequence, None, tuple(forced.model.modules()))
+    sequence = RowFunction(of_sequence, None, modules)
     integral, _ = problem(sequence, forced.unchanged.sum(1)).integral(options.integrate, True)
     by_word = [integral.attributions[n][0, positions].sum(0) for n, positions in places]
     deltas, converged = (

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_sig._locks import ForkSafeLock
 from captum_sig._names import MethodName
 from captum_sig._warnings import warn
 from captum_sig.attr.arguments import integrator
@@ -35,6 +36,7 @@ from captum_sig.words.grouping import word_sums
 ROWS = 64  # in a pass of Captum's methods, so that their memory stays bounded
 MAX_ERROR = 0.1  # of sequential_dig, as a fraction of the largest score, without a warning
 SHAPLEY_PERMUTATIONS = 16  # rows per pass of Captum's Shapley values
+_draws_lock = ForkSafeLock()  # held while the global generators are seeded
 
 
 class AtEmbedding(nn.Module):
@@ -252,9 +254,10 @@ def gradient_shap(batch: MethodInput) -> Scores:
 
     def attribute(text: MethodInput) -> Tensor:
         x, b = text.ends
-        return captum.attr.GradientShap(text.at_embedding).attribute(x, b, **text.arguments)
+        with _global_draws(text.generators[0]):
+            return captum.attr.GradientShap(text.at_embedding).attribute(x, b, **text.arguments)
 
-    return _summed(batch, _draw_one_by_one(batch, attribute))
+    return _summed(batch, _each_alone(batch, attribute))
 
 
 def deep_lift(batch: MethodInput) -> Scores:
@@ -293,14 +296,16 @@ def shapley(batch: MethodInput) -> Scores:
     def attribute(text: MethodInput) -> Tensor:
         x, b = text.ends
         path_of = text.problem.paths.path_of[0]
+        method = captum.attr.ShapleyValueSampling(text.at_embedding)
+        method.permutation_generator = _permutations(text.generators[0])
         # numbers without a gap; positions that never move join a word that does, at no cost
-        attributions = captum.attr.ShapleyValueSampling(text.at_embedding).attribute(
+        attributions = method.attribute(
             x, b, feature_mask=path_of.clamp(min=0)[..., None],
             perturbations_per_eval=SHAPLEY_PERMUTATIONS, **text.arguments,
         )  # fmt: skip
         return torch.where(path_of >= 0, _first_feature(attributions), 0)
 
-    values = _draw_one_by_one(batch, attribute)
+    values = _each_alone(batch, attribute)
     return Scores(values, [None] * len(values))
 
 
@@ -370,20 +375,34 @@ def _leaf(batch: MethodInput) -> Tensor:
     return batch.ends[0].clone().requires_grad_()
 
 
-def _draw_one_by_one(batch: MethodInput, attribute: Callable[[MethodInput], Tensor]) -> Tensor:
-    rows = []
-    for text in batch.one_by_one():
-        with _global_draws(text.generators[0]):
-            rows.append(attribute(text).detach())
-    return torch.cat(rows)
+def _each_alone(batch: MethodInput, attribute: Callable[[MethodInput], Tensor]) -> Tensor:
+    return torch.cat([attribute(text).detach() for text in batch.one_by_one()])
+
+
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**31, (), generator=generator))
+
+
+def _permutations(generator: torch.Generator) -> Callable[[int, int], Iterator[list[int]]]:
+    """Return what draws permutations for Captum, which would take the global generator."""
+    own = torch.Generator().manual_seed(_seed(generator))
+
+    def draw(n_features: int, n_samples: int) -> Iterator[list[int]]:
+        for _ in range(n_samples):
+            yield torch.randperm(n_features, generator=own).tolist()
+
+    return draw
 
 
 @contextmanager
 def _global_draws(generator: torch.Generator) -> Iterator[None]:
-    """Seed the global generators, from which Captum draws, and restore them afterwards."""
-    seed = int(torch.randint(2**31, (), generator=generator))
-    of_numpy = np.random.get_state()
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
+    """Seed the global generators, from which Captum draws, and restore them afterwards.
+
+    They are the process's: draws of the caller's other threads meanwhile would interfere.
+    """
+    seed = _seed(generator)
+    with _draws_lock, torch.random.fork_rng(range(torch.cuda.device_count())):
+        of_numpy = np.random.get_state()
         torch.manual_seed(seed)
         np.random.seed(seed)
         try:

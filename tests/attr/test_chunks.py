@@ -12,6 +12,7 @@ from captum_sig import (
     TextClassificationExplainer,
 )
 from captum_sig.attr.chunks import rounding_error
+from captum_sig.demo_model import PATH
 from tests.oracle import word_differences
 from tests.tiny_models import mask_baseline, random_ids, tiny, wordpiece_tokenizer
 
@@ -108,6 +109,23 @@ def test_a_random_model_is_not_told_from_others_by_its_noise():
 @pytest.mark.filterwarnings("ignore:sequential_dig is far from the exact scores")
 class TestExplainer:
     """Texts beside each other."""
+
+    @pytest.mark.parametrize("method", ["sig", "occlusion"])
+    def test_int8_is_recognised_before_it_shows(self, method):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of its older quantization
+            demo = TextClassificationExplainer.from_pretrained(PATH)
+            model = torch.ao.quantization.quantize_dynamic(
+                demo.model, {nn.Linear}, dtype=torch.qint8
+            )
+        explain = TextClassificationExplainer(model, demo.tokenizer)
+        texts = ["The film is charming, old jokes and all.", "Bad.", "A dull, dull film."]
+        alone = [explain(text, method=method, internal_batch_size=1).scores for text in texts]
+        with pytest.warns(UserWarning, match=WARNING) as caught:
+            assert [result.scores for result in explain(texts, method=method)] == alone
+        assert sum("beside it" in str(warning.message) for warning in caught) == 1
+        with pytest.warns(UserWarning, match=WARNING):
+            assert explain(texts[0], method=method).scores == alone[0]
 
     texts = ["the movie is good", "bad", "a gorgeous mess", "not unbelievable!"]
 

@@ -470,7 +470,7 @@ class TestLayerThatRunsSeveralTimes:
         expected = oracle.word_differences(
             lambda x: (x.prod(1) * factor).sum(-1), x, b, [[0], [1], [2]]
         )
-        for call, f in enumerate(self.orders()):
+        for call, f in zip((np.int64(0), 1), self.orders(), strict=True):
             sig = LayerSequentialIntegratedGradients(f, self.embedding)
             how = {"additional_forward_args": others, "layer_call": call}
             assert_exact(sig.attribute_words(self.ids, **how), expected)
@@ -480,7 +480,13 @@ class TestLayerThatRunsSeveralTimes:
             assert_exact(sig.compute_convergence_delta(found, 0, self.ids, **how), delta)
 
     @pytest.mark.parametrize(
-        ("call", "message"), [(2, "runs 2 times .* at most 1, got 2"), (-1, "at least 0, got -1")]
+        ("call", "message"),
+        [
+            (2, "runs 2 times .* at most 1, got 2"),
+            (-1, "at least 0, got -1"),
+            (True, "got True"),
+            (1.0, "got 1.0"),
+        ],
     )
     def test_a_call_that_does_not_happen(self, call, message):
         sig = LayerSequentialIntegratedGradients(self.orders()[0], self.embedding)

@@ -1,8 +1,10 @@
 """Attribution methods by name: Captum's unchanged, the same question for all."""
 
 import copy
+import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import captum.attr
 import numpy as np
@@ -379,3 +381,24 @@ def test_other_threads_meet_the_model_without_hooks(bert, method):
         during.remove()
     assert len(seen) == 1
     assert torch.equal(seen[0], expected)
+
+
+@pytest.mark.parametrize("method", ["gradient_shap", "shapley", "deep_lift"])
+def test_threads_draw_and_copy_apart(explainer, method):
+    expected = {text: explainer(text, method=method).scores for text in TEXTS}
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            texts = TEXTS * 6
+            results = pool.map(lambda text: explainer(text, method=method).scores, texts)
+            assert [expected[text] for text in texts] == list(results)
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_shapley_leaves_the_global_generators_alone(explainer):
+    state, of_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()
+    explainer(TEXTS[0], method="shapley")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == of_numpy).all()
