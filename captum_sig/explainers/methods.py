@@ -36,7 +36,7 @@ from captum_sig.words.grouping import word_sums
 ROWS = 64  # in a pass of Captum's methods, so that their memory stays bounded
 MAX_ERROR = 0.1  # of sequential_dig, as a fraction of the largest score, without a warning
 SHAPLEY_PERMUTATIONS = 16  # rows per pass of Captum's Shapley values
-_draws_lock = ForkSafeLock()  # held while the global generators are seeded
+_global_lock = ForkSafeLock()  # held while the process's generators or warnings are changed
 
 
 class AtEmbedding(nn.Module):
@@ -270,7 +270,7 @@ def deep_lift(batch: MethodInput) -> Scores:
     try:
         model = with_shared_weights(batch.at_embedding)  # DeepLift hooks it, for all threads
         model.is_checked = True  # a row alone would not fit the hooks
-        with warnings.catch_warnings():
+        with _global_lock, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting forward, backward hooks")
             attributions = captum.attr.DeepLift(model).attribute(x, b, **batch.arguments)
     except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
@@ -401,7 +401,7 @@ def _global_draws(generator: torch.Generator) -> Iterator[None]:
     They are the process's: draws of the caller's other threads meanwhile would interfere.
     """
     seed = _seed(generator)
-    with _draws_lock, torch.random.fork_rng(range(torch.cuda.device_count())):
+    with _global_lock, torch.random.fork_rng(range(torch.cuda.device_count())):
         of_numpy = np.random.get_state()
         torch.manual_seed(seed)
         np.random.seed(seed)
