@@ -355,7 +355,7 @@ def generate_target(
             `generation_config` is among them.
 
     Raises:
-        ValueError: if the result is empty, or several texts.
+        ValueError: if the result is empty, or several texts, or code of a model would run.
     """
     padding = tokenizer.pad_token_id
     chosen = {"pad_token_id": tokenizer.eos_token_id if padding is None else padding}
@@ -363,8 +363,11 @@ def generate_target(
         chosen |= GENERATION_DEFAULTS
     if "max_length" in options:
         chosen.pop("max_new_tokens", None)
-    if "custom_generate" in options:  # else transformers asks on stdin
-        chosen["trust_remote_code"] = False
+    if not callable(options.get("custom_generate", len)) or options.get("trust_remote_code"):
+        raise ValueError(
+            "generation_kwargs would run Python code of a model: pass a function as "
+            "custom_generate, and leave trust_remote_code out"
+        )
     chosen |= options
     if limit is not None and "max_new_tokens" in chosen:  # no more than it can read again
         room = limit - prompt.shape[1] + 1  # the last is not read
