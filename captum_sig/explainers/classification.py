@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -210,9 +211,10 @@ class TextClassificationExplainer:
             options = replace(options, max_rows=1)
         targets = self._target_indices(target, len(several))
         batches = self._batches(several, batch_size, truncation, options.method)
-        for batch, how in self._independent(batches, options):
+        for batch, how, logits in self._independent(batches, options):
             try:
-                results = self._explain(batch, [targets[i] for i in batch.numbers], how)
+                given = [targets[i] for i in batch.numbers]
+                results = self._explain(batch, given, how, logits)
             except NotFiniteError as error:
                 number = batch.numbers[error.example]
                 raise NotFiniteError(error.what, number, error.where) from None
@@ -377,35 +379,41 @@ class TextClassificationExplainer:
 
     def _independent(
         self, batches: Iterable[Batch], options: ScoringOptions
-    ) -> Iterator[tuple[Batch, ScoringOptions]]:
-        """Take rows one by one if the model's output for a text depends on the texts beside it."""
+    ) -> Iterator[tuple[Batch, ScoringOptions, Tensor | None]]:
+        """Take rows one by one if the model's output for a text depends on the texts beside it.
+
+        The logits of a batch come with it where they show that.
+        """
         alone = replace(options, max_rows=1)
         depends = rows_share_scales(self.model.modules())
         if depends and options.max_rows != 1:
             warn_of_dependent_rows()
         for batch in batches:
-            if len(batch.texts) > 1 and not depends and self._depends_on_others(batch):
-                depends = True
-                warn_of_dependent_rows()
+            logits = None
+            if len(batch.texts) > 1 and batch.ids.numel() and not depends:
+                logits = self._batch_logits(batch)
+                last = functools.partial(self._batch_logits, batch, slice(-1, None))
+                depends = depends_on_others(last, logits, rounding_error(logits))
+                if depends:
+                    warn_of_dependent_rows()
             if depends:
-                yield from ((text, alone) for text in batch.one_by_one())
+                yield from ((text, alone, None) for text in batch.one_by_one())
             else:
-                yield batch, options
+                yield batch, options, logits
 
-    def _depends_on_others(self, batch: Batch) -> bool:
-        def logits(rows: slice) -> Tensor:
-            others = {name: tensor[rows] for name, tensor in batch.others.items()}
-            output = self.model(input_ids=batch.ids[rows], **others)
-            return classifier_logits(self.model, output)
-
-        with torch.no_grad():
-            together = logits(slice(None))
-            tolerance = rounding_error(together)
-            return depends_on_others(lambda: logits(slice(-1, None)), together, tolerance)
+    @plain_tensors()
+    def _batch_logits(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
+        others = {name: tensor[rows] for name, tensor in batch.others.items()}
+        output = self.model(input_ids=batch.ids[rows], **others)
+        return classifier_logits(self.model, output)
 
     @plain_tensors()
     def _explain(
-        self, batch: Batch, given_targets: list[int | None], options: ScoringOptions
+        self,
+        batch: Batch,
+        given_targets: list[int | None],
+        options: ScoringOptions,
+        logits: Tensor | None,  # (B, C), if they are known
     ) -> list[WordAttribution]:
         if batch.ids.shape[1] == 0:  # not even a special token: the model has nothing to read
             labels = [None if target is None else self.labels[target] for target in given_targets]
@@ -417,8 +425,7 @@ class TextClassificationExplainer:
                 )
                 for text, label in zip(batch.texts, labels, strict=True)
             ]  # fmt: skip
-        output = self.model(input_ids=batch.ids, **batch.others)
-        logits = classifier_logits(self.model, output)
+        logits = self._batch_logits(batch) if logits is None else logits
         targets = [
             predicted if target is None else target
             for predicted, target in zip(logits.argmax(-1).tolist(), given_targets, strict=True)

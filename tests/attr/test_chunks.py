@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from captum_sig import (
     LayerSequentialIntegratedGradients,
@@ -14,6 +15,7 @@ from captum_sig import (
 from captum_sig.attr.chunks import rounding_error
 from captum_sig.demo_model import PATH
 from tests.oracle import word_differences
+from tests.tiny_language_models import byte_level_tokenizer
 from tests.tiny_models import mask_baseline, random_ids, tiny, wordpiece_tokenizer
 
 WARNING = "depends on the rows beside it"
@@ -91,7 +93,8 @@ def test_rounding_is_no_dependence():
         model = tiny("bert", dtype)
         ids = random_ids(2, 9)
         sig = LayerSequentialIntegratedGradients(model.logits, model.embedding)
-        sig.attribute_words(ids, mask_baseline(ids), target=1)  # warnings are errors
+        found = sig.attribute_words(ids, mask_baseline(ids), target=1)  # warnings are errors
+        assert found.abs().max() > 0
 
 
 def test_rounding_error_follows_autocast():
@@ -103,7 +106,7 @@ def test_rounding_error_follows_autocast():
 
 def test_a_random_model_is_not_told_from_others_by_its_noise():
     sig = SequentialIntegratedGradients(lambda x: x.sum((1, 2)) + torch.rand(len(x)))
-    sig.attribute_words(random(1, L, D))  # warnings are errors
+    assert sig.attribute_words(random(1, L, D)).isfinite().all()  # warnings are errors
 
 
 @pytest.mark.filterwarnings("ignore:sequential_dig is far from the exact scores")
@@ -144,6 +147,26 @@ class TestExplainer:
         for mine, expected in zip(together, alone, strict=True):
             assert mine.scores == pytest.approx(expected.scores, abs=1e-6)
             assert mine.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+
+    def test_a_batch_takes_one_pass_and_a_row_to_see_that_texts_do_not_matter(self):
+        model = tiny("bert", torch.float32).model
+        explain = TextClassificationExplainer(model, wordpiece_tokenizer())
+        passes = []
+        model.register_forward_pre_hook(
+            lambda *call: passes.append(len(call[2]["input_ids"])), with_kwargs=True
+        )
+        explain(["good movie", "bad movie"], method="random")
+        assert passes == [2, 1, 2]  # all, the last alone, and the pass that reads the layer
+
+    def test_texts_without_a_token_ask_the_model_nothing(self):
+        tokenizer = byte_level_tokenizer()
+        config = GPT2Config(
+            vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=20,
+            pad_token_id=1, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        model = GPT2ForSequenceClassification(config).eval()
+        found = TextClassificationExplainer(model, tokenizer, baseline="mean")(["", "", "good"])
+        assert [len(result.words) for result in found] == [0, 0, 1]
 
     @pytest.mark.parametrize("method", ["sig", "ig", "sequential_dig"])
     def test_one_text(self, method):

@@ -1,12 +1,10 @@
 """A model that is explained stays the user's own: in other threads, and in forked children."""
 
 import copy
-import multiprocessing
 import os
 import pickle
 import sys
 import threading
-import warnings
 from functools import partial
 
 import pytest
@@ -17,6 +15,7 @@ from captum_sig import LayerSequentialIntegratedGradients
 from captum_sig._locks import ForkSafeLock
 from captum_sig.attr.function import with_shared_weights
 from captum_sig.attr.hooks import _hooks, capture, patched
+from tests.children import in_child
 from tests.tiny_models import LSTMClassifier, mask_baseline, random_ids, tiny
 
 
@@ -201,19 +200,6 @@ def test_a_copy_with_shared_weights_has_modes_and_hooks_of_its_own():
     assert not model.training
     other.register_forward_hook(lambda *_: None)
     assert not model._forward_hooks
-
-
-def in_child(act) -> bool:
-    """Whether something is true in a forked child; False if the child hangs."""
-    child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(0 if act() else 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forks beside threads, which is what is tested
-        child.start()
-    child.join(20)
-    if child.is_alive():
-        child.kill()
-        child.join()
-    return child.exitcode == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

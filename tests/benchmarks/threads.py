@@ -9,11 +9,8 @@ threads do. `--locked` lets one thread at a time use the model, as a lock around
 
 import argparse
 import csv
-import multiprocessing
-import os
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -21,6 +18,7 @@ from pathlib import Path
 import torch
 
 from captum_sig import TextClassificationExplainer
+from tests.children import in_child
 
 Call = Callable[[str], list[float]]
 
@@ -81,17 +79,7 @@ def forks(call: Call, texts: list[str], expected: dict[str, list[float]], n_fork
     good = 0
     for number in range(n_forks):
         text = texts[number % len(texts)]
-        child = multiprocessing.get_context("fork").Process(
-            target=lambda text=text: os._exit(0 if call(text) == expected[text] else 1)
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of forks beside threads, which is what is tested
-            child.start()
-        child.join(60)
-        if child.is_alive():
-            child.kill()
-            child.join()
-        good += child.exitcode == 0
+        good += in_child(lambda text=text: call(text) == expected[text], 60)
     stop.set()
     thread.join()
     return good
