@@ -17,6 +17,8 @@ MethodName = Literal[
     "saliency", "occlusion", "shapley", "random",
 ]  # fmt: skip
 
+Agreement = Literal["additive", "redundant", "synergistic"]
+
 ContextsName = Literal["input", "two_sided"]  # and "sampled4", for any number
 
 BaselineName = Literal[

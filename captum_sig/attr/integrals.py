@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from captum_sig.attr.chunks import Chunks
 from captum_sig.attr.function import RowFunction, Tensors
-from captum_sig.attr.word_paths import NO_PATH, Places, WordPaths, all_finite, like
+from captum_sig.attr.word_paths import (
+    ANY_WORDS,
+    NO_PATH,
+    Places,
+    WordPaths,
+    all_finite,
+    like,
+)
 from captum_sig.quadrature import Rule
 
 
@@ -75,7 +82,11 @@ Integrate = Callable[[RowFunction, WordPaths, Chunks], Averages]
 
 
 def path_ends(
-    function: RowFunction, paths: WordPaths, chunks: Chunks, last_alone: Tensor | None = None
+    function: RowFunction,
+    paths: WordPaths,
+    chunks: Chunks,
+    last_alone: Tensor | None = None,
+    selected: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Evaluate F at the end of each path (its word at the input) and its start (at the baseline).
 
@@ -87,14 +98,16 @@ def path_ends(
         paths: P of them in K backgrounds.
         chunks: how many rows are evaluated at a time.
         last_alone: F of the last background, (1, …), if it was evaluated without other rows.
+        selected: numbers of the N paths to evaluate, ascending, (N,); None is all.
 
     Returns:
-        (K · P, …) and (K · P, …), with the further dimensions of F's values if there are any.
+        (N, …) and (N, …), with the further dimensions of F's values if there are any.
     """
-    backgrounds, of_path = paths.background.unique(return_inverse=True)
-    background = torch.cat([paths.background, backgrounds])
-    no_path = torch.full_like(backgrounds, NO_PATH)
-    path = torch.cat([torch.arange(len(paths)).to(backgrounds), no_path])
+    if selected is None:
+        selected = torch.arange(len(paths), device=paths.device)
+    backgrounds, of_path = paths.background[selected].unique(return_inverse=True)
+    background = torch.cat([paths.background[selected], backgrounds])
+    path = torch.cat([selected, torch.full_like(backgrounds, NO_PATH)])
 
     def evaluate(rows: slice) -> tuple[Tensor]:
         bg, moved = background[rows], path[rows]
@@ -110,9 +123,35 @@ def path_ends(
     results = chunks.map(evaluate, len(background), last_alone)
     outputs = [values for _, (values,) in results] or [torch.zeros(0, dtype=paths.dtype)]
     both = torch.cat(outputs).to(background.device)
-    changed, of_background = both.split([len(paths), len(backgrounds)])
-    held, keeps = of_background[of_path], like(paths.keeps, changed)
+    changed, of_background = both.split([len(selected), len(backgrounds)])
+    held, keeps = of_background[of_path], like(paths.keeps[selected], changed)
     return torch.where(keeps, held, changed), torch.where(keeps, changed, held)
+
+
+def coalition_values(
+    function: RowFunction, paths: WordPaths, chunks: Chunks, example: Tensor, keeps: Tensor
+) -> Tensor:
+    """Evaluate F with some of each example's words at the input, all others at the baseline.
+
+    Args:
+        function: F.
+        paths: what moves.
+        chunks: how many rows are evaluated at a time.
+        example, keeps: (R,) and (R, W), as in `WordPaths.coalition_rows`.
+
+    Returns:
+        (R, …), one value for each row.
+    """
+
+    def evaluate(rows: slice) -> tuple[Tensor]:
+        of_rows = example[rows]
+        outputs = function.values(paths.coalition_rows(of_rows, keeps[rows]), of_rows)
+        where = torch.full_like(of_rows, ANY_WORDS)
+        paths.require_finite("output", all_finite(outputs), of_rows, where)
+        return (outputs,)
+
+    outputs = [values for _, (values,) in chunks.map(evaluate, len(example))]
+    return torch.cat(outputs or [torch.zeros(0, dtype=paths.dtype)]).to(paths.device)
 
 
 def path_gradients(

@@ -18,8 +18,14 @@ from torch import Tensor, nn
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import Chunks
 from captum_sig.attr.function import RowFunction, Tensors, flat, rows_share_scales
-from captum_sig.attr.integrals import Integrate, Steps, WordPath, path_ends
-from captum_sig.attr.word_paths import WordPaths, with_positions
+from captum_sig.attr.integrals import (
+    Integrate,
+    Steps,
+    WordPath,
+    coalition_values,
+    path_ends,
+)
+from captum_sig.attr.word_paths import WordPaths, all_finite, like, with_positions
 
 StandardError = Callable[[Tensor], Tensor | None]  # of the mean over backgrounds: (K, P) → (P,)
 
@@ -37,7 +43,9 @@ class SequentialIntegral:
     With `contexts` other than the input, attributions and deltas are means over the backgrounds,
     and evaluations are counted in all of them. `residual`, (B,), is then each sentence's
     Σ_w [mean F at the input − at the baseline] − (F(x) − F(x̄)), and `standard_error`, (B, L), that
-    of each word's mean where several backgrounds are drawn at random. Otherwise both are None.
+    of each word's mean where several backgrounds are drawn at random. `first` and `last`, (B, L),
+    are a word's effect where all other words are at the baseline, and where all are at the input;
+    NaN for words without such a background. Otherwise they are None.
     """
 
     attributions: Any
@@ -46,6 +54,8 @@ class SequentialIntegral:
     converged: Any
     standard_error: Any = None
     residual: Tensor | None = None
+    first: Any = None
+    last: Any = None
 
 
 @contextmanager
@@ -57,12 +67,17 @@ def plain_tensors() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class WordEffects:
-    """Each word's effect on F, averaged over its backgrounds; see `SequentialIntegral`."""
+    """Each word's effect on F, averaged over its backgrounds; see `SequentialIntegral`.
 
-    mean: Tensor  # (P,)
+    Where F has several values, all tensors have their dimensions at the end.
+    """
+
+    mean: Tensor  # (P,); NaN for words that were not selected
     standard_error: Tensor | None = None  # (P,)
     residual: Tensor | None = None  # (B,)
     value_at_input: Tensor | None = None  # (B,): F(x) of a row; NaN if nothing differs
+    first: Tensor | None = None  # (P,): all other words are at the baseline; NaN if unknown
+    last: Tensor | None = None  # (P,): all other words are at the input; NaN if unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +107,26 @@ class Problem:
         return self.format_outputs(self.paths.scatter(self._output_changes().mean(0)))
 
     @plain_tensors()
-    def word_effects(self) -> WordEffects:
-        """Compute the same for each word, (P,), with its standard error and residual."""
-        at_end, at_start = self._ends()
-        return self._effects(at_end - at_start, at_end)
+    def word_effects(self, selected: Tensor | None = None) -> WordEffects:
+        """Compute the same for each word, (P,), with its standard error and residual.
+
+        Args:
+            selected: (P,), whether to evaluate each word's rows; None evaluates all.
+        """
+        at_end, at_start = self._ends(selected)
+        return self._effects(at_end - at_start, (at_end, at_start))
+
+    @plain_tensors()
+    def coalition_values(self, example: Tensor, keeps: Tensor) -> Tensor:
+        """Evaluate F with some of the words at the input, all others at the baseline: (R, …).
+
+        Args:
+            example: the example of each row, (R,).
+            keeps: whether each row keeps its example's word number 0 … W − 1 of those that move,
+                (R, W); columns beyond an example's words are ignored.
+        """
+        with self.chunks as chunks:
+            return coalition_values(self.function, self.paths, chunks, example, keeps)
 
     @plain_tensors()
     def values(self, points: Tensors) -> Tensor:
@@ -151,16 +182,21 @@ class Problem:
         delta = paths.sums(products) - effects.mean
         stopped_short = paths.scatter(~paths.by_background(averages.converged).all(0))
         n_evaluations = paths.by_background(averages.n_evaluations).sum(0)
-        error = effects.standard_error
+
+        def formatted(per_word: Tensor | None) -> Any:
+            return None if per_word is None else self.format_outputs(paths.scatter(per_word))
+
         result = SequentialIntegral(
             attributions=self.format_outputs(
                 products if multiply_by_inputs else averages.gradients
             ),
-            word_delta=self.format_outputs(paths.scatter(delta)),
-            n_evaluations=self.format_outputs(paths.scatter(n_evaluations)),
+            word_delta=formatted(delta),
+            n_evaluations=formatted(n_evaluations),
             converged=self.format_outputs(tuple(~short for short in stopped_short)),
-            standard_error=None if error is None else self.format_outputs(paths.scatter(error)),
+            standard_error=formatted(effects.standard_error),
             residual=effects.residual,
+            first=formatted(effects.first),
+            last=formatted(effects.last),
         )
         return result, self._per_example(delta)
 
@@ -184,17 +220,21 @@ class Problem:
             chunks.take_rows_one_by_one()
         return chunks
 
-    def _ends(self) -> tuple[Tensor, Tensor]:  # (K, P, …) each
+    def _ends(self, selected: Tensor | None = None) -> tuple[Tensor, Tensor]:  # (K, P, …) each
         if len(self.paths) == 0:
             shape = () if self.value_at_input is None else self.value_at_input.shape[1:]
             none = torch.zeros(1, 0, *shape, dtype=self.paths.dtype, device=self.paths.device)
             return none, none
-        is_alone = self.paths.n_examples == 1 and self._only_input
+        paths, is_alone = self.paths, self.paths.n_examples == 1 and self._only_input
+        numbers = None if selected is None else selected.repeat(paths.n_backgrounds).nonzero()[:, 0]
         with self.chunks as chunks:
-            at_end, at_start = path_ends(
-                self.function, self.paths, chunks, self.value_at_input if is_alone else None
+            ends = path_ends(
+                self.function, paths, chunks, self.value_at_input if is_alone else None, numbers
             )
-        return self.paths.by_background(at_end), self.paths.by_background(at_start)
+        if numbers is not None:
+            all_nan = ends[0].new_full((len(paths), *ends[0].shape[1:]), torch.nan)
+            ends = all_nan.index_put((numbers,), ends[0]), all_nan.index_put((numbers,), ends[1])
+        return paths.by_background(ends[0]), paths.by_background(ends[1])
 
     @plain_tensors()
     def _output_changes(self) -> Tensor:  # (K, P, …)
@@ -206,23 +246,51 @@ class Problem:
         """Whether words move in the input itself."""
         return self.paths.n_backgrounds == 1 and bool(self.paths.keeps.all())
 
-    def _effects(self, output_changes: Tensor, at_end: Tensor | None = None) -> WordEffects:
+    def _effects(
+        self,
+        output_changes: Tensor,  # (K, P, …)
+        ends: tuple[Tensor, Tensor] | None = None,  # F whose differences they are, if known
+    ) -> WordEffects:
         mean = output_changes.mean(0)
+        example = self.paths.background[: self.paths.n_words]
+        n_others = self.paths.words_per_example[example] - 1
+        at_input = None
+        if ends is not None:
+            at_input = self._per_example_where_known(self._where_kept(n_others, ends[0]))
         if self._only_input:
-            at_input = None
-            if at_end is not None:
-                at_input = at_end.new_full((self.paths.n_examples, *at_end.shape[2:]), torch.nan)
-                at_input[self.paths.background] = at_end[0]
             return WordEffects(mean, value_at_input=at_input)
-        at_input = self.values(self.paths.points)
-        change = at_input - self.values(self.paths.baselines)
+        no_others = torch.zeros_like(n_others)
+        at_baseline = None
+        if ends is not None:
+            at_baseline = self._per_example_where_known(self._where_kept(no_others, ends[1]))
+        if at_input is None or at_input.isnan().any():
+            at_input = self.values(self.paths.points)
+        if at_baseline is None or at_baseline.isnan().any():
+            at_baseline = self.values(self.paths.baselines)
         return WordEffects(
             mean,
             None if self.standard_error is None else self.standard_error(output_changes),
-            self._per_example(mean) - change.to(mean),
+            self._per_example(mean) - (at_input - at_baseline).to(mean),
             at_input,
+            first=self._where_kept(no_others, output_changes),
+            last=self._where_kept(n_others, output_changes),
         )
 
-    def _per_example(self, per_word: Tensor) -> Tensor:  # (P,)
+    def _where_kept(self, n_others: Tensor, per_path: Tensor) -> Tensor:
+        """Take each word's value, (K, P, …), where so many others are at the input: (P, …)."""
+        shows = self.paths.others_kept == n_others
+        word = torch.arange(len(n_others), device=shows.device)
+        values = per_path[shows.int().argmax(0), word]
+        return torch.where(like(shows.any(0), values), values, torch.nan)
+
+    def _per_example_where_known(self, per_word: Tensor) -> Tensor:  # (P, …) → (B, …)
+        """Take the value of any of an example's words that has one; NaN if none has."""
+        is_known = all_finite(per_word)
+        values = per_word.new_full((self.paths.n_examples, *per_word.shape[1:]), torch.nan)
+        values[self.paths.background[: len(per_word)][is_known]] = per_word[is_known]
+        return values
+
+    def _per_example(self, per_word: Tensor) -> Tensor:  # (P, …) → (B, …)
         example = self.paths.background[: len(per_word)]
-        return per_word.new_zeros(self.paths.n_examples).index_add_(0, example, per_word)
+        totals = per_word.new_zeros(self.paths.n_examples, *per_word.shape[1:])
+        return totals.index_add_(0, example, per_word)

@@ -19,6 +19,7 @@ from captum_sig.attr.function import Tensors, at_least_float32
 
 UNMOVED = -1  # in `WordPaths.path_of`: no path moves this position
 NO_PATH = -2  # the path of a row that shows a background unchanged
+ANY_WORDS = -3  # the path of a row that keeps any of its example's words
 
 Places = tuple[Tensor, Tensor]  # row (or example) and position of everything that moves
 
@@ -163,12 +164,49 @@ class WordPaths:
 
     def background_rows(self, background: Tensor) -> Tensors:  # (R,)
         """Build the backgrounds as they are; new tensors, (R, Lₜ, …)."""
-        example = self.example_of(background)
+        held = tuple(of_tensor[background] for of_tensor in self.held_at_baseline)
+        return self._rows_holding(self.example_of(background), held)
+
+    def coalition_rows(self, example: Tensor, keeps: Tensor) -> Tensors:
+        """Build rows with some of the words at the input, all others at the baseline: (R, Lₜ, …).
+
+        Args:
+            example: (R,).
+            keeps: (R, W), whether each row keeps its example's word number 0 … W − 1 at the input;
+                columns beyond an example's words are ignored.
+        """
+        held = []
+        for of in self.path_of:
+            path = of[example]
+            number = (path - self.first_path[example, None]).clamp(min=0)
+            held.append((path != UNMOVED) & ~keeps.gather(1, number))
+        return self._rows_holding(example, tuple(held))
+
+    def _rows_holding(self, example: Tensor, held: Tensors) -> Tensors:
+        """Build the examples' inputs, with the baseline at the held positions, (R, Lₜ)."""
         rows = tuple(x[example] for x in self.points)
-        for row, b, held in zip(rows, self.baselines, self.held_at_baseline, strict=True):
-            number, position = held[background].nonzero(as_tuple=True)
+        for row, b, at_baseline in zip(rows, self.baselines, held, strict=True):
+            number, position = at_baseline.nonzero(as_tuple=True)
             row[number, position] = b[example[number], position]
         return rows
+
+    @functools.cached_property
+    def words_per_example(self) -> Tensor:
+        """The number of words that move, (B,)."""
+        return self.background[: self.n_words].bincount(minlength=self.n_examples)
+
+    @functools.cached_property
+    def first_path(self) -> Tensor:
+        """The number of each example's first path in background 0, (B,)."""
+        return self.words_per_example.cumsum(0) - self.words_per_example
+
+    @functools.cached_property
+    def others_kept(self) -> Tensor:
+        """The number of other words that stay at the input while a word moves, (K, P)."""
+        keeps = self.by_background(self.keeps).long()
+        example = self.background[: self.n_words]
+        n_kept = keeps.new_zeros(self.n_backgrounds, self.n_examples)
+        return n_kept.index_add_(1, example, keeps)[:, example] - keeps
 
     @functools.cached_property
     def held_at_baseline(self) -> Tensors:
@@ -203,6 +241,8 @@ class WordPaths:
 
     def describe(self, path: int) -> str:
         """Name a path's word and positions, for error messages."""
+        if path == ANY_WORDS:
+            return "some of its words at the baseline"
         if path == NO_PATH:
             return "the unchanged input" if self.n_backgrounds == 1 else "a background"
         positions = [(of == path).nonzero()[:, 1].tolist() for of in self.path_of]

@@ -11,7 +11,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import captum.attr
@@ -152,25 +152,34 @@ class Scores:
     standard_error: Tensor | None = None  # (B, L)
     residual: Tensor | None = None  # (B,)
     std: Tensor | None = None  # (B, L): standard deviation over the draws of a random baseline
+    first: Tensor | None = None  # (B, L): effect among words at the baseline; NaN if unknown
+    last: Tensor | None = None  # (B, L): effect among words at the input; NaN if unknown
 
     def cpu(self) -> Scores:
         """Move the scores to the CPU."""
-        error, residual = self.standard_error, self.residual
-        return replace(
-            self,
-            values=self.values.cpu(),
-            standard_error=None if error is None else error.cpu(),
-            residual=None if residual is None else residual.cpu(),
-        )
+        tensors = {
+            field.name: getattr(self, field.name).cpu()
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        return replace(self, **tensors)
 
     def words(self, batch: Batch, number: int) -> tuple[Word, ...]:
         """Return a text's words with their scores and what is known of their errors."""
         spans = batch.spans[number]
-        scores, std, error = (
-            None if values is None else [values[number, span.position].item() for span in spans]
-            for values in (self.values, self.std, self.standard_error)
+        positions = [span.position for span in spans]
+
+        def of_words(values: Tensor | None) -> list[float] | None:
+            return None if values is None else values[number, positions].tolist()
+
+        return scored_words(
+            spans,
+            self.values[number, positions].tolist(),
+            std=of_words(self.std),
+            standard_error=of_words(self.standard_error),
+            first=of_words(self.first),
+            last=of_words(self.last),
         )
-        return scored_words(spans, scores or [], std=std, standard_error=error)
 
 
 Method = Callable[[MethodInput], Scores]
@@ -184,12 +193,17 @@ def sig(batch: MethodInput) -> Scores:
     if effects.value_at_input is not None and problem.value_at_input is not None:
         hooked = effects.value_at_input
         deltas = (hooked - problem.value_at_input.to(hooked)).nan_to_num(0.0).abs()
-    error = effects.standard_error
+
+    def of_positions(per_word: Tensor | None) -> Tensor | None:
+        return None if per_word is None else problem.paths.scatter(per_word)[0]
+
     return Scores(
         problem.paths.scatter(effects.mean)[0],
         deltas.tolist(),
-        None if error is None else problem.paths.scatter(error)[0],
+        of_positions(effects.standard_error),
         effects.residual,
+        first=of_positions(effects.first),
+        last=of_positions(effects.last),
     )
 
 
@@ -216,6 +230,8 @@ def sequential_dig(batch: MethodInput) -> Scores:
         errors.tolist(),
         integral.standard_error,
         integral.residual,
+        first=integral.first,
+        last=integral.last,
     )
 
 
@@ -343,7 +359,11 @@ def mean_scores(draws: Sequence[Scores]) -> Scores:
     values = torch.stack([draw.values for draw in draws])
     deltas = zip(*(draw.word_deltas for draw in draws), strict=True)
     errors = [draw.standard_error for draw in draws if draw.standard_error is not None]
-    residuals = [draw.residual for draw in draws if draw.residual is not None]
+
+    def mean(name: str) -> Tensor | None:
+        known = [getattr(draw, name) for draw in draws if getattr(draw, name) is not None]
+        return torch.stack(known).mean(0) if known else None
+
     error = None
     if errors:
         error = torch.stack(errors).square().mean(0).div(len(draws)).sqrt()
@@ -351,8 +371,10 @@ def mean_scores(draws: Sequence[Scores]) -> Scores:
         values=values.mean(0),
         word_deltas=[_largest(of_text) for of_text in deltas],
         standard_error=error,
-        residual=torch.stack(residuals).mean(0) if residuals else None,
+        residual=mean("residual"),
         std=values.std(0),
+        first=mean("first"),
+        last=mean("last"),
     )
 
 

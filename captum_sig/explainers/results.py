@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_sig import viz
+from captum_sig._names import Agreement
 from captum_sig.viz import heatmap
 from captum_sig.words.grouping import Span
 
@@ -25,6 +26,10 @@ class Word:
     is in logits of the explained label, `normalized` the score divided by the L2 norm of all the
     text's scores. `std` is the score's standard deviation over the draws of a random baseline,
     `standard_error` its standard error where contexts were sampled; both are in logits.
+
+    Contexts with both sides of a word, such as `contexts.two_sided`, also give its effect `first`,
+    when it is added to the sentence of baselines (what it says alone), and `last`, when it is left
+    out of the text (what the text loses without it). `agreement` compares both: see `agreement`.
     """
 
     word: str
@@ -34,10 +39,39 @@ class Word:
     normalized: float
     std: float | None = None
     standard_error: float | None = None
+    first: float | None = None
+    last: float | None = None
+    agreement: Agreement | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields; `std` and `standard_error` are omitted if they are None."""
-        return without_none(finite(asdict(self)), ("std", "standard_error"))
+        """Return the fields; those that only some contexts and baselines have may be omitted."""
+        return without_none(finite(asdict(self)), OPTIONAL_FIELDS)
+
+
+OPTIONAL_FIELDS = ("std", "standard_error", "first", "last", "agreement")
+ADDITIVE_WITHIN = 0.1  # of a text's largest score: what two effects of an additive word may differ
+
+
+def agreement(first: float, last: float, largest: float) -> Agreement:
+    """Say how a word's effect depends on the other words.
+
+    - "additive": both effects agree within `ADDITIVE_WITHIN` of the text's largest score;
+    - "redundant": the word has a larger effect alone, since others say the same;
+    - "synergistic": it has a larger effect among the others, or the opposite one: it acts on them.
+
+    Args:
+        first: the effect of the word added to the sentence of baselines.
+        last: the effect of the word left out of the text.
+        largest: the largest absolute score of the text.
+
+    >>> agreement(1.0, 1.0, 1.0), agreement(1.0, 0.0, 1.0), agreement(-0.1, 2.0, 2.0)
+    ('additive', 'redundant', 'synergistic')
+    """
+    margin = ADDITIVE_WITHIN * largest
+    if abs(first - last) <= margin:
+        return "additive"
+    turns = first * last < 0 and abs(last) > margin
+    return "synergistic" if turns or abs(last) > abs(first) else "redundant"
 
 
 @dataclass(frozen=True)
@@ -150,21 +184,37 @@ def scored_words(
     *,
     std: Sequence[float] | None = None,
     standard_error: Sequence[float] | None = None,
+    first: Sequence[float] | None = None,
+    last: Sequence[float] | None = None,
 ) -> tuple[Word, ...]:
-    """Join words with their scores, normalized over the words, and with the scores' errors."""
+    """Join words with their scores, normalized over the words, and what is known of each.
+
+    NaN in `first` and `last` stands for an effect that is not known.
+    """
     norm = math.hypot(*scores) or 1.0
-    return tuple(
-        Word(
-            word=span.word,
-            start=span.start,
-            end=span.end,
-            score=score,
-            normalized=score / norm,
-            std=None if std is None else std[number],
-            standard_error=None if standard_error is None else standard_error[number],
+    largest = max(map(abs, scores), default=0.0)
+    words = []
+    for number, (span, score) in enumerate(zip(spans, scores, strict=True)):
+        alone, in_text = (
+            None if of is None or math.isnan(of[number]) else of[number] for of in (first, last)
         )
-        for number, (span, score) in enumerate(zip(spans, scores, strict=True))
-    )
+        words.append(
+            Word(
+                word=span.word,
+                start=span.start,
+                end=span.end,
+                score=score,
+                normalized=score / norm,
+                std=None if std is None else std[number],
+                standard_error=None if standard_error is None else standard_error[number],
+                first=alone,
+                last=in_text,
+                agreement=(
+                    None if alone is None or in_text is None else agreement(alone, in_text, largest)
+                ),
+            )
+        )
+    return tuple(words)
 
 
 ABSENT = "∅"  # in place of a token after the end of target or contrast
