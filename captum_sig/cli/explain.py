@@ -140,17 +140,20 @@ def _write(results: Sequence[Any], task: str, format: str, output: Path | None) 
 
     from captum_sig import viz
     from captum_sig.viz import heatmap
+    from captum_sig.viz.agreement import terminal_legend
 
     console = Console(highlight=False)
     has_shades = console.color_system in ("256", "truecolor") and not console.no_color
     if output is None and format == "text" and console.is_terminal and has_shades:
         for result in results:
             drawn = (
-                viz.to_terminal(result)
+                viz.to_terminal(result, legend=False)
                 if task == CLASSIFICATION
-                else heatmap.to_terminal(result, console.width)
+                else heatmap.to_terminal(result, console.width, legend=False)
             )
             console.print(drawn, end="\n\n")
+        if legend := terminal_legend(results):
+            console.print(legend)
     else:
         terminal.write(_to_bytes(results, task, format), output)
 

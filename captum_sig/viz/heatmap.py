@@ -6,8 +6,11 @@ Works on anything with the fields of `Result`. Whatever comes from a text or a m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
+from captum_sig.viz.agreement import residual_line, terminal_legend
 from captum_sig.viz.text import (
     AGAINST,
     FOR,
@@ -71,21 +74,46 @@ def _targets(result: Result) -> Iterator[str]:
         yield f"contrast: {result.contrast}"
 
 
+def residual_of(result: Result) -> str | None:
+    """Return what the sums add up to beyond the effect of the whole prompt; None if unknown."""
+    residual = getattr(result, "residual", None)  # a number, or one for each target token
+    if residual is None:
+        return None
+    return residual_line(result.sequence_scores.tolist(), float(np.sum(np.asarray(residual))))
+
+
+def _cells_of_sides(word: Any) -> list[str]:
+    effects = [getattr(word, name, None) for name in ("first", "last")]
+    shown = ["" if effect is None else f"{effect:+.4f}" for effect in effects]
+    return [*shown, getattr(word, "agreement", None) or ""]
+
+
 def to_plain(result: Result) -> str:
-    """Return the summary, the target, and a tab-separated table: words, sums, each token."""
-    lines = [on_one_line(line) for line in (result.summary, *_targets(result))]
-    lines.append("\t".join(["word", "sum", *map(label, result.rows)]))
+    """Return the summary, the target, and a tab-separated table: words, sums, each token.
+
+    If words have both sides, two more columns hold a word's effects alone and in the text, and a
+    third whether they agree.
+    """
+    summary = "  ".join(filter(None, [result.summary, residual_of(result)]))
+    rows = [["word", "sum", *map(label, result.rows)]]
     for name, total, column in zip(
         result.columns, result.sequence_scores.tolist(), result.matrix.T.tolist(), strict=True
     ):
-        lines.append("\t".join([label(name), *(f"{value:+.4f}" for value in [total, *column])]))
-    return "\n".join(lines)
+        rows.append([label(name), *(f"{value:+.4f}" for value in [total, *column])])
+    cells = [_cells_of_sides(word) for word in result.words]
+    if any(map(any, cells)):
+        cells += [[""] * 3] * (len(result.columns) - len(cells))  # earlier tokens of the target
+        for row, more in zip(rows, [["alone", "in the text", "agreement"], *cells], strict=True):
+            row += more
+    lines = [on_one_line(line) for line in (summary, *_targets(result))]
+    return "\n".join([*lines, *map("\t".join, rows)])
 
 
-def to_terminal(result: Result, width: int) -> Group:
+def to_terminal(result: Result, width: int, *, legend: bool = True) -> Group:
     """Return the prompt coloured by effect on the whole target, and the heat map, for `rich`.
 
-    A heat map of more than `width` characters is split into several tables.
+    A heat map of more than `width` characters is split into several tables. `legend` says what
+    lines under words mean.
     """
     from rich.console import Group
     from rich.text import Text
@@ -93,6 +121,10 @@ def to_terminal(result: Result, width: int) -> Group:
     parts: list[RenderableType] = [coloured(result)]
     parts += [Text(visible(line)) for line in _targets(result)]
     parts.append(Text(visible(result.summary), "bold"))
+    if residual := residual_of(result):
+        parts.append(Text(residual))
+    if legend and (lines := terminal_legend([result])):
+        parts.append(lines)
     for tokens in _panels(result, width):
         parts += ["", _table(result, tokens)]
     return Group(*parts)
@@ -141,7 +173,10 @@ def strongest(result: Result) -> float:
 
 def to_html(result: Result) -> str:
     """Return a fragment: hover over a target token to colour the prompt, a cell for its value."""
-    return render("heatmap.html", result=result, label=label, strongest=strongest)
+    return render(
+        "heatmap.html", result=result, label=label, strongest=strongest, residual_of=residual_of,
+        is_alone=True,
+    )  # fmt: skip
 
 
 LEGEND = (
@@ -154,8 +189,8 @@ LEGEND = (
 def to_page(results: Iterable[Result]) -> str:
     """Return a self-contained HTML page with every result."""
     return render(
-        "page.html", fragment="heatmap.html", results=results, legend=LEGEND,
-        label=label, strongest=strongest,
+        "page.html", fragment="heatmap.html", results=list(results), legend=LEGEND,
+        label=label, strongest=strongest, residual_of=residual_of,
     )  # fmt: skip
 
 

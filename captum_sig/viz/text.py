@@ -11,6 +11,15 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from captum_sig.viz.agreement import (
+    explained_sides,
+    mark_of,
+    marks_shown,
+    residual_line,
+    sides,
+    terminal_legend,
+)
+
 if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.figure import Figure
@@ -24,7 +33,7 @@ WHITE = (255, 255, 255)
 
 
 class Word(Protocol):
-    """A word in a text, and its score."""
+    """A word in a text, and its score; `first`, `last` and `agreement` are shown if it has them."""
 
     @property
     def word(self) -> str: ...
@@ -39,7 +48,10 @@ class Word(Protocol):
 
 
 class Result(Protocol):
-    """A text with its words, and one line that says what is explained."""
+    """A text with its words, and one line that says what is explained.
+
+    `residual` is shown if it has one: Σ of the scores − (F(x) − F(x̄)).
+    """
 
     @property
     def text(self) -> str: ...
@@ -94,7 +106,10 @@ def _environment(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"FOR": FOR, "AGAINST": AGAINST, "pieces": pieces, "shades": shades}
+    environment.globals |= {
+        "FOR": FOR, "AGAINST": AGAINST, "pieces": pieces, "shades": shades, "mark_of": mark_of,
+        "explained_sides": explained_sides, "marks_shown": marks_shown, "residual_of": residual_of,
+    }  # fmt: skip
     return environment
 
 
@@ -106,9 +121,15 @@ def render(template: str, package: str = "captum_sig.viz", **values: Any) -> str
     return _environment(package).get_template(template).render(values)
 
 
+def residual_of(result: Result) -> str | None:
+    """Return what the scores sum to beyond the effect of the whole text; None if unknown."""
+    residual = getattr(result, "residual", None)
+    return residual_line([word.score for word in result.words], residual)
+
+
 def to_html(result: Result) -> str:
     """Return a fragment: the summary and the coloured text; hover over a word for its score."""
-    return render("text.html", result=result)
+    return render("text.html", result=result, is_alone=True)
 
 
 LEGEND = (
@@ -119,12 +140,20 @@ LEGEND = (
 
 def to_page(results: Iterable[Result]) -> str:
     """Return a self-contained HTML page with every result."""
-    return render("page.html", fragment="text.html", results=results, legend=LEGEND)
+    return render("page.html", fragment="text.html", results=list(results), legend=LEGEND)
 
 
-def to_terminal(result: Result) -> Text:
-    """Return the coloured text and the summary, for `rich`."""
-    return coloured(result).append(f"\n{visible(result.summary)}", "bold")
+def to_terminal(result: Result, *, legend: bool = True) -> Text:
+    """Return the coloured text and the summary, for `rich`.
+
+    Words whose effect depends on the others are underlined; `legend` says what that means.
+    """
+    shown = coloured(result).append(f"\n{visible(result.summary)}", "bold")
+    if residual := residual_of(result):
+        shown.append(f"\n{residual}")
+    if legend and (lines := terminal_legend([result])):
+        shown.append("\n").append(lines)
+    return shown
 
 
 def coloured(result: Result) -> Text:
@@ -133,7 +162,9 @@ def coloured(result: Result) -> Text:
 
     coloured_text = Text()
     for text, word, colour in pieces(result):
-        coloured_text.append(visible(text), style(colour) if word is not None else "")
+        mark = mark_of(word)
+        line = f" {mark.style}" if mark else ""
+        coloured_text.append(visible(text), f"{style(colour)}{line}" if word is not None else "")
     return coloured_text
 
 
@@ -150,11 +181,32 @@ def style(colour: Colour) -> str:
     return f"black on rgb({','.join(map(str, colour))})"
 
 
+MAX_ALIGNED = 32  # characters of a word and its score that the columns after them leave room for
+
+
 def to_plain(result: Result) -> str:
-    """Return the summary, then a line `word score` for each word."""
-    lines = [result.summary]
-    lines += [f"{' '.join(word.word.split())} {word.score:+.4f}" for word in result.words]
-    return "\n".join(map(visible, lines))
+    """Return the summary, then a line `word score` for each word.
+
+    The residual stands in the line of the summary. A word's effects alone and in the text, and
+    whether they agree, stand in columns after its score.
+    """
+    from rich.cells import cell_len
+
+    rows = [
+        [f"{visible(' '.join(word.word.split()))} {word.score:+.4f}", *sides(word)]
+        for word in result.words
+    ]
+    widths = [
+        max((length for cell in column if (length := cell_len(cell)) <= MAX_ALIGNED), default=0)
+        for column in zip(*rows, strict=True)
+    ]
+    lines = [visible("  ".join(filter(None, [result.summary, residual_of(result)])))]
+    for row in rows:
+        padded = (
+            cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)
+        )
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
 
 
 def to_png(figure: Figure, **options: Any) -> bytes:
