@@ -136,8 +136,9 @@ def corpus(
     """Explain every text of a corpus, on this machine or on a Ray cluster.
 
     Writes Parquet with a row for each text: label, probability, words, offsets,
-    scores, the error of the worst word, or why there is no explanation. The same
-    command resumes an interrupted run. Summarise with `captum-sig report`.
+    scores, the error of the worst word, or why there is no explanation; with
+    contexts also both sides of each word and the residual. The same command
+    resumes an interrupted run. Summarise with `captum-sig report`.
     """
     engine_options: dict[str, Any] = {
         "address": address, "num_workers": num_workers, "gpus_per_worker": gpus_per_worker,

@@ -15,7 +15,7 @@ import torch
 from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.contexts import Contexts, Sampled, named
 from captum_sig.contexts import input as only_input
-from captum_sig.corpus.rows import RESULT_COLUMNS, Row, failed_row, to_row
+from captum_sig.corpus.rows import IN_CONTEXTS_ONLY, RESULT_COLUMNS, Row, failed_row, to_row
 from captum_sig.data.columns import checked_text
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.methods import IN_CONTEXTS
@@ -63,13 +63,18 @@ if hasattr(os, "register_at_fork"):  # stay in the parent, and waiting for them 
     os.register_at_fork(after_in_child=lambda: _forked.append(os.getpid()))
 
 
+def is_only_input(contexts: str | Contexts | None) -> bool:
+    """Return whether words move in the input itself alone, as by default."""
+    return contexts in (None, "input", only_input)
+
+
 def n_backgrounds(contexts: str | Contexts | None) -> int:
     """Return the number of backgrounds in which each word moves; callables of users count as 2."""
     if isinstance(contexts, str):
         contexts = named(contexts)
     if isinstance(contexts, Sampled):
         return contexts.k
-    return 1 if contexts in (None, only_input) else 2
+    return 1 if is_only_input(contexts) else 2
 
 
 class CorpusExplainer:
@@ -87,8 +92,9 @@ class CorpusExplainer:
     - `max_abs_word_delta`: the worst word's measured error, in logits
     - `dropped_tokens`: the number of tokens at the end of a text that the model could not read; a
       lower bound for texts of many pages, of which only the beginning is tokenised
-    - `std` with random baselines; `standard_error` and `residual` with contexts other than the
-      input
+    - `std` with random baselines: a list
+    - with contexts other than the input: `residual`; `standard_error` and both sides of a word,
+      `first` and `last` with their `agreement`: lists, None where these contexts give none
     - `error`: "" (null in the command's shards), or why there is no explanation. A text that is
       null, empty, not a string, or fails in the model does not stop the others.
 
@@ -181,8 +187,8 @@ class CorpusExplainer:
     def names(self) -> list[str]:
         """The columns that are added."""
         absent = set() if self.explainer.n_draws > 1 else {"std"}
-        if self._scoring.contexts is None:
-            absent |= {"standard_error", "residual"}
+        if is_only_input(self._scoring.contexts):
+            absent |= IN_CONTEXTS_ONLY
         return [name for name in RESULT_COLUMNS if name not in absent]
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:

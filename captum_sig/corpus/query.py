@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from captum_sig.corpus.rows import OPTIONAL_COLUMNS, RESULT_COLUMNS
 from captum_sig.data.optional import optional_import
 from captum_sig.data.tables import Row
 
+SQL_TYPES = {"double": "DOUBLE", "list<float>": "FLOAT[]", "list<string>": "VARCHAR[]"}
 N_FETCHED = 1024  # rows at a time
 
 # The highest and the lowest score of a group with their texts. Ties go to the same text whatever
@@ -26,9 +28,15 @@ STRONGEST_COLUMNS = """
 """
 
 
+LISTS = ("scores", "first", "last")  # whose numbers are added up
+LARGEST = "-list_min({0}), list_max({0})"
+
+
 @contextmanager
 def open_shards(paths: Sequence[Path]) -> Iterator[Any]:
     """Yield a connection to DuckDB in which the view `texts` has the rows of all shards.
+
+    Columns that no shard, or not each of them, has are null.
 
     Raises:
         ValueError: if DuckDB is not installed.
@@ -40,7 +48,10 @@ def open_shards(paths: Sequence[Path]) -> Iterator[Any]:
         duckdb.connect(config={"temp_directory": spilled}) as connection,
     ):
         try:
-            connection.read_parquet(list(map(str, paths))).create_view("texts")
+            files = connection.read_parquet(list(map(str, paths)), union_by_name=True)
+            absent = [name for name in OPTIONAL_COLUMNS if name not in files.columns]
+            nulls = [f"NULL::{SQL_TYPES[RESULT_COLUMNS[name]]} AS {name}" for name in absent]
+            files.project(", ".join(["*", *nulls])).create_view("texts")
             yield connection
         except duckdb.Error as error:
             why = str(error).splitlines()[0]
@@ -48,20 +59,24 @@ def open_shards(paths: Sequence[Path]) -> Iterator[Any]:
 
 
 def add_exact_sums(db: Any, max_words: int) -> None:
-    """Define `exact_sum` and `exact_mean` of scores or probabilities, and `exact_std` of scores.
+    """Define SQL's `exact_sum`, `exact_mean` and `exact_std` of scores and of effects.
+
+    The first two also take probabilities and residuals.
 
     DuckDB adds in parallel, and the rounding of a sum of floats depends on the order. These SQL
     macros add 128-bit integers, so that the order does not matter. Values become multiples of
     2**-k, with the largest k for which no sum can overflow, nor n Σx² − (Σx)² of the standard
     deviation. At most `max_words` scores of the view `explained` are added up before.
     """
-    largest, n_scores, n_texts = db.execute(
-        "SELECT coalesce(max(greatest(-list_min(scores), list_max(scores))), 0), "
+    largest, largest_of_text, n_scores, n_texts = db.execute(
+        f"SELECT coalesce(max(greatest({', '.join(map(LARGEST.format, LISTS))})), 0), "
+        "coalesce(max(greatest(abs(residual), abs(list_sum(scores) - residual))), 0), "
         "coalesce(sum(len(scores)), 0), count(*) FROM explained"
     ).fetchone()
     count_bits = int(n_scores + n_texts).bit_length()
     _, exponent = math.frexp(largest * max_words)  # every score is below 2**exponent
-    for_sums = 2.0 ** (125 - count_bits - max(exponent, 1))  # of probabilities too
+    _, exponent_of_text = math.frexp(largest_of_text)
+    for_sums = 2.0 ** (125 - count_bits - max(exponent, exponent_of_text, 1))  # of probabilities too
     for_squares = 2.0 ** (62 - count_bits - exponent)
     db.execute(f"""
         CREATE TEMP MACRO exact_sum(x) AS sum((x * {for_sums!r})::HUGEINT)::DOUBLE / {for_sums!r};

@@ -113,6 +113,8 @@ MIN_OCCURRENCES = 2  # with each sign, for a word to be among the sign changes
 Key = tuple[str, int]  # file and row
 
 WORD_COLUMNS = ("class", "word", "sum", "mean", "count", "documents", "std", "share_for")
+# Where contexts gave both sides of words; shares are of the occurrences with both.
+SIDE_COLUMNS = ("mean_first", "mean_last", "share_redundant", "share_synergistic")
 SIGN_CHANGE_COLUMNS = (
     "class", "word", "sum_for", "sum_against", "n_for", "n_against",
     "file_for", "row_for", "file_against", "row_against",
@@ -123,8 +125,10 @@ EXTREME_COLUMNS = ("class", "word", "score", "file", "row")
 WORDS = f"""
     CREATE TEMP TABLE words AS
     WITH occurrences AS (
-        SELECT target AS class, file, row, lower(trim(word)) AS word, score FROM (
-            SELECT target, file, row, unnest(words) AS word, unnest(scores) AS score
+        SELECT target AS class, file, row, lower(trim(word)) AS word, score, first, last, agreement
+        FROM (
+            SELECT target, file, row, unnest(words) AS word, unnest(scores) AS score,
+                unnest(first) AS first, unnest(last) AS last, unnest(agreement) AS agreement
             FROM explained
         )
     ),
@@ -133,6 +137,11 @@ WORDS = f"""
             exact_std(score) AS std,
             count(*) FILTER (score > 0) AS n_for, count(*) FILTER (score < 0) AS n_against,
             exact_sum(greatest(score, 0)) AS sum_for, exact_sum(least(score, 0)) AS sum_against,
+            exact_mean(first) AS mean_first, exact_mean(last) AS mean_last,
+            count(*) FILTER (agreement = 'redundant') / nullif(count(agreement), 0)
+                AS share_redundant,
+            count(*) FILTER (agreement = 'synergistic') / nullif(count(agreement), 0)
+                AS share_synergistic,
             {STRONGEST}
         FROM occurrences GROUP BY class, word
     ),
@@ -150,7 +159,9 @@ OVERVIEW = """
     SELECT count(*) AS rows, count(error) AS failed,
         count(*) FILTER (dropped_tokens > 0) AS truncated,
         count(*) - count(DISTINCT id) AS duplicate_ids,
-        max(max_abs_word_delta) AS max_abs_word_delta
+        max(max_abs_word_delta) AS max_abs_word_delta,
+        exact_mean(abs(residual)) AS mean_abs_residual,
+        exact_mean(abs(list_sum(scores) - residual)) AS mean_abs_effect
     FROM texts
 """
 
@@ -160,13 +171,14 @@ CLASSES = """
     FROM explained GROUP BY target ORDER BY texts DESC, class
 """
 
-TOP_WORDS = f"""
-    SELECT {", ".join(WORD_COLUMNS)} FROM words
+TOP_WORDS = """
+    SELECT {columns} FROM words
     QUALIFY row_number() OVER (PARTITION BY class ORDER BY abs(sum) DESC, word) <= ?
     ORDER BY class, abs(sum) DESC, word
 """
 
-ALL_WORDS = f"SELECT {', '.join(WORD_COLUMNS)} FROM words ORDER BY class, sum DESC, word"
+ALL_WORDS = "SELECT {columns} FROM words ORDER BY class, sum DESC, word"
+HAS_SIDES = "SELECT count(agreement) > 0 FROM explained"
 
 SIGN_CHANGES = f"""
     SELECT class, word, sum_for, sum_against, n_for, n_against, {STRONGEST_COLUMNS} FROM words
@@ -184,6 +196,7 @@ class Report:
     overview: Row
     classes: list[Row]
     words: list[Row]  # those with the largest sums of each class, either way
+    side_columns: tuple[str, ...]  # of `words`: `SIDE_COLUMNS`; none where sides are not known
     sign_changes: list[Row]  # words that speak for a class here and against it there
     terms: list[Row]
     extremes: list[Row]
@@ -202,7 +215,8 @@ def make_report(
 
     Words are compared in lower case. A word's effect is its score, in logits of the class that was
     explained for the text. A term's effect in a text is the mean over its occurrences; a term of
-    several words has the sum of their scores, each of which is the effect of that word alone.
+    several words has the sum of their scores. Where both sides of words are known, each word has
+    the means of both, and the shares of its occurrences that are redundant and synergistic.
 
     Args:
         folder: holds the shards, which are compared with their checksums first.
@@ -236,7 +250,12 @@ def make_report(
             "terms": _term_effects(db, terms, max_bootstrap_texts),
             "extremes": _extremes(db),
         }
-        write_csv(stream(db, ALL_WORDS), WORD_COLUMNS, output / "words.csv")
+        side_columns = SIDE_COLUMNS if db.execute(HAS_SIDES).fetchone()[0] else ()
+        columns = (*WORD_COLUMNS, *side_columns)
+        all_words, top_words = (
+            query.format(columns=", ".join(columns)) for query in (ALL_WORDS, TOP_WORDS)
+        )
+        write_csv(stream(db, all_words), columns, output / "words.csv")
         report = Report(
             settings=settings,
             method=method,
@@ -246,7 +265,8 @@ def make_report(
                 "rows_in_input": sum(file["rows"] for file in settings["input"]),
             },
             classes=classes,
-            words=fetch(db, TOP_WORDS, [top]),
+            words=fetch(db, top_words, [top]),
+            side_columns=side_columns,
             **tables,
             examples=_examples(db, tables.values(), method, settings["baseline"]),
         )

@@ -21,7 +21,8 @@ def to_page(report: Report) -> str:
         strongest[row["class"]] = max(strongest.get(row["class"], 0.0), abs(row["mean"]))
 
     def example(row: Row, word: str, side: str) -> WordAttribution:
-        result = report.examples[row[f"file{side}"], row[f"row{side}"]]
+        whole = report.examples[row[f"file{side}"], row[f"row{side}"]]
+        result = replace(whole, residual=None)  # the overview has that of all texts
         return around_word(result, _position(result, word, lowest=side == "_against"))
 
     return render(

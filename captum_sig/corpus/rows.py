@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from captum_sig.data.optional import optional_import
@@ -24,10 +25,14 @@ RESULT_COLUMNS = {
     "dropped_tokens": "int32",
     "std": "list<float>",
     "standard_error": "list<float>",
+    "first": "list<float>",
+    "last": "list<float>",
+    "agreement": "list<string>",
     "residual": "double",
     "error": "string",
 }
-OPTIONAL_COLUMNS = {"std", "standard_error", "residual"}  # only with certain methods
+IN_CONTEXTS_ONLY = {"standard_error", "first", "last", "agreement", "residual"}
+OPTIONAL_COLUMNS = {"std", *IN_CONTEXTS_ONLY}
 
 Row = dict[str, Any]
 
@@ -53,7 +58,7 @@ def is_complete(schema: Any) -> bool:
 
 
 def to_row(result: WordAttribution, dropped_tokens: int) -> Row:
-    """Return the `RESULT_COLUMNS` of a text; `std` and others are None where there are none."""
+    """Return the `RESULT_COLUMNS` of a text; the optional ones are None where nothing is known."""
     if result.label is None:
         return failed_row("the tokenizer returns no token for the text: there is nothing to read")
     words = result.words
@@ -66,15 +71,18 @@ def to_row(result: WordAttribution, dropped_tokens: int) -> Row:
         "scores": [word.score for word in words],
         "max_abs_word_delta": result.max_abs_word_delta,
         "dropped_tokens": dropped_tokens,
-        "std": _complete([word.std for word in words]),
-        "standard_error": _complete([word.standard_error for word in words]),
+        "std": _known([word.std for word in words]),
+        "standard_error": _known([word.standard_error for word in words]),
+        "first": _known([word.first for word in words]),
+        "last": _known([word.last for word in words]),
+        "agreement": _known([word.agreement for word in words]),
         "residual": result.residual,
         "error": "",
     }
 
 
-def _complete(values: list[float | None]) -> list[float | None] | None:
-    return None if None in values else values
+def _known(values: list[Any]) -> list[Any] | None:
+    return None if all(value is None for value in values) else values
 
 
 def failed_row(error: str) -> Row:
@@ -85,9 +93,16 @@ def failed_row(error: str) -> Row:
 
 
 def from_row(row: Mapping[str, Any], method: str, baseline: str) -> WordAttribution:
-    """Return the result of a row, without what methods add to it (`std`, `residual`, …)."""
+    """Return the result of a row, but for the probabilities of other labels."""
     places = zip(row["words"], row["offsets"], strict=True)
     spans = [Span(number, word, start, end) for number, (word, (start, end)) in enumerate(places)]
+    words = scored_words(spans, row["scores"])
+    for name in ("std", "standard_error", "first", "last", "agreement"):
+        if row.get(name) is not None:
+            words = tuple(
+                replace(word, **{name: value})
+                for word, value in zip(words, row[name], strict=True)
+            )
     return WordAttribution(
         text=row["text"],
         label=row["label"],
@@ -96,5 +111,6 @@ def from_row(row: Mapping[str, Any], method: str, baseline: str) -> WordAttribut
         method=method,
         baseline=baseline,
         max_abs_word_delta=row["max_abs_word_delta"],
-        words=scored_words(spans, row["scores"]),
+        words=words,
+        residual=row.get("residual"),
     )

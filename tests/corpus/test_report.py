@@ -20,13 +20,17 @@ from typer.testing import CliRunner
 
 from captum_sig.cli.main import app
 from captum_sig.corpus.manifest import Manifest
-from captum_sig.corpus.query import add_exact_sums
-from captum_sig.corpus.report import WORD_COLUMNS, make_report
+from captum_sig.corpus.query import add_exact_sums, fetch, open_shards
+from captum_sig.corpus.report import SIDE_COLUMNS, WORD_COLUMNS, make_report
 from captum_sig.corpus.report_page import MAX_EXAMPLE_WORDS, around_word, to_page
 from captum_sig.data.statistics import bootstrap
 from captum_sig.data.tables import spreadsheet_safe
 from tests.shards import content, multiply
 
+parquet = pytest.importorskip("pyarrow.parquet")
+
+SIDES = ("first", "last", "agreement")
+AGREEMENTS = ("additive", "redundant", "synergistic")
 LONG = "It goes on. " * 12 + "Then it is superb, superb! " + "And on it goes. " * 12
 TEXTS = [
     "A good film.", "Not a good film.", "Good fun, old-fashioned fun.", "The jokes are old.",
@@ -55,6 +59,19 @@ def rows(folder) -> list[dict]:
     found = [dict(zip(columns, row, strict=True)) for columns in content(folder).values()
              for row in zip(*columns.values(), strict=True)]  # fmt: skip
     return [row for row in found if row["error"] is None]
+
+
+@pytest.fixture(scope="module")
+def two_sided(tmp_path_factory) -> Path:
+    """A corpus with both sides of words."""
+    root = tmp_path_factory.mktemp("two_sided")
+    path = root / "texts.jsonl"
+    lines = [json.dumps({"text": text}) for text in (*TEXTS[:10], None)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    arguments = ["corpus", str(path), "--output", str(root / "out"), "--shard-size", "4",
+                 "--contexts", "two_sided"]  # fmt: skip
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    return root / "out"
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +125,7 @@ def test_overview_and_classes(rows, made):
     assert made.overview == {
         "rows": 18, "failed": 2, "truncated": 0, "duplicate_ids": 2, "finished": True,
         "rows_in_input": 18, "max_abs_word_delta": max(row["max_abs_word_delta"] for row in rows),
+        "mean_abs_residual": None, "mean_abs_effect": None,
     }  # fmt: skip
     assert sum(row["texts"] for row in made.classes) == 16
     for row in made.classes:
@@ -117,6 +135,55 @@ def test_overview_and_classes(rows, made):
             statistics.mean(one["probability"] for one in own)
         )
         assert row["share_predicted"] == 1
+
+
+def test_both_sides_of_words_and_residuals(two_sided, tmp_path):
+    sided = make_report(two_sided, tmp_path / "report")
+    occurrences, residuals, effects = defaultdict(list), [], []
+    for columns in content(two_sided).values():
+        for row in (dict(zip(columns, r, strict=True)) for r in zip(*columns.values(), strict=True)):
+            if row["error"] is None:
+                residuals.append(abs(row["residual"]))
+                effects.append(abs(sum(row["scores"]) - row["residual"]))
+                for word, *of_word in zip(*(row[name] for name in ("words", *SIDES)), strict=True):
+                    occurrences[row["target"], word.lower()].append(of_word)
+    assert sided.side_columns == SIDE_COLUMNS
+    assert {(row["class"], row["word"]) for row in sided.words} == set(occurrences)
+    assert {kind for of_word in occurrences.values() for *_, kind in of_word} == set(AGREEMENTS)
+    for row in sided.words:
+        first, last, kinds = zip(*occurrences[row["class"], row["word"]], strict=True)
+        assert row["mean_first"] == pytest.approx(statistics.mean(first), abs=1e-12)
+        assert row["mean_last"] == pytest.approx(statistics.mean(last), abs=1e-12)
+        assert row["share_redundant"] == kinds.count("redundant") / len(kinds)
+        assert row["share_synergistic"] == kinds.count("synergistic") / len(kinds)
+    assert sided.overview["mean_abs_residual"] == pytest.approx(statistics.mean(residuals))
+    assert sided.overview["mean_abs_effect"] == pytest.approx(statistics.mean(effects), rel=1e-5)
+    found = read(tmp_path / "report" / "words.csv")
+    assert tuple(found[0]) == WORD_COLUMNS + SIDE_COLUMNS
+
+
+def test_the_page_shows_sides_only_where_they_are_known(two_sided, made, tmp_path):
+    page = to_page(make_report(two_sided, tmp_path))
+    assert "<button>redundant</button>" in page
+    assert "residual of a text" in page
+    assert 'aria-description="synergistic"' in page
+    assert "double line</span>: synergistic" in page
+    assert ", in the text " in page
+    without = to_page(made)
+    for text in ("redundant", "synergistic", "residual", "in the text"):
+        assert text not in without
+
+
+def test_shards_without_the_columns_of_others_are_read(two_sided, tmp_path):
+    """Such as a version that knew no sides wrote before the run was resumed."""
+    older = tmp_path / "older"
+    shutil.copytree(two_sided, older)
+    shard = older / "part-000000.parquet"
+    table = parquet.read_table(shard)
+    parquet.write_table(table.drop_columns(["first", "last", "agreement", "residual"]), shard)
+    with open_shards(sorted(older.glob("*.parquet"))) as db:
+        counts = fetch(db, "SELECT count(*) AS texts, count(first) AS sided FROM texts")
+    assert counts == [{"texts": 11, "sided": 5}]
 
 
 def test_words_whose_effect_changes_sign_and_their_strongest_texts(rows, made):
@@ -171,17 +238,25 @@ def test_sums_do_not_depend_on_the_order_and_are_right(size, max_words):
         with duckdb.connect() as db:
             table = {"name": [name for name, _ in rows], "score": [score for _, score in rows]}
             db.register("scored", pyarrow.table(table))
-            db.execute("CREATE VIEW explained AS SELECT [score] AS scores FROM scored")
+            db.execute(
+                "CREATE VIEW explained AS SELECT [score] AS scores, [-3 * score, NULL] AS first, "
+                "NULL::FLOAT[] AS last, 40 * score AS residual FROM scored"
+            )
             add_exact_sums(db, max_words)
-            query = "SELECT exact_sum(score), exact_mean(score), exact_std(score) FROM scored"
+            query = (
+                "SELECT exact_sum(score), exact_mean(score), exact_std(score), "
+                "exact_sum(40 * score), exact_mean(abs(-3 * score)) FROM scored"
+            )
             seen.append({
                 name: db.execute(f"{query} WHERE name = '{name}'").fetchone() for name in groups
             })  # fmt: skip
     assert seen[0] == seen[1]
     for name, values in groups.items():
-        total, mean, std = seen[0][name]
+        total, mean, std, of_texts, of_sides = seen[0][name]
         assert total == pytest.approx(math.fsum(values), rel=1e-12)
         assert mean == pytest.approx(math.fsum(values) / len(values), rel=1e-12)
+        assert of_texts == pytest.approx(40 * total, rel=1e-12)
+        assert of_sides == pytest.approx(3 * statistics.fmean(map(abs, values)), rel=1e-12)
         if name == "single":
             assert std is None
         elif name == "constant":
