@@ -100,8 +100,7 @@ def from_row(row: Mapping[str, Any], method: str, baseline: str) -> WordAttribut
     for name in ("std", "standard_error", "first", "last", "agreement"):
         if row.get(name) is not None:
             words = tuple(
-                replace(word, **{name: value})
-                for word, value in zip(words, row[name], strict=True)
+                replace(word, **{name: value}) for word, value in zip(words, row[name], strict=True)
             )
     return WordAttribution(
         text=row["text"],

@@ -4,6 +4,7 @@ import functools
 import json
 
 import pytest
+import torch
 
 from captum_sig import WordAttribution
 
@@ -130,3 +131,46 @@ def test_json_is_strict(explain, contexts):
     result = explain(TEXT, "--contexts", contexts, "--format", "json")
     data = json.loads(result.stdout, parse_constant=pytest.fail)
     assert ("standard_error" in data["words"][0]) == (contexts == "sampled2")
+    if contexts == "two_sided":
+        assert {"first", "last", "agreement"} <= data["words"][0].keys()
+        total = sum(word["score"] for word in data["words"])
+        assert data["residual"] == pytest.approx(total - values_apart(data["text"]), abs=1e-4)
+
+
+def values_apart(text: str) -> float:
+    """F(x) − F(x̄), x̄ the text with every word masked."""
+    from captum_sig import TextClassificationExplainer
+    from captum_sig.demo_model import PATH
+
+    explainer = TextClassificationExplainer.from_pretrained(PATH)
+    batch = explainer.tokenizer(text, return_tensors="pt")
+    with torch.no_grad():
+        logits = explainer.model(**batch).logits[0]
+        special = torch.tensor(
+            explainer.tokenizer.get_special_tokens_mask(
+                batch["input_ids"][0].tolist(), already_has_special_tokens=True
+            )
+        ).bool()
+        batch["input_ids"] = batch["input_ids"].where(special, explainer.tokenizer.mask_token_id)
+        apart = logits - explainer.model(**batch).logits[0]
+    return float(apart[logits.argmax()])
+
+
+def test_sides_stand_after_word_and_score(explain):
+    lines = explain(TEXT, "--contexts", "two_sided").stdout.splitlines()
+    assert "residual " in lines[0]
+    for line in lines[1:]:
+        word, score, alone, first, *_, last, agreement = line.split()
+        assert alone == "alone"
+        assert float(score) == pytest.approx((float(first) + float(last)) / 2, abs=2e-4)
+        assert agreement in ("additive", "redundant", "synergistic")
+
+
+def test_a_terminal_says_once_what_lines_mean(in_terminal):
+    colours = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    texts = (TEXT, "A charming, delightful and wonderful film.")
+    shown = in_terminal("explain", *texts, "--contexts", "two_sided", COLUMNS="80", **colours)
+    assert "\x1b[4;30;48;2" in shown
+    assert "\x1b[21;30;48;2" in shown
+    assert shown.count("synergistic, stronger in the text") == 1
+    assert shown.count("residual ") == 2

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from captum_sig import TextClassificationExplainer
 from captum_sig.corpus import CorpusExplainer
+from captum_sig.corpus.rows import arrow_schema, from_row, to_row
 from captum_sig.demo_model import PATH
 from tests.tiny_models import byte_level_tokenizer
 
+IN_CONTEXTS = ["standard_error", "first", "last", "agreement", "residual"]
 TEXTS = ["A charming film.", "bad", "--", "The jokes are old, yet the film is charming.", "Dull!"]
 POISON = "poison"  # a word that the model of `poisoned` cannot handle
 
@@ -187,8 +190,9 @@ def test_anything_but_a_batch_raises(explain):
     [
         ({"method": "ig", "n_steps": 4, "baseline": "zero"}, []),
         ({"level": "token", "target": 0, "batch_size": 2, "internal_batch_size": 3}, []),
-        ({"contexts": "two_sided"}, ["standard_error", "residual"]),
-        ({"method": "sig:sampled2", "seed": 3}, ["standard_error", "residual"]),
+        ({"contexts": "input"}, []),
+        ({"contexts": "two_sided"}, IN_CONTEXTS),
+        ({"method": "sig:sampled2", "seed": 3}, IN_CONTEXTS),
         ({"baseline": "uniform", "n_draws": 2}, ["std"]),
         ({"method": "random"}, []),
     ],
@@ -199,7 +203,7 @@ def test_the_options_of_text_classification(options, more):
     made = {name: options[name] for name in options if name not in call}
     results = TextClassificationExplainer.from_pretrained(PATH, **made)(TEXTS, **call)
     columns = CorpusExplainer(PATH, **options).columns(TEXTS)
-    assert [name for name in columns if name in ("std", "standard_error", "residual")] == more
+    assert [name for name in columns if name in ("std", *IN_CONTEXTS)] == more
     for number, result in enumerate(results):
         assert columns["scores"][number] == pytest.approx(result.scores, abs=1e-5)
         assert columns["target"][number] == result.target
@@ -210,6 +214,34 @@ def test_the_options_of_text_classification(options, more):
         if "sampled2" in str(options):
             expected = [word.standard_error for word in result.words]
             assert columns["standard_error"][number] == pytest.approx(expected, abs=1e-5)
+        for name in {"first", "last", "agreement"} & set(more):
+            expected = [getattr(word, name) for word in result.words]
+            if set(expected) == {None}:
+                assert columns[name][number] is None
+            else:
+                assert columns[name][number] == pytest.approx(expected, abs=1e-5)
+
+
+def test_rows_are_turned_back_into_results(demo):
+    for contexts in ("two_sided", "sampled2", None):
+        for result in demo(TEXTS, contexts=contexts):
+            row = {"text": result.text, **to_row(result, 0)}
+            again = from_row(row, result.method, result.baseline)
+            assert again == replace(result, probabilities={})
+
+
+def test_sides_that_random_contexts_do_not_give_are_null(tmp_path):
+    """Of two backgrounds, few have all other words, or none: the longer a text, the fewer."""
+    arrow = pytest.importorskip("pyarrow")
+    columns = CorpusExplainer(PATH, contexts="sampled2").columns([*TEXTS, "good", "A film.", None])
+    alone = [columns[name][TEXTS.index("bad")] for name in ("first", "last")]
+    assert alone[0] == alone[1] != [None]
+    assert columns["first"][3] is None
+    assert columns["agreement"][-1] is None
+    names = ["first", "last", "agreement"]
+    table = arrow.table({name: columns[name] for name in names}, arrow_schema(names))
+    assert table.to_pydict()["agreement"] == [columns["agreement"][n] for n in range(len(table))]
+    assert table["first"].null_count == columns["first"].count(None) > 0
 
 
 @pytest.mark.parametrize(

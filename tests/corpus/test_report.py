@@ -141,7 +141,9 @@ def test_both_sides_of_words_and_residuals(two_sided, tmp_path):
     sided = make_report(two_sided, tmp_path / "report")
     occurrences, residuals, effects = defaultdict(list), [], []
     for columns in content(two_sided).values():
-        for row in (dict(zip(columns, r, strict=True)) for r in zip(*columns.values(), strict=True)):
+        for row in (
+            dict(zip(columns, r, strict=True)) for r in zip(*columns.values(), strict=True)
+        ):
             if row["error"] is None:
                 residuals.append(abs(row["residual"]))
                 effects.append(abs(sum(row["scores"]) - row["residual"]))

@@ -56,6 +56,40 @@ def contrasted(result):
     return GenerationAttribution.from_dict(data)
 
 
+@pytest.fixture
+def sided(result):
+    """A result with both sides of each word, and a residual of its sequence."""
+    first, last = MATRIX.sum(0) - 1, MATRIX.sum(0) + 1
+    words = scored_words(
+        list(spans()), MATRIX.sum(0).tolist(), first=first.tolist(), last=last.tolist()
+    )
+    object.__setattr__(result, "words", words)
+    object.__setattr__(result, "residual", 0.25)
+    return result
+
+
+def test_both_sides_of_prompt_words_are_shown(sided):
+    lines = heatmap.to_plain(sided).splitlines()
+    assert "residual +0.2500: the scores sum to +1.7500, F(x) − F(x̄) is +1.5000" in lines[0]
+    assert lines[2].split("\t")[-3:] == ["alone", "in the text", "agreement"]
+    assert lines[3] == "It\t+0.6000\t+0.5000\t+0.1000\t-0.4000\t+1.6000\tsynergistic"
+    page = heatmap.to_page([sided])
+    assert "+0.6000 nats; alone -0.4000, in the text +1.6000: synergistic (" in page
+    for shown in (page, heatmap.to_html(sided)):
+        assert shown.count("double line</span>: synergistic") == 1
+        assert shown.count("residual +0.2500") == 1
+    assert "doubly underlined: synergistic" in shown_on_terminal(sided, 80)
+    assert max(map(len, shown_on_terminal(sided, 80).splitlines())) <= 80
+
+
+def test_columns_of_earlier_tokens_have_no_sides(sided):
+    wider = torch.cat([MATRIX, torch.tensor([[0.0], [0.5]], dtype=torch.float64)], 1)
+    object.__setattr__(sided, "matrix", wider)
+    object.__setattr__(sided, "attributes_target", True)
+    last = heatmap.to_plain(sided).split("\n")[-1]
+    assert last == "a\t+0.5000\t+0.0000\t+0.5000\t\t\t"
+
+
 def test_numbers_that_are_not_finite_are_none_in_json(contrasted):
     one = copy.deepcopy(contrasted)
     one.word_deltas[0], one.attributions[1, 0] = math.nan, math.inf

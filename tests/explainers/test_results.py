@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,8 +31,30 @@ RESULT = WordAttribution(
 )
 
 
-def test_json_round_trip():
-    assert WordAttribution.from_dict(json.loads(json.dumps(RESULT.to_dict()))) == RESULT
+SIDED = dataclasses.replace(
+    RESULT,
+    text="not <b> good film",
+    words=(
+        Word("not", 0, 3, 3.0, 0.8, first=-1.0, last=7.0, agreement="synergistic"),
+        Word("<b>", 4, 7, 0.5, 0.1, first=0.5, last=0.5, agreement="additive"),
+        Word("good", 8, 12, 2.0, 0.5, first=4.0, last=0.0, agreement="redundant"),
+        Word("film", 13, 17, 0.1, 0.0),
+    ),
+    residual=-0.4,
+)
+
+
+@pytest.mark.parametrize("result", [RESULT, SIDED])
+def test_json_round_trip(result):
+    assert WordAttribution.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+def test_json_drops_a_side_that_is_not_finite():
+    words = (dataclasses.replace(SIDED.words[0], first=math.nan), *SIDED.words[1:])
+    data = dataclasses.replace(SIDED, words=words).to_dict()
+    assert "first" not in data["words"][0]
+    assert data["words"][0]["last"] == 7.0
+    assert WordAttribution.from_dict(json.loads(json.dumps(data, allow_nan=False)))
 
 
 def test_strict_json_has_none_for_what_is_not_finite():
@@ -89,6 +112,67 @@ def test_captum_record_is_escaped():
     assert record.word_attributions.tolist() == pytest.approx([-0.6, 0.8])
     nothing = dataclasses.replace(RESULT, probability=None, words=())
     assert math.isnan(nothing.to_captum_record().pred_prob)
+
+
+def test_plain_lines_begin_with_word_and_score():
+    lines = viz.to_plain(SIDED).splitlines()
+    assert lines[0].endswith(
+        "baseline mask)  residual -0.4000: the scores sum to +5.6000, F(x) − F(x̄) is +6.0000"
+    )
+    assert lines[1:] == [
+        "not +3.0000   alone -1.0000  in the text +7.0000  synergistic",
+        "<b> +0.5000   alone +0.5000  in the text +0.5000  additive",
+        "good +2.0000  alone +4.0000  in the text +0.0000  redundant",
+        "film +0.1000",
+    ]
+
+
+def test_a_word_of_any_length_leaves_the_columns_near():
+    long = dataclasses.replace(SIDED.words[0], word="x" * 200)
+    lines = viz.to_plain(dataclasses.replace(SIDED, words=(long, *SIDED.words))).splitlines()
+    assert lines[1].startswith(f"{'x' * 200} +3.0000  alone")
+    assert lines[2].startswith("not +3.0000   alone")
+
+
+def test_lines_mark_words_whose_sides_disagree():
+    html = viz.to_html(SIDED)
+    marked = re.findall(r'<span aria-description="(\w+)" title="([^"]*)" style="([^"]*)">', html)
+    assert [kind for kind, *_ in marked] == ["synergistic", "redundant"]
+    assert [style.rpartition("border-bottom:")[2][:10] for *_, style in marked] == [
+        "3px double", "2px dotted",
+    ]  # fmt: skip
+    assert "alone -1.0000, in the text +7.0000: synergistic (stronger in the text" in marked[0][1]
+    assert "alone +0.5000, in the text +0.5000: additive" in html
+    assert "residual -0.4000" in html
+    assert "<b>" not in html
+    for name in ("double line</span>: synergistic", "dotted line</span>: redundant"):
+        assert html.count(name) == viz.to_page([SIDED, SIDED]).count(name) == 1
+    assert "line</span>" not in viz.to_page([RESULT]) + viz.to_html(RESULT)
+
+
+def test_a_terminal_underlines_them_and_says_why():
+    shown = viz.to_terminal(SIDED)
+    styles = [str(span.style) for span in shown.spans[:4]]
+    assert [style.partition(") ")[2] for style in styles] == ["underline2", "", "underline", ""]
+    lines = shown.plain.splitlines()
+    assert lines[2].startswith("residual -0.4000")
+    assert [line.split(",")[0] for line in lines[3:]] == [
+        "underlined: redundant", "doubly underlined: synergistic",
+    ]  # fmt: skip
+    assert max(map(len, lines)) <= 80
+    assert viz.to_terminal(SIDED, legend=False).plain.splitlines() == lines[:3]
+
+
+def test_objects_without_sides_are_shown_as_they_are():
+    words = [
+        SimpleNamespace(word=word.word, start=word.start, end=word.end, score=word.score,
+                        normalized=word.normalized)
+        for word in RESULT.words
+    ]  # fmt: skip
+    bare = SimpleNamespace(text=RESULT.text, words=words, summary=RESULT.summary)
+    assert viz.to_plain(bare) == viz.to_plain(RESULT)
+    assert viz.to_html(bare) == viz.to_html(RESULT)
+    assert viz.to_terminal(bare) == viz.to_terminal(RESULT)
 
 
 @pytest.mark.parametrize("html", [RESULT._repr_html_(), viz.to_page([RESULT, RESULT])])
