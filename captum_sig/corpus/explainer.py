@@ -94,7 +94,9 @@ class CorpusExplainer:
       lower bound for texts of many pages, of which only the beginning is tokenised
     - `std` with random baselines: a list
     - with contexts other than the input: `residual`; `standard_error` and both sides of a word,
-      `first` and `last` with their `agreement`: lists, None where these contexts give none
+      `first` and `last` with their `agreement`: lists, None where these contexts give none (with
+      sampled ones, the sides of most texts: pass `features=` to `datasets`, which else takes the
+      type of the first batch)
     - `error`: "" (null in the command's shards), or why there is no explanation. A text that is
       null, empty, not a string, or fails in the model does not stop the others.
 

@@ -76,9 +76,8 @@ def add_exact_sums(db: Any, max_words: int) -> None:
     count_bits = int(n_scores + n_texts).bit_length()
     _, exponent = math.frexp(largest * max_words)  # every score is below 2**exponent
     _, exponent_of_text = math.frexp(largest_of_text)
-    for_sums = 2.0 ** (
-        125 - count_bits - max(exponent, exponent_of_text, 1)
-    )  # of probabilities too
+    largest_exponent = max(exponent, exponent_of_text, 1)  # at least 1 for probabilities
+    for_sums = 2.0 ** (125 - count_bits - largest_exponent)
     for_squares = 2.0 ** (62 - count_bits - exponent)
     db.execute(f"""
         CREATE TEMP MACRO exact_sum(x) AS sum((x * {for_sums!r})::HUGEINT)::DOUBLE / {for_sums!r};
