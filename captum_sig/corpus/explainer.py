@@ -15,7 +15,7 @@ import torch
 from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.contexts import Contexts, Sampled, named
 from captum_sig.contexts import input as only_input
-from captum_sig.corpus.rows import IN_CONTEXTS_ONLY, RESULT_COLUMNS, Row, failed_row, to_row
+from captum_sig.corpus.rows import IN_CONTEXTS_ONLY, RESULT_COLUMNS, SIDES, Row, failed_row, to_row
 from captum_sig.data.columns import checked_text
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.methods import IN_CONTEXTS
@@ -93,10 +93,10 @@ class CorpusExplainer:
     - `dropped_tokens`: the number of tokens at the end of a text that the model could not read; a
       lower bound for texts of many pages, of which only the beginning is tokenised
     - `std` with random baselines: a list
-    - with contexts other than the input: `residual`; `standard_error` and both sides of a word,
-      `first` and `last` with their `agreement`: lists, None where these contexts give none (with
-      sampled ones, the sides of most texts: pass `features=` to `datasets`, which else takes the
-      type of the first batch)
+    - with contexts other than the input: `residual`, and `standard_error`, a list, or None where
+      nothing is drawn
+    - with contexts other than the input and `sampled`, which show them by chance only: `first`,
+      `last` and `agreement`, both sides of each word, lists
     - `error`: "" (null in the command's shards), or why there is no explanation. A text that is
       null, empty, not a string, or fails in the model does not stop the others.
 
@@ -189,8 +189,11 @@ class CorpusExplainer:
     def names(self) -> list[str]:
         """The columns that are added."""
         absent = set() if self.explainer.n_draws > 1 else {"std"}
-        if is_only_input(self._scoring.contexts):
+        contexts = self._scoring.contexts
+        if is_only_input(contexts):
             absent |= IN_CONTEXTS_ONLY
+        elif isinstance(named(contexts) if isinstance(contexts, str) else contexts, Sampled):
+            absent |= SIDES
         return [name for name in RESULT_COLUMNS if name not in absent]
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:

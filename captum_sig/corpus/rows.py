@@ -31,7 +31,8 @@ RESULT_COLUMNS = {
     "residual": "double",
     "error": "string",
 }
-IN_CONTEXTS_ONLY = {"standard_error", "first", "last", "agreement", "residual"}
+SIDES = {"first", "last", "agreement"}  # of a word
+IN_CONTEXTS_ONLY = {*SIDES, "standard_error", "residual"}
 OPTIONAL_COLUMNS = {"std", *IN_CONTEXTS_ONLY}
 
 Row = dict[str, Any]

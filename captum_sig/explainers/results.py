@@ -57,7 +57,8 @@ def agreement(first: float, last: float, largest: float) -> Agreement:
 
     - "additive": both effects agree within `ADDITIVE_WITHIN` of the text's largest score;
     - "redundant": the word has a larger effect alone, since others say the same;
-    - "synergistic": it has a larger effect among the others, or the opposite one: it acts on them.
+    - "synergistic": it has a larger effect among the others, since it needs their company, or one
+      that they turn: of the other sign, and at least half as large.
 
     Args:
         first: the effect of the word added to the sentence of baselines.
@@ -67,10 +68,9 @@ def agreement(first: float, last: float, largest: float) -> Agreement:
     >>> agreement(1.0, 1.0, 1.0), agreement(1.0, 0.0, 1.0), agreement(-0.1, 2.0, 2.0)
     ('additive', 'redundant', 'synergistic')
     """
-    margin = ADDITIVE_WITHIN * largest
-    if abs(first - last) <= margin:
+    if abs(first - last) <= ADDITIVE_WITHIN * largest:
         return "additive"
-    turns = first * last < 0 and abs(last) > margin
+    turns = first * last < 0 and abs(last) >= abs(first) / 2
     return "synergistic" if turns or abs(last) > abs(first) else "redundant"
 
 
