@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from captum_sig import TextClassificationExplainer
 from captum_sig.corpus import CorpusExplainer
-from captum_sig.corpus.rows import arrow_schema, from_row, to_row
+from captum_sig.corpus.rows import from_row, to_row
 from captum_sig.demo_model import PATH
 from tests.tiny_models import byte_level_tokenizer
 
