@@ -21,6 +21,7 @@ from captum_sig.attr.problem import plain_tensors
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import choose_token, family
 from captum_sig.contexts import Contexts
+from captum_sig.explainers.interactions import interactions_of_batch
 from captum_sig.explainers.methods import Scores, mean_scores
 from captum_sig.explainers.models import (
     CLASSIFICATION,
@@ -139,12 +140,14 @@ class TextClassificationExplainer:
         self, texts: str, target: str | int | None = ..., method: str = ..., *,
         contexts: str | Contexts | None = ..., n_steps: int = ..., batch_size: int | None = ...,
         internal_batch_size: int | None = ..., truncation: bool = ...,
+        interactions: int | None = ...,
     ) -> WordAttribution: ...  # fmt: skip
     @overload
     def __call__(
         self, texts: Sequence[str], target: Target = ..., method: str = ..., *,
         contexts: str | Contexts | None = ..., n_steps: int = ..., batch_size: int | None = ...,
         internal_batch_size: int | None = ..., truncation: bool = ...,
+        interactions: int | None = ...,
     ) -> list[WordAttribution]: ...  # fmt: skip
     def __call__(
         self,
@@ -157,6 +160,7 @@ class TextClassificationExplainer:
         batch_size: int | None = None,
         internal_batch_size: int | None = None,
         truncation: bool = True,
+        interactions: int | None = None,
     ) -> WordAttribution | list[WordAttribution]:
         """Explain one text or several.
 
@@ -175,19 +179,25 @@ class TextClassificationExplainer:
                 method "sig" benefits, 512 with at most 2**14 tokens together.
             internal_batch_size: maximum number of rows in a pass; None limits their memory.
             truncation: cut texts beyond the model's limit, with a warning; False refuses them.
+            interactions: how many of a text's strongest words, 2 or more, to measure two by two:
+                the exact second differences of k words take k (k − 1) / 2 rows more, and k more
+                for methods that do not leave each word out. A text with fewer words has all of
+                its pairs, a text with one word none.
 
         Returns:
             a `WordAttribution`, or a list of them in the order of the texts.
 
         Raises:
             TypeError: if the texts are neither a string nor a list of strings.
-            ValueError: for an unknown target, method or contexts, or a text that is too long.
+            ValueError: for an unknown target, method or contexts, an interaction of one word, or a
+                text that is too long.
             FloatingPointError: if the model's output is not finite.
         """
         results: dict[int, WordAttribution] = {}
         for batch, of_batch in self.in_batches(
             texts, target, method, contexts=contexts, n_steps=n_steps, batch_size=batch_size,
             internal_batch_size=internal_batch_size, truncation=truncation,
+            interactions=interactions,
         ):  # fmt: skip
             results.update(zip(batch.numbers, of_batch, strict=True))
         return results[0] if isinstance(texts, str) else [results[i] for i in range(len(results))]
@@ -203,10 +213,13 @@ class TextClassificationExplainer:
         batch_size: int | None = None,
         internal_batch_size: int | None = None,
         truncation: bool = True,
+        interactions: int | None = None,
     ) -> Iterator[tuple[Batch, list[WordAttribution]]]:
         """Explain texts as the call does, and yield each batch when done, short texts first."""
         several = checked_texts(texts)
-        options = ScoringOptions.checked(method, contexts, n_steps, internal_batch_size)
+        options = ScoringOptions.checked(
+            method, contexts, n_steps, internal_batch_size, interactions
+        )
         if self._takes_single_rows:
             options = replace(options, max_rows=1)
         targets = self._target_indices(target, len(several))
@@ -422,6 +435,7 @@ class TextClassificationExplainer:
                 WordAttribution(
                     text=text, label=None, probability=None, target=label, method=options.name,
                     baseline=baseline, max_abs_word_delta=0.0, words=(),
+                    interactions=None if options.interactions is None else (),
                 )
                 for text, label in zip(batch.texts, labels, strict=True)
             ]  # fmt: skip
@@ -438,15 +452,22 @@ class TextClassificationExplainer:
             )
             for _ in range(self.n_draws)
         ]  # fmt: skip
-        scores = mean_scores(draws)
+        scores = mean_scores([draw.scores for draw in draws])
         logits = logits.cpu()  # all texts' at once: each copy from a GPU waits for it
         finite = torch.cat([logits, scores.values], 1).isfinite().all(1)
         if not finite.all():
             failed = int((~finite).nonzero()[0])
             raise NotFiniteError("output", failed, "the unchanged input or a word of it")
-        return [
+        results = [
             self._result(batch, number, targets[number], scores, logits=row, method=options.name)
             for number, row in enumerate(logits)
+        ]
+        if options.interactions is None:
+            return results
+        measured = interactions_of_batch(draws, batch, scores.values, options.interactions)
+        return [
+            replace(result, interactions=of_text)
+            for result, of_text in zip(results, measured, strict=True)
         ]
 
     def _result(
