@@ -21,6 +21,7 @@ from captum_sig.attr.problem import plain_tensors
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import choose_token, family
 from captum_sig.contexts import Contexts
+from captum_sig.explainers.game import Game
 from captum_sig.explainers.interactions import interactions_of_batch
 from captum_sig.explainers.methods import Scores, mean_scores
 from captum_sig.explainers.models import (
@@ -35,6 +36,7 @@ from captum_sig.explainers.models import (
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.explainers.scoring import (
     ScoringOptions,
+    batch_problem,
     draw_baseline,
     forward_of,
     score_batch,
@@ -249,17 +251,11 @@ class TextClassificationExplainer:
             ValueError: as the call, or for a text without words.
         """
         kind = path_named(method)
-        (batch,) = self._batches(checked_texts([text]), 1, True)
-        (index,) = self._target_indices(target, 1)
+        batch, index = self._one_text(text, target)
         (spans,), mask = batch.spans, batch.feature_mask[0]
-        if not spans:
-            raise ValueError(f"the text {text!r} has no word to move: trace another")
-        forward, others = forward_of(self.model, batch), tuple(batch.others.values())
-        if index is None:
-            with torch.no_grad():
-                index = int(forward(batch.ids, *others)[0].argmax())
         traced = trace(
-            forward, self.layer, batch.ids, target=index, additional_forward_args=others,
+            forward_of(self.model, batch), self.layer, batch.ids, target=index,
+            additional_forward_args=tuple(batch.others.values()),
             method=method, n_steps=n_steps, feature_mask=batch.feature_mask,
             **draw_baseline(self.family, batch, [text_generator(text, self.seed)]),
             internal_batch_size=1 if self._takes_single_rows else None,
@@ -278,6 +274,37 @@ class TextClassificationExplainer:
             positions=tuple(in_words.nonzero()[:, 0].tolist()),
             tokenizer=self.tokenizer,
         )
+
+    @plain_tensors()
+    def game(self, text: str, target: str | int | None = None) -> Game:
+        """Return the values of a text with any of its words, for `shapiq` and `shap`: see `Game`.
+
+        Arguments as in the call, for one text; a random baseline is drawn once, by the seed.
+
+        Raises:
+            ValueError: as the call, or for a text without words.
+
+        >>> from captum_sig.demo_model import PATH
+        >>> game = TextClassificationExplainer.from_pretrained(PATH).game("Not good!")
+        >>> game.words, game([[True, True, True], [False, True, True]]).round(1).tolist()
+        (['Not', 'good', '!'], [0.0, -2.4])
+        """
+        batch, index = self._one_text(text, target)
+        problem = batch_problem(
+            self.model, self.layer, batch, family=self.family,
+            targets=torch.tensor([index], device=batch.ids.device),
+            generators=[text_generator(text, self.seed)],
+            max_rows=1 if self._takes_single_rows else None,
+        )  # fmt: skip
+        return Game.of(batch, self.labels[index], problem)
+
+    def _one_text(self, text: str, target: str | int | None) -> tuple[Batch, int]:
+        """Encode a text that has words, and return the index of its target or predicted label."""
+        (batch,) = self._batches(checked_texts([text]), 1, True)
+        (index,) = self._target_indices(target, 1)
+        if not batch.spans[0]:
+            raise ValueError(f"the text {text!r} has no word to move: pass another")
+        return batch, int(self._batch_logits(batch)[0].argmax()) if index is None else index
 
     def label_index(self, target: str | int) -> int:
         """Return the index of a label given by name, in any case, or by index.

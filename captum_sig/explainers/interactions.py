@@ -105,7 +105,7 @@ def joint_effects(
         known: what is known of the diagonal, by position, (B, L, …); NaN where it is not.
     """
     paths = problem.paths
-    column = _columns(problem, positions)  # (B, n)
+    column = _by_word(paths.column_of[0], positions, UNMOVED)  # (B, n)
     moves = column != UNMOVED
     both_move = moves[:, :, None] & moves[:, None]
     single = None if known is None else _by_word(known, positions).double()
@@ -131,14 +131,6 @@ def joint_effects(
     single = effects[:, diagonal, diagonal]
     moved = both_move.view(*both_move.shape, *[1] * (changes.dim() - 1))
     return torch.where(moved, effects, single[:, :, None] + single[:, None])
-
-
-def _columns(problem: Problem, positions: Sequence[Sequence[int]]) -> Tensor:
-    """Return the words' numbers among those of their text that move, (B, n); UNMOVED for others."""
-    paths = problem.paths
-    path = paths.path_of[0][: paths.n_examples]
-    column = torch.where(path == UNMOVED, path, path - paths.first_path[:, None])
-    return _by_word(column, positions, UNMOVED)
 
 
 def _by_word(values: Tensor, positions: Sequence[Sequence[int]], padding: float = 0.0) -> Tensor:
