@@ -25,7 +25,13 @@ FORMAT_OF_ENDING = {
 # The options that only one of the tasks has.
 TASK_OPTIONS = {
     CLASSIFICATION: {
-        "method", "contexts", "interactions", "masked_lm", "n_draws", "seed", "truncation",
+        "method",
+        "contexts",
+        "interactions",
+        "masked_lm",
+        "n_draws",
+        "seed",
+        "truncation",
     },
     GENERATION: {"contrast", "max_new_tokens", "attribute_target", "chat"},
 }
