@@ -184,7 +184,8 @@ class TextClassificationExplainer:
             interactions: how many of a text's strongest words, 2 or more, to measure two by two:
                 the exact second differences of k words take k (k − 1) / 2 rows more, and k more
                 for methods that do not leave each word out. A text with fewer words has all of
-                its pairs, a text with one word none.
+                its pairs, a text with one word none. Words that say the same are among the
+                strongest in contexts "two_sided", where "sig" scores them near zero.
 
         Returns:
             a `WordAttribution`, or a list of them in the order of the texts.
