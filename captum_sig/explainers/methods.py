@@ -357,7 +357,7 @@ IN_CONTEXTS = ("sig", "sequential_dig")  # methods that move one word at a time
 
 def mean_scores(draws: Sequence[Scores]) -> Scores:
     """Average one or several draws of the same batch, on the CPU."""
-    draws = [draw.cpu() for draw in draws]
+    draws = [replace(draw, left_out=None).cpu() for draw in draws]  # that serves each draw alone
     if len(draws) == 1:
         return draws[0]
     values = torch.stack([draw.values for draw in draws])
