@@ -24,7 +24,15 @@ FORMAT_OF_ENDING = {
 
 # The options that only one of the tasks has.
 TASK_OPTIONS = {
-    CLASSIFICATION: {"method", "contexts", "masked_lm", "n_draws", "seed", "truncation"},
+    CLASSIFICATION: {
+        "method",
+        "contexts",
+        "interactions",
+        "masked_lm",
+        "n_draws",
+        "seed",
+        "truncation",
+    },
     GENERATION: {"contrast", "max_new_tokens", "attribute_target", "chat"},
 }
 
@@ -54,6 +62,9 @@ def explain(
     level: Annotated[Level, options.LEVEL()] = "word",
     method: Annotated[str, options.METHOD(rich_help_panel="Classification")] = "sig",
     contexts: Annotated[str | None, options.CONTEXTS(rich_help_panel="Classification")] = None,
+    interactions: Annotated[
+        int | None, options.INTERACTIONS(rich_help_panel="Classification")
+    ] = None,
     masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Classification")] = None,
     n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Classification")] = 5,
     seed: Annotated[int, options.SEED(rich_help_panel="Classification")] = 0,
@@ -107,8 +118,9 @@ def explain(
             model, [baseline], masked_lm, level=level, n_draws=n_draws, seed=seed
         )
         results: list[Any] = classifier(
-            lines, target=target, method=method, contexts=contexts, truncation=truncation
-        )
+            lines, target=target, method=method, contexts=contexts, truncation=truncation,
+            interactions=interactions,
+        )  # fmt: skip
     else:
         generator = terminal.load_generator(model, baseline=baseline, level=level)
         results = generator(

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from captum_sig.viz import arcs
 from captum_sig.viz.agreement import (
     explained_sides,
     mark_of,
@@ -109,6 +110,9 @@ def _environment(package: str) -> Environment:
     environment.globals |= {
         "FOR": FOR, "AGAINST": AGAINST, "pieces": pieces, "shades": shades, "mark_of": mark_of,
         "explained_sides": explained_sides, "marks_shown": marks_shown, "residual_of": residual_of,
+        "LOOKS": arcs.LOOKS, "NONE_DEPENDS": arcs.NONE_DEPENDS, "pair_name": arcs.name,
+        "pairs_by_kind": arcs.by_kind, "strip_of": arcs.strip,
+        "measured_pairs": arcs.measured_pairs,
     }  # fmt: skip
     return environment
 
@@ -128,7 +132,10 @@ def residual_of(result: Result) -> str | None:
 
 
 def to_html(result: Result) -> str:
-    """Return a fragment: the summary and the coloured text; hover over a word for its score."""
+    """Return a fragment: the summary and the coloured text, with arcs between interacting words.
+
+    Hover over a word for its score.
+    """
     return render("text.html", result=result, is_alone=True)
 
 
@@ -144,13 +151,15 @@ def to_page(results: Iterable[Result]) -> str:
 
 
 def to_terminal(result: Result, *, legend: bool = True) -> Text:
-    """Return the coloured text and the summary, for `rich`.
+    """Return the coloured text, the summary and the words that act together, for `rich`.
 
     Words whose effect depends on the others are underlined; `legend` says what that means.
     """
     shown = coloured(result).append(f"\n{visible(result.summary)}", "bold")
     if residual := residual_of(result):
         shown.append(f"\n{residual}")
+    for line, colour in arcs.lines(result):
+        shown.append(f"\n{visible(line)}", colour)
     if legend and (lines := terminal_legend([result])):
         shown.append("\n").append(lines)
     return shown
@@ -185,7 +194,7 @@ MAX_ALIGNED = 32  # characters of a word and its score that the columns after th
 
 
 def to_plain(result: Result) -> str:
-    """Return the summary, then a line `word score` for each word.
+    """Return the summary, a line `word score` for each word, and one for words that interact.
 
     The residual stands in the line of the summary. A word's effects alone and in the text, and
     whether they agree, stand in columns after its score.
@@ -206,6 +215,7 @@ def to_plain(result: Result) -> str:
             cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)
         )
         lines.append("  ".join(padded).rstrip())
+    lines += [visible(line) for line, _ in arcs.lines(result)]
     return "\n".join(lines)
 
 

@@ -53,6 +53,23 @@ def test_options_reach_the_explainer(explain):
     assert data["max_abs_word_delta"] is None
 
 
+def test_interactions(explain, tmp_path):
+    arguments = "A brilliant and wonderful film.", "--method", "sig:two_sided", "--interactions", 3
+    lines = explain(*arguments).stdout.splitlines()
+    assert lines[-1].startswith("brilliant + wonderful: say the same -")
+    data = json.loads(explain(*arguments, "--format", "json").stdout)
+    assert data["interactions"][0]["words"] == [1, 3]
+    assert len(data["interactions"]) == 3
+    explain(*arguments, "--output", tmp_path / "out.html")
+    assert "one of them is enough" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+def test_an_interaction_of_one_word(explain):
+    result = explain(TEXT, "--interactions", 1, columns=200)
+    assert result.exit_code == 2
+    assert "an interaction takes two words: K is at least 2, not 1." in result.stderr
+
+
 @pytest.mark.parametrize("arguments", [("",), (" \n", ""), ("-",), ("", "--format", "json")])
 @pytest.mark.parametrize("task", ["text-classification", "text-generation"])
 def test_an_empty_text_is_nothing_to_explain(explain, arguments, task):
