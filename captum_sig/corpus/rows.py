@@ -66,15 +66,15 @@ def to_row(result: WordAttribution, dropped_tokens: int) -> Row:
         "scores": [word.score for word in words],
         "max_abs_word_delta": result.max_abs_word_delta,
         "dropped_tokens": dropped_tokens,
-        "std": _complete([word.std for word in words]),
-        "standard_error": _complete([word.standard_error for word in words]),
+        "std": _if_any([word.std for word in words]),
+        "standard_error": _if_any([word.standard_error for word in words]),
         "residual": result.residual,
         "error": "",
     }
 
 
-def _complete(values: list[float | None]) -> list[float | None] | None:
-    return None if None in values else values
+def _if_any(values: list[float | None]) -> list[float | None] | None:
+    return values if not values or any(value is not None for value in values) else None
 
 
 def failed_row(error: str) -> Row:
