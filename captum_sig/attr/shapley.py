@@ -15,8 +15,9 @@ which the screen knows, the pair is no draw for that word. One pair of backgroun
 complement, serves all words at two rows each. Antithetic pairs make the estimate exact where
 effects are linear in the other words.
 
-Words whose two effects are the same up to rounding are taken as *additive*: they do not change what
-others do, and leave the game.
+Words whose two effects are the same up to rounding are taken as *additive* and leave the game, if
+what they add together is the sum of their effects wherever this is checked: among all sets of the
+other words where these are few, which then gives exact values, else among none and all of them.
 
 Sources: Shapley, "A value for n-person games" (1953); Castro, Gómez, Molina, Tejada, "Improving
 polynomial estimation of the Shapley value by stratified random sampling with optimum allocation",
@@ -36,7 +37,7 @@ from torch import Tensor
 from captum_sig.contexts import Auto
 
 MIN_PAIRS = 6  # of backgrounds, before a word's spread is believed
-POOLED_PAIRS = 2  # how much the variance of all words counts in each word's own
+POOLED_PAIRS = 1  # how much the mean variance of all words counts in each word's own
 MAX_ROWS = 32  # times W + 1, unless the caller sets `max_rows`
 EXACT_ROWS = 16  # times W + 1: the most rows that listing every set of words may take
 ROUNDINGS = 64  # what two equal values of F may differ by, in units of the dtype's precision
@@ -278,9 +279,9 @@ def _changes(rows: Rows, sides: Tensor, words: Tensor) -> Generator[Tensor, Tens
 
 def _can_list(players: Tensor, rows_left: int) -> bool:
     """Whether F of all sets of players costs little, with the other words on either side."""
-    n_words = len(players)
-    n_sets = 2 ** int(players.sum()) * (1 if players.all() else 2)
-    return n_sets - 2 * (n_words + 1) <= min(rows_left, EXACT_ROWS * (n_words + 1))
+    n = int(players.sum())
+    n_rows = 2**n * (1 if players.all() else 2) - 2 * (n + 1)  # but those that the screen knows
+    return n_rows <= min(rows_left, EXACT_ROWS * (len(players) + 1))
 
 
 def _sets(players: Tensor) -> Tensor:

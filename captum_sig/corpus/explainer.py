@@ -56,7 +56,7 @@ WORD_BY_WORD = (*IN_CONTEXTS, "occlusion", "shapley")  # methods that take rows 
 Progress = Callable[[int, int], object]  # takes the number of texts just finished, and their work
 
 SORT_WINDOW = 4096  # texts that are sorted by length together, which fills batches of a GPU
-AUTO_BACKGROUNDS = 10  # rows of `contexts.auto` for each word, an estimate
+AUTO_BACKGROUNDS = 11  # rows of `contexts.auto` for each word, an estimate
 CANARY_TEXT = "a"  # explained when the model is loaded, and whenever a text has failed
 
 _forked: list[int] = []  # not empty in a fork, as made by `datasets`' num_proc: OpenMP's threads

@@ -13,6 +13,7 @@ from captum_sig import (
 )
 from captum_sig.attr.arguments import input_problem, layer_problem
 from captum_sig.attr.problem import WordEffects
+from captum_sig.attr.shapley import Screen, shapley_values
 from captum_sig.explainers.results import agreement
 from tests import oracle
 from tests.problems import GAMES, Game, linear, quadratic
@@ -145,6 +146,12 @@ def test_no_row_beyond_the_most_is_evaluated(max_rows):
     assert n_rows > min(max_rows, 2**W) - 2 * 2 * (W + 1)
 
 
+@pytest.mark.parametrize("max_rows", [42, 43, 46, 50, 51, 52, 90, 100, 300])
+def test_listing_the_sets_of_a_game_takes_no_row_beyond_the_most_either(max_rows):
+    game = next(game for game in GAMES if game.name == "nested_among_many")
+    assert rows_of(game.f, game.x, seeded(0, max_rows=max_rows)) <= max_rows
+
+
 def test_few_rows_go_to_the_words_that_disagree_most():
     game = smooth_game(2)
     most = effects_of(game, ones(), seeded(0, max_rows=2 * (W + 1) + 2 * 6 * 3))
@@ -265,6 +272,26 @@ def test_agreement_says_the_kind_of_a_game(name, words, label):
     largest = float(found.mean.abs().max())
     for word in words:
         assert agreement(float(found.first[word]), float(found.last[word]), largest) == label
+
+
+@pytest.mark.parametrize("n_words", [5, W])
+def test_values_of_several_outputs_keep_their_dimension(n_words):
+    games = [lambda x, of=of: of(torch.cat([x, x.new_zeros(len(x), W - n_words, 1)], 1))
+             for of in (smooth_game(0), random_game(1))]  # fmt: skip
+
+    def both(example: Tensor, keeps: Tensor) -> Tensor:
+        return torch.stack([game(keeps.double()[..., None]) for game in games], 1)
+
+    eye = torch.eye(n_words).bool()
+    every = torch.ones_like(eye)
+    screen = Screen(*(both(every, keeps) for keeps in (every, ~every, ~eye, eye)))
+    values, errors = shapley_values(screen, [n_words], [seeded(0)], both)
+    exact = torch.stack([exact_values(game, n_words) for game in games], 1)
+    assert values.shape == errors.shape == (n_words, 2)
+    sampled = ~errors.isnan()
+    assert torch.equal(sampled[:, 0], sampled[:, 1])  # decided on their sum
+    assert ((values - exact).abs() <= 5 * errors + 1e-12)[sampled].all()
+    assert sampled.sum() >= n_words
 
 
 def test_word_scores_are_the_same_values():

@@ -93,9 +93,10 @@ def test_the_manifest_has_settings_counts_and_versions(data, tmp_path):
     assert left_over(tmp_path / "out") == [".lock", "manifest.json"]
 
 
-def test_a_resumed_run_leaves_finished_shards_alone(data, tmp_path):
+@pytest.mark.parametrize("method", ["sig", "sig:auto"])
+def test_a_resumed_run_leaves_finished_shards_alone(data, tmp_path, method):
     out = tmp_path / "out"
-    arguments = (data, "--output", out, "--shard-size", 4)
+    arguments = (data, "--output", out, "--shard-size", 4, "--method", method)
     assert run(*arguments).exit_code == 0
     whole = content(out)
     (out / "part-000001.parquet").unlink()
