@@ -206,8 +206,10 @@ def test_contexts_of_another_shape_are_refused(wrong):
 def test_names():
     assert contexts.named("two_sided") is contexts.two_sided
     assert contexts.named("sampled16").k == 16
+    assert contexts.named("auto") == contexts.auto()
+    assert [made.name for made in (contexts.auto(), contexts.sampled(3))] == ["auto", "sampled3"]
     for wrong in ("sampled", "sampled0", "none"):
-        with pytest.raises(ValueError, match="use one of input, two_sided, sampled16"):
+        with pytest.raises(ValueError, match="use one of input, two_sided, auto, sampled16"):
             contexts.named(wrong)
     with pytest.raises(ValueError, match=r"'two-sided' is unknown \(did you mean 'two_sided'\?\)"):
         contexts.named("two-sided")
@@ -218,6 +220,25 @@ def test_names():
 def test_numbers_of_backgrounds_have_a_limit(k):
     with pytest.raises(ValueError, match="contexts must be an integer from 1 to 10,000, got "):
         contexts.sampled(k)
+
+
+@pytest.mark.parametrize("tolerance", [0, -0.1, math.nan, math.inf, True, "0.1", None])
+def test_a_tolerance_of_auto_is_a_positive_fraction(tolerance):
+    with pytest.raises(
+        ValueError, match=r"tolerance of contexts\.auto must be a positive fraction"
+    ):
+        contexts.auto(tolerance)
+
+
+@pytest.mark.parametrize("max_rows", [0, -1, 1.5, True, "100"])
+def test_rows_of_auto_are_a_number(max_rows):
+    with pytest.raises(ValueError, match=r"max_rows of contexts\.auto must be an integer of at"):
+        contexts.auto(max_rows=max_rows)
+
+
+def test_auto_starts_from_both_sides():
+    assert torch.equal(contexts.auto()(3), contexts.two_sided(3))
+    assert contexts.auto(np.float32(0.5), np.int64(40)) == contexts.auto(0.5, 40)
 
 
 @pytest.mark.parametrize("n_digits", [5, 30, 5_000])

@@ -173,8 +173,8 @@ class TextClassificationExplainer:
             method: a name in `METHODS` of `captum_sig.explainers.methods`; "sig" gives exact word
                 scores.
             contexts: backgrounds in which a word moves, for "sig" and "sequential_dig": one of
-                `captum_sig.contexts`, or its name ("two_sided", "sampled4"), which may also follow
-                the method's name after a colon; None is the input. A callable of yours is called
+                `captum_sig.contexts`, or its name ("two_sided", "auto", "sampled4"), which may also
+                follow the method after a colon; None is the input. A callable of yours is called
                 for each text, short ones first, and again for each draw of a random baseline.
             n_steps: steps of "ig".
             batch_size: maximum number of texts in a padded batch; None is 32, and on a GPU, where

@@ -25,7 +25,8 @@ class Word:
     `start` and `end` are character offsets in the text, None if the tokenizer keeps none. `score`
     is in logits of the explained label, `normalized` the score divided by the L2 norm of all the
     text's scores. `std` is the score's standard deviation over the draws of a random baseline,
-    `standard_error` its standard error where contexts were sampled; both are in logits.
+    `standard_error` its standard error where contexts were sampled; both are in logits. With
+    `contexts.auto` it is 0 for an exact score, and None for a word that was not sampled.
 
     Contexts with both sides of a word, such as `contexts.two_sided`, also give its effect `first`,
     when it is added to the sentence of baselines (what it says alone), and `last`, when it is left
@@ -221,14 +222,15 @@ def scored_words(
 ) -> tuple[Word, ...]:
     """Join words with their scores, normalized over the words, and what is known of each.
 
-    NaN in `first` and `last` stands for an effect that is not known.
+    NaN in `standard_error`, `first` and `last` stands for what is not known.
     """
     norm = math.hypot(*scores) or 1.0
     largest = max(map(abs, scores), default=0.0)
     words = []
     for number, (span, score) in enumerate(zip(spans, scores, strict=True)):
-        alone, in_text = (
-            None if of is None or math.isnan(of[number]) else of[number] for of in (first, last)
+        error, alone, in_text = (
+            None if of is None or math.isnan(of[number]) else of[number]
+            for of in (standard_error, first, last)
         )
         words.append(
             Word(
@@ -238,7 +240,7 @@ def scored_words(
                 score=score,
                 normalized=score / norm,
                 std=None if std is None else std[number],
-                standard_error=None if standard_error is None else standard_error[number],
+                standard_error=error,
                 first=alone,
                 last=in_text,
                 agreement=(

@@ -143,7 +143,7 @@ def test_a_terminal_gets_the_coloured_sentence(in_terminal):
     assert "POSITIVE" in shown
 
 
-@pytest.mark.parametrize("contexts", ["sampled1", "sampled2", "two_sided"])
+@pytest.mark.parametrize("contexts", ["sampled1", "sampled2", "two_sided", "auto"])
 def test_json_is_strict(explain, contexts):
     result = explain(TEXT, "--contexts", contexts, "--format", "json")
     data = json.loads(result.stdout, parse_constant=pytest.fail)

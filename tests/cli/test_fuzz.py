@@ -39,7 +39,7 @@ def one_of(names, *wrong: str):
     return st.sampled_from([*names, *wrong, "", "NONE", names[0] + " ", "sig:", ":", ","])
 
 
-CONTEXTS = ["input", "two_sided", "sampled1", "sampled3"]
+CONTEXTS = ["input", "two_sided", "auto", "sampled1", "sampled3"]
 METHODS = [*options.METHODS, *(f"sig:{name}" for name in CONTEXTS), "ig:input", "sig:sampled0"]
 EXPLAIN = {
     "--method": one_of(METHODS),

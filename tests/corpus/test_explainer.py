@@ -97,6 +97,8 @@ def test_the_work_of_a_text_is_about_its_row_tokens(explain):
     many = CorpusExplainer(PATH, contexts="sampled4", baseline="uniform", n_draws=3)
     assert many.work(text) == 12 * explain.work(text)
     assert CorpusExplainer(PATH, contexts="two_sided").work(text) == 2 * explain.work(text)
+    auto = CorpusExplainer(PATH, method="sig:auto")
+    assert 4 * explain.work(text) < auto.work(text) < 16 * explain.work(text)
     assert CorpusExplainer(PATH, method="ig", n_steps=10).work("") == 2 * 10
 
 
@@ -192,7 +194,8 @@ def test_anything_but_a_batch_raises(explain):
         ({"level": "token", "target": 0, "batch_size": 2, "internal_batch_size": 3}, []),
         ({"contexts": "input"}, []),
         ({"contexts": "two_sided"}, IN_CONTEXTS),
-        ({"method": "sig:sampled2", "seed": 3}, IN_CONTEXTS),
+        ({"method": "sig:auto", "seed": 3}, IN_CONTEXTS),
+        ({"method": "sig:sampled2", "seed": 3}, ["standard_error", "residual"]),
         ({"baseline": "uniform", "n_draws": 2}, ["std"]),
         ({"method": "random"}, []),
     ],
@@ -211,7 +214,7 @@ def test_the_options_of_text_classification(options, more):
             assert columns["std"][number] == [word.std for word in result.words]
         if "residual" in more:
             assert columns["residual"][number] == pytest.approx(result.residual, abs=1e-5)
-        if "sampled2" in str(options):
+        if "sampled2" in str(options) or "auto" in str(options):
             expected = [word.standard_error for word in result.words]
             assert columns["standard_error"][number] == pytest.approx(expected, abs=1e-5)
         for name in {"first", "last", "agreement"} & set(more):
@@ -243,6 +246,7 @@ def test_random_contexts_add_no_columns_of_sides_that_few_texts_have():
         ({"target": "NEUTRAL"}, "unknown label 'NEUTRAL'; choose from NEGATIVE"),
         ({"baseline": "magic"}, "baseline 'magic' is unknown: use one of mask, pad"),
         ({"contexts": "two_sided", "method": "ig"}, "has no contexts"),
+        ({"contexts": "auto", "method": "sequential_dig"}, "integrates gradients: use sig:auto"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
     ],
     ids=str,

@@ -93,10 +93,10 @@ def test_the_manifest_has_settings_counts_and_versions(data, tmp_path):
     assert left_over(tmp_path / "out") == [".lock", "manifest.json"]
 
 
-@pytest.mark.parametrize("options", [(), ("--contexts", "two_sided")])
-def test_a_resumed_run_leaves_finished_shards_alone(options, data, tmp_path):
+@pytest.mark.parametrize("contexts", ["input", "two_sided", "auto"])
+def test_a_resumed_run_leaves_finished_shards_alone(contexts, data, tmp_path):
     out = tmp_path / "out"
-    arguments = (data, "--output", out, "--shard-size", 4, *options)
+    arguments = (data, "--output", out, "--shard-size", 4, "--contexts", contexts)
     assert run(*arguments).exit_code == 0
     whole = content(out)
     (out / "part-000001.parquet").unlink()

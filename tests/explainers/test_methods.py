@@ -171,7 +171,7 @@ def test_sequential_dig_warns_where_it_is_far_from_exact_sig(demo, text, is_far)
     ] * is_far
 
 
-@pytest.mark.parametrize("name", [*METHODS, "sig:two_sided", "sig:sampled3"])
+@pytest.mark.parametrize("name", [*METHODS, "sig:two_sided", "sig:auto", "sig:sampled3"])
 def test_a_batch_gives_what_each_text_gives_alone(explainer, name):
     batch = explainer(TEXTS, method=name, n_steps=5)
     for text, together in zip(TEXTS, batch, strict=True):
@@ -199,6 +199,7 @@ def test_methods_without_draws_of_a_text_leave_global_generators_alone(explainer
     for name in METHODS:
         explainer(TEXTS[:2], method=name, n_steps=2)
     explainer(TEXTS[:2], contexts="sampled4")
+    explainer(TEXTS[:2], contexts="auto")
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1] == states[1]).all()
 
@@ -402,3 +403,31 @@ def test_shapley_leaves_the_global_generators_alone(explainer):
     explainer(TEXTS[0], method="shapley")
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == of_numpy).all()
+
+
+def test_auto_tells_which_scores_are_exact_sampled_or_the_mean_of_both_sides(demo):
+    text = "The jokes are old , yet the film is charming , and nothing in it is ever dull ."
+    made = type(demo)(demo.model, demo.tokenizer, level="token", seed=1)
+    long, short = made([text, "not good"], method="sig:auto")
+    sides = made(text, method="sig:two_sided")
+    assert long.method == short.method == "sig:auto"
+    assert [word.standard_error for word in short.words] == [0, 0]
+    assert short.residual == pytest.approx(0, abs=1e-4)
+    assert {word.standard_error is None for word in long.words} == {True, False}
+    assert abs(long.residual) < abs(sides.residual)
+    for word, of_sides in zip(long.words, sides.words, strict=True):
+        assert (word.first, word.last) == pytest.approx((of_sides.first, of_sides.last), abs=1e-5)
+        if word.standard_error is None:
+            assert word.agreement == "additive"
+            assert word.score == pytest.approx(of_sides.score, abs=1e-5)
+    assert made(text, contexts=contexts.auto(0.05)).method == "sig:auto"
+    again = made(text, method="sig:auto")
+    assert again.scores == pytest.approx(long.scores, abs=1e-5)
+    assert type(long).from_dict(long.to_dict()) == long
+
+
+@pytest.mark.parametrize("chosen", ["auto", contexts.auto()])
+def test_auto_is_for_scores_of_words_alone(demo, chosen):
+    for method, why in [("sequential_dig", "use sig:auto"), ("ig", "it has no contexts")]:
+        with pytest.raises(ValueError, match=why):
+            demo("good", method=method, contexts=chosen)

@@ -45,7 +45,7 @@ ROWS = [
     ("Clever, strange and beautiful.", "0"),  # the model says otherwise
     ("It tries hard, but it is a mess.", "0"),
 ]
-NAMES = ["random", "sig", "sig:two_sided", "sig:sampled4", "ig", "input_x_gradient"]
+NAMES = ["random", "sig", "sig:two_sided", "sig:auto", "sig:sampled4", "ig", "input_x_gradient"]
 BASELINES = ["mask", "constant"]
 METRICS = ["log_odds", "comprehensiveness", "sufficiency", "ablation_auc"]
 SEED = 3
@@ -256,7 +256,7 @@ def test_explained_labels_may_be_those_of_the_data(demo, data, tmp_path):
 # What the results depend on, and what they do not depend on.
 
 
-FEW = ["random", "sig", "sig:sampled4"]
+FEW = ["random", "sig", "sig:auto", "sig:sampled4"]
 
 
 def again(data, folder, *options):
