@@ -217,6 +217,7 @@ def scored_words(
     return tuple(words)
 
 
+MATRICES = ("matrix", "matrix_first", "matrix_last", "standard_error")  # target tokens by columns
 ABSENT = "∅"  # in place of a token after the end of target or contrast
 
 
@@ -244,6 +245,15 @@ class GenerationAttribution:
     except the last (0 for tokens that do not come later). A word's `score` is its column's sum;
     `start` and `end` are offsets in `prompt`, for a chat in the text that its template produced.
 
+    In `contexts` other than the input, `matrix` is the mean over the backgrounds. `matrix_first`
+    and `matrix_last`, (T, W), are the effects where all other words are at the baseline, and where
+    all are at the input; NaN for words without such a background, and None if no word has one.
+    `standard_error`, (T, W), is that of the matrix where backgrounds were sampled, and a word's
+    `standard_error` that of its `score`. `residual` is Σ of the columns' sums − (log p(target | x)
+    − log p(target | x̄)), x̄ the sentence of baselines. The words of the game, which backgrounds put
+    at their baseline, are the columns: the target's tokens only with `attributes_target`. With a
+    contrast all of these are those of the difference.
+
     `word_deltas`, (W,), is the measured error of each column's sum: the gap between log p(target)
     through hook and prefix cache and that of the unchanged model. With `attributions`, (W, D), it
     is the quadrature's: Σ_j attributions_wj − the column's sum. `converged` is False for columns
@@ -264,16 +274,18 @@ class GenerationAttribution:
     contrast_tokens: tuple[TargetToken, ...] = ()
     attributions: Tensor | None = None
     converged: Tensor | None = None
+    method: str = "sig"
+    matrix_first: Tensor | None = None
+    matrix_last: Tensor | None = None
+    standard_error: Tensor | None = None
+    residual: float | None = None
 
     def __post_init__(self) -> None:
         wanted = len(self.rows), len(self.columns)
-        if tuple(self.matrix.shape) != wanted:
-            raise ValueError(f"matrix has shape {tuple(self.matrix.shape)}; wanted {wanted}")
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return "sig"
+        for name in MATRICES:
+            matrix = getattr(self, name)
+            if matrix is not None and tuple(matrix.shape) != wanted:
+                raise ValueError(f"{name} has shape {tuple(matrix.shape)}; wanted {wanted}")
 
     @property
     def text(self) -> str:
@@ -357,7 +369,7 @@ class GenerationAttribution:
             fields_of["words"] = tuple(Word(**word) for word in data["words"])
         for name in ("target_tokens", "contrast_tokens"):
             fields_of[name] = tuple(TargetToken(**token) for token in data.get(name, ()))
-        for name in ("matrix", "word_deltas", "attributions"):
+        for name in (*MATRICES, "word_deltas", "attributions"):
             if name in fields_of:
                 numbers = np.array(fields_of[name], dtype=np.float64)  # None becomes NaN
                 fields_of[name] = torch.from_numpy(numbers)

@@ -403,6 +403,7 @@ def test_a_trained_model(shared, use_cache):
 
 
 def test_no_field_is_left_out_of_the_dictionary():
-    result = explainer(causal("gpt2"))(PROMPT, TARGET, attributions=True, tolerance=1e-2)
+    options = {"attributions": True, "tolerance": 1e-2, "contexts": fixed}
+    result = explainer(causal("gpt2"))(PROMPT, TARGET, **options)
     names = {field.name for field in dataclasses.fields(result)}
     assert set(result.to_dict()) == names - {"without_cache", "contrast"}
