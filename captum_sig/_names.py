@@ -19,6 +19,8 @@ MethodName = Literal[
 
 Agreement = Literal["additive", "redundant", "synergistic"]
 
+PairKind = Literal["say the same", "only together", "turns it", "independent"]
+
 ContextsName = Literal["input", "two_sided"]  # and "sampled4", for any number
 
 BaselineName = Literal[

@@ -125,6 +125,8 @@ class Problem:
             keeps: whether each row keeps its example's word number 0 … W − 1 of those that move,
                 (R, W); columns beyond an example's words are ignored.
         """
+        if len(self.paths) == 0 and self.value_at_input is not None:
+            return self.value_at_input[example].to(self.paths.dtype)
         with self.chunks as chunks:
             return coalition_values(self.function, self.paths, chunks, example, keeps)
 

@@ -176,10 +176,9 @@ class WordPaths:
                 columns beyond an example's words are ignored.
         """
         held = []
-        for of in self.path_of:
-            path = of[example]
-            number = (path - self.first_path[example, None]).clamp(min=0)
-            held.append((path != UNMOVED) & ~keeps.gather(1, number))
+        for column_of in self.column_of:
+            column = column_of[example]
+            held.append((column != UNMOVED) & ~keeps.gather(1, column.clamp(min=0)))
         return self._rows_holding(example, tuple(held))
 
     def _rows_holding(self, example: Tensor, held: Tensors) -> Tensors:
@@ -199,6 +198,14 @@ class WordPaths:
     def first_path(self) -> Tensor:
         """The number of each example's first path in background 0, (B,)."""
         return self.words_per_example.cumsum(0) - self.words_per_example
+
+    @functools.cached_property
+    def column_of(self) -> Tensors:
+        """The number of each position's word among its example's that move, (B, Lₜ); or UNMOVED."""
+        return tuple(
+            torch.where(of == UNMOVED, of, of - self.first_path[:, None])
+            for of in (of[: self.n_examples] for of in self.path_of)
+        )
 
     @functools.cached_property
     def others_kept(self) -> Tensor:

@@ -53,6 +53,7 @@ def explain(
     baseline: Annotated[str, options.BASELINE()] = "mask",
     level: Annotated[Level, options.LEVEL()] = "word",
     contexts: Annotated[str | None, options.CONTEXTS()] = None,
+    interactions: Annotated[int | None, options.INTERACTIONS()] = None,
     seed: Annotated[int, options.SEED()] = 0,
     method: Annotated[str, options.METHOD(rich_help_panel="Classification")] = "sig",
     masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Classification")] = None,
@@ -107,14 +108,16 @@ def explain(
             model, [baseline], masked_lm, level=level, n_draws=n_draws, seed=seed
         )
         results: list[Any] = classifier(
-            lines, target=target, method=method, contexts=contexts, truncation=truncation
-        )
+            lines, target=target, method=method, contexts=contexts, truncation=truncation,
+            interactions=interactions,
+        )  # fmt: skip
     else:
         generator = terminal.load_generator(model, baseline=baseline, level=level, seed=seed)
         results = generator(
             [[{"role": "user", "content": line}] for line in lines] if chat else lines,
             target, {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
             contrast=contrast, attribute_target=attribute_target, contexts=contexts,
+            interactions=interactions,
         )  # fmt: skip
     _write(results, task, format_name, output)
 

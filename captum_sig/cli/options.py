@@ -70,6 +70,12 @@ def _check_method(value: str) -> None:
         _check_contexts(contexts)
 
 
+def _check_interactions(value: int | None) -> int | None:
+    if value is not None and value < 2:
+        raise typer.BadParameter(f"an interaction takes two words, so K is at least 2, not {value}.")
+    return value
+
+
 def _names_option(
     check: Callable[[str], None], names: Sequence[str], *, several: bool = False
 ) -> dict[str, Any]:
@@ -111,6 +117,14 @@ CONTEXTS = partial(
     typer.Option,
     help="Background for the other words: input, two_sided, or sampled16 (up to 10000).",
     **_names_option(_check_contexts, CONTEXTS_NAMES),
+)
+INTERACTIONS = partial(
+    typer.Option,
+    callback=_check_interactions,
+    max=sys.maxsize,
+    metavar="K",
+    help="Show which two of the K strongest words act together: they say the same, matter only "
+    "together, or one turns the other (negation).",
 )
 BASELINE = partial(
     typer.Option,

@@ -21,6 +21,8 @@ from captum_sig.attr.problem import plain_tensors
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import choose_token, family
 from captum_sig.contexts import Contexts
+from captum_sig.explainers.game import Game
+from captum_sig.explainers.interactions import interactions_of_batch
 from captum_sig.explainers.methods import Scores, mean_scores
 from captum_sig.explainers.models import (
     CLASSIFICATION,
@@ -34,6 +36,7 @@ from captum_sig.explainers.models import (
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.explainers.scoring import (
     ScoringOptions,
+    batch_problem,
     draw_baseline,
     forward_of,
     score_batch,
@@ -139,12 +142,14 @@ class TextClassificationExplainer:
         self, texts: str, target: str | int | None = ..., method: str = ..., *,
         contexts: str | Contexts | None = ..., n_steps: int = ..., batch_size: int | None = ...,
         internal_batch_size: int | None = ..., truncation: bool = ...,
+        interactions: int | None = ...,
     ) -> WordAttribution: ...  # fmt: skip
     @overload
     def __call__(
         self, texts: Sequence[str], target: Target = ..., method: str = ..., *,
         contexts: str | Contexts | None = ..., n_steps: int = ..., batch_size: int | None = ...,
         internal_batch_size: int | None = ..., truncation: bool = ...,
+        interactions: int | None = ...,
     ) -> list[WordAttribution]: ...  # fmt: skip
     def __call__(
         self,
@@ -157,6 +162,7 @@ class TextClassificationExplainer:
         batch_size: int | None = None,
         internal_batch_size: int | None = None,
         truncation: bool = True,
+        interactions: int | None = None,
     ) -> WordAttribution | list[WordAttribution]:
         """Explain one text or several.
 
@@ -175,19 +181,25 @@ class TextClassificationExplainer:
                 method "sig" benefits, 512 with at most 2**14 tokens together.
             internal_batch_size: maximum number of rows in a pass; None limits their memory.
             truncation: cut texts beyond the model's limit, with a warning; False refuses them.
+            interactions: how many of a text's strongest words, 2 or more, to measure two by two:
+                the exact second differences of k words take k (k − 1) / 2 rows more, and k more
+                for methods that do not leave each word out. A text with fewer words has all of
+                its pairs, a text with one word none.
 
         Returns:
             a `WordAttribution`, or a list of them in the order of the texts.
 
         Raises:
             TypeError: if the texts are neither a string nor a list of strings.
-            ValueError: for an unknown target, method or contexts, or a text that is too long.
+            ValueError: for an unknown target, method or contexts, an interaction of one word, or a
+                text that is too long.
             FloatingPointError: if the model's output is not finite.
         """
         results: dict[int, WordAttribution] = {}
         for batch, of_batch in self.in_batches(
             texts, target, method, contexts=contexts, n_steps=n_steps, batch_size=batch_size,
             internal_batch_size=internal_batch_size, truncation=truncation,
+            interactions=interactions,
         ):  # fmt: skip
             results.update(zip(batch.numbers, of_batch, strict=True))
         return results[0] if isinstance(texts, str) else [results[i] for i in range(len(results))]
@@ -203,10 +215,13 @@ class TextClassificationExplainer:
         batch_size: int | None = None,
         internal_batch_size: int | None = None,
         truncation: bool = True,
+        interactions: int | None = None,
     ) -> Iterator[tuple[Batch, list[WordAttribution]]]:
         """Explain texts as the call does, and yield each batch when done, short texts first."""
         several = checked_texts(texts)
-        options = ScoringOptions.checked(method, contexts, n_steps, internal_batch_size)
+        options = ScoringOptions.checked(
+            method, contexts, n_steps, internal_batch_size, interactions
+        )
         if self._takes_single_rows:
             options = replace(options, max_rows=1)
         targets = self._target_indices(target, len(several))
@@ -236,17 +251,11 @@ class TextClassificationExplainer:
             ValueError: as the call, or for a text without words.
         """
         kind = path_named(method)
-        (batch,) = self._batches(checked_texts([text]), 1, True)
-        (index,) = self._target_indices(target, 1)
+        batch, index = self._one_text(text, target)
         (spans,), mask = batch.spans, batch.feature_mask[0]
-        if not spans:
-            raise ValueError(f"the text {text!r} has no word to move: trace another")
-        forward, others = forward_of(self.model, batch), tuple(batch.others.values())
-        if index is None:
-            with torch.no_grad():
-                index = int(forward(batch.ids, *others)[0].argmax())
         traced = trace(
-            forward, self.layer, batch.ids, target=index, additional_forward_args=others,
+            forward_of(self.model, batch), self.layer, batch.ids, target=index,
+            additional_forward_args=tuple(batch.others.values()),
             method=method, n_steps=n_steps, feature_mask=batch.feature_mask,
             **draw_baseline(self.family, batch, [text_generator(text, self.seed)]),
             internal_batch_size=1 if self._takes_single_rows else None,
@@ -265,6 +274,37 @@ class TextClassificationExplainer:
             positions=tuple(in_words.nonzero()[:, 0].tolist()),
             tokenizer=self.tokenizer,
         )
+
+    @plain_tensors()
+    def game(self, text: str, target: str | int | None = None) -> Game:
+        """Return the values of a text with any of its words, for `shapiq` and `shap`: see `Game`.
+
+        Arguments as in the call, for one text; a random baseline is drawn once, by the seed.
+
+        Raises:
+            ValueError: as the call, or for a text without words.
+
+        >>> from captum_sig.demo_model import PATH
+        >>> game = TextClassificationExplainer.from_pretrained(PATH).game("Not good!")
+        >>> game.words, game([[True, True, True], [False, True, True]]).round(1).tolist()
+        (['Not', 'good', '!'], [0.0, -2.4])
+        """
+        batch, index = self._one_text(text, target)
+        problem = batch_problem(
+            self.model, self.layer, batch, family=self.family,
+            targets=torch.tensor([index], device=batch.ids.device),
+            generators=[text_generator(text, self.seed)],
+            max_rows=1 if self._takes_single_rows else None,
+        )  # fmt: skip
+        return Game.of(batch, self.labels[index], problem)
+
+    def _one_text(self, text: str, target: str | int | None) -> tuple[Batch, int]:
+        """Encode a text that has words, and return the index of its target or predicted label."""
+        (batch,) = self._batches(checked_texts([text]), 1, True)
+        (index,) = self._target_indices(target, 1)
+        if not batch.spans[0]:
+            raise ValueError(f"the text {text!r} has no word to move: pass another")
+        return batch, int(self._batch_logits(batch)[0].argmax()) if index is None else index
 
     def label_index(self, target: str | int) -> int:
         """Return the index of a label given by name, in any case, or by index.
@@ -422,6 +462,7 @@ class TextClassificationExplainer:
                 WordAttribution(
                     text=text, label=None, probability=None, target=label, method=options.name,
                     baseline=baseline, max_abs_word_delta=0.0, words=(),
+                    interactions=None if options.interactions is None else (),
                 )
                 for text, label in zip(batch.texts, labels, strict=True)
             ]  # fmt: skip
@@ -438,15 +479,22 @@ class TextClassificationExplainer:
             )
             for _ in range(self.n_draws)
         ]  # fmt: skip
-        scores = mean_scores(draws)
+        scores = mean_scores([draw.scores for draw in draws])
         logits = logits.cpu()  # all texts' at once: each copy from a GPU waits for it
         finite = torch.cat([logits, scores.values], 1).isfinite().all(1)
         if not finite.all():
             failed = int((~finite).nonzero()[0])
             raise NotFiniteError("output", failed, "the unchanged input or a word of it")
-        return [
+        results = [
             self._result(batch, number, targets[number], scores, logits=row, method=options.name)
             for number, row in enumerate(logits)
+        ]
+        if options.interactions is None:
+            return results
+        measured = interactions_of_batch(draws, batch, scores.values, options.interactions)
+        return [
+            replace(result, interactions=of_text)
+            for result, of_text in zip(results, measured, strict=True)
         ]
 
     def _result(

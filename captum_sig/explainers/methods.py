@@ -154,6 +154,7 @@ class Scores:
     std: Tensor | None = None  # (B, L): standard deviation over the draws of a random baseline
     first: Tensor | None = None  # (B, L): effect among words at the baseline; NaN if unknown
     last: Tensor | None = None  # (B, L): effect among words at the input; NaN if unknown
+    left_out: Tensor | None = None  # (B, L): F(x) − F(x̄ʷ) where the method knows it; NaN elsewhere
 
     def cpu(self) -> Scores:
         """Move the scores to the CPU."""
@@ -204,6 +205,7 @@ def sig(batch: MethodInput) -> Scores:
         effects.residual,
         first=of_positions(effects.first),
         last=of_positions(effects.last),
+        left_out=of_positions(effects.mean if effects.last is None else effects.last),
     )
 
 
@@ -219,8 +221,9 @@ def sequential_dig(batch: MethodInput) -> Scores:
     integrate = integrator(steps=problem.path_steps(batch.new_path()))
     integral, _ = problem.integral(integrate, True)
     scores = word_sums(integral.attributions.sum(-1), batch.feature_mask)
+    exact = scores - integral.word_delta
     errors = integral.word_delta.abs().amax(1)
-    if (errors > MAX_ERROR * (scores - integral.word_delta).abs().amax(1)).any():
+    if (errors > MAX_ERROR * exact.abs().amax(1)).any():
         warn(
             "sequential_dig is far from the exact scores of some words, by max_abs_word_delta "
             'logits: use method "sig", which is exact'
@@ -232,6 +235,7 @@ def sequential_dig(batch: MethodInput) -> Scores:
         integral.residual,
         first=integral.first,
         last=integral.last,
+        left_out=exact if integral.last is None else integral.last,
     )
 
 

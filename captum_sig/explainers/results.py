@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_sig import viz
-from captum_sig._names import Agreement
+from captum_sig._names import Agreement, PairKind
 from captum_sig.viz import heatmap
 from captum_sig.words.grouping import Span
 
@@ -75,6 +75,29 @@ def agreement(first: float, last: float, largest: float) -> Agreement:
 
 
 @dataclass(frozen=True)
+class Interaction:
+    """How two words act together.
+
+    `words` are their numbers in the result's `words`, ascending. `value` is the second difference
+    F(x) − F(x without i) − F(x without j) + F(x without both), in units of F (logits): how much
+    less the effect of either word is without the other. `kind` says what that means: see
+    `captum_sig.explainers.interactions.pair_kind`.
+    """
+
+    words: tuple[int, int]
+    value: float
+    kind: PairKind
+
+    def to_dict(self) -> dict[str, Any]:
+        return finite({"words": list(self.words), "value": self.value, "kind": self.kind})
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Interaction:
+        """Rebuild it from `to_dict`."""
+        return cls(**{**data, "words": tuple(data["words"])})
+
+
+@dataclass(frozen=True)
 class WordAttribution:
     """Why a model gave a text the label `target`, word by word.
 
@@ -84,6 +107,8 @@ class WordAttribution:
     F(x) − F(x̄ʷ), with F(x) from the model without any hook; exact scores differ from it only by
     rounding. It is None for methods without completeness per word. `residual` is Σ of the
     scores − (F(x) − F(x̄)), x̄ the sentence of baselines, if words moved in several contexts.
+    `interactions` says how each two of the strongest words act together, if that was asked for,
+    the largest second difference first.
     """
 
     text: str
@@ -96,6 +121,7 @@ class WordAttribution:
     words: tuple[Word, ...]
     probabilities: dict[str, float] = field(default_factory=dict, hash=False)
     residual: float | None = None
+    interactions: tuple[Interaction, ...] | None = None
 
     @property
     def scores(self) -> list[float]:
@@ -125,11 +151,14 @@ class WordAttribution:
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings, ready for `json.dumps`.
 
-        Fields that only some methods and baselines have (`std`, `standard_error`, `residual`) are
-        omitted if they are None. JSON has no NaN or infinity: such a number becomes None.
+        Fields that only some calls, methods and baselines have (`std`, `standard_error`,
+        `residual`, `interactions`) are omitted if they are None. JSON has no NaN or infinity: such
+        a number becomes None.
         """
-        words = [word.to_dict() for word in self.words]
-        return without_none(finite({**asdict(self), "words": words}), ("residual",))
+        data = {**asdict(self), "words": [word.to_dict() for word in self.words]}
+        if self.interactions is not None:
+            data["interactions"] = [pair.to_dict() for pair in self.interactions]
+        return without_none(finite(data), ("residual", "interactions"))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> WordAttribution:
@@ -138,7 +167,10 @@ class WordAttribution:
         Raises:
             TypeError: if a field is missing or unknown.
         """
-        return cls(**{**data, "words": tuple(Word(**word) for word in data["words"])})
+        fields_of = {**data, "words": tuple(Word(**word) for word in data["words"])}
+        if data.get("interactions") is not None:
+            fields_of["interactions"] = tuple(map(Interaction.from_dict, data["interactions"]))
+        return cls(**fields_of)
 
     def to_captum_record(self, true_label: str = "") -> Any:
         """Return a record for `captum.attr.visualization.visualize_text`, its strings escaped."""

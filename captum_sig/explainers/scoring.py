@@ -15,6 +15,7 @@ from captum_sig._names import METHODS_IN_CONTEXTS, unknown_name
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.arguments import layer_problem
 from captum_sig.attr.dig import DiscretizedPath
+from captum_sig.attr.problem import Problem
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, MethodInput, Scores
@@ -30,6 +31,7 @@ class ScoringOptions:
     contexts: str | Contexts | None
     n_steps: int
     max_rows: int | None
+    interactions: int | None = None  # between how many of a text's strongest words
 
     @classmethod
     def checked(
@@ -38,6 +40,7 @@ class ScoringOptions:
         contexts: str | Contexts | None = None,
         n_steps: int = 50,
         max_rows: int | None = None,
+        interactions: int | None = None,
     ) -> ScoringOptions:
         """Check the caller's options; `method` may name contexts after a colon.
 
@@ -61,7 +64,12 @@ class ScoringOptions:
             raise TypeError(f"contexts must be a name or a callable, got {contexts!r}")
         if max_rows is not None:
             max_rows = checked_integer("internal_batch_size", max_rows)
-        return cls(name, contexts, checked_n_steps(n_steps), max_rows)
+        if interactions is not None:
+            try:
+                interactions = checked_integer("interactions", interactions, least=2)
+            except ValueError as error:
+                raise ValueError(f"an interaction takes two words: {error}") from None
+        return cls(name, contexts, checked_n_steps(n_steps), max_rows, interactions)
 
     @property
     def name(self) -> str:
@@ -112,6 +120,34 @@ def draw_baseline(
     return {"baselines" if is_ids else "layer_baselines": baseline}
 
 
+def batch_problem(
+    model: nn.Module,
+    layer: nn.Module,
+    batch: Batch,
+    *,
+    family: Family,
+    targets: Tensor,  # (B,)
+    generators: Sequence[torch.Generator],  # one for each text
+    contexts: Sequence[Contexts] | None = None,
+    max_rows: int | None = None,
+) -> Problem:
+    """Draw a baseline, and build the problem in which the batch's words move to it."""
+    return layer_problem(
+        forward_of(model, batch), layer, batch.ids,
+        **draw_baseline(family, batch, generators), target=targets,
+        additional_forward_args=tuple(batch.others.values()), feature_mask=batch.feature_mask,
+        contexts=contexts, internal_batch_size=max_rows,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A batch's scores with one draw of the baseline."""
+
+    scores: Scores
+    problem: Problem | None = None  # that they solve; kept where interactions are asked for
+
+
 def score_batch(
     model: nn.Module,
     layer: nn.Module,
@@ -121,15 +157,13 @@ def score_batch(
     targets: Tensor,  # (B,)
     generators: Sequence[torch.Generator],  # one for each text
     options: ScoringOptions,
-) -> Scores:
+) -> Draw:
     """Score a batch with one draw of the baseline."""
     if not any(batch.spans):
-        return Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.texts))
-    problem = layer_problem(
-        forward_of(model, batch), layer, batch.ids,
-        **draw_baseline(family, batch, generators), target=targets,
-        additional_forward_args=tuple(batch.others.values()), feature_mask=batch.feature_mask,
-        contexts=options.contexts_of(generators), internal_batch_size=options.max_rows,
+        return Draw(Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.texts)))
+    problem = batch_problem(
+        model, layer, batch, family=family, targets=targets, generators=generators,
+        contexts=options.contexts_of(generators), max_rows=options.max_rows,
     )  # fmt: skip
     method_input = MethodInput(
         problem=problem,
@@ -142,4 +176,5 @@ def score_batch(
         n_steps=options.n_steps,
         new_path=DiscretizedPath,
     )
-    return METHODS[options.method](method_input)  # type: ignore[index]
+    scores = METHODS[options.method](method_input)  # type: ignore[index]
+    return Draw(scores, None if options.interactions is None else problem)

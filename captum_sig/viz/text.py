@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from captum_sig.viz import arcs
+
 if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.figure import Figure
@@ -47,6 +49,13 @@ class Result(Protocol):
     def words(self) -> Sequence[Word]: ...
     @property
     def summary(self) -> str: ...
+
+
+class InteractingResult(Result, Protocol):
+    """A result that may say how its words act together."""
+
+    @property
+    def interactions(self) -> Sequence[arcs.Pair] | None: ...
 
 
 def shades(scores: Sequence[float], strongest: float | None = None) -> list[Colour]:
@@ -95,6 +104,10 @@ def _environment(package: str) -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"FOR": FOR, "AGAINST": AGAINST, "pieces": pieces, "shades": shades}
+    environment.globals |= {
+        "LOOKS": arcs.LOOKS, "NONE_DEPENDS": arcs.NONE_DEPENDS, "pair_name": arcs.name,
+        "pairs_by_kind": arcs.by_kind, "strip_of": arcs.strip,
+    }  # fmt: skip
     return environment
 
 
@@ -106,8 +119,11 @@ def render(template: str, package: str = "captum_sig.viz", **values: Any) -> str
     return _environment(package).get_template(template).render(values)
 
 
-def to_html(result: Result) -> str:
-    """Return a fragment: the summary and the coloured text; hover over a word for its score."""
+def to_html(result: InteractingResult) -> str:
+    """Return a fragment: the summary and the coloured text, with arcs between interacting words.
+
+    Hover over a word for its score.
+    """
     return render("text.html", result=result)
 
 
@@ -117,14 +133,17 @@ LEGEND = (
 )
 
 
-def to_page(results: Iterable[Result]) -> str:
+def to_page(results: Iterable[InteractingResult]) -> str:
     """Return a self-contained HTML page with every result."""
     return render("page.html", fragment="text.html", results=results, legend=LEGEND)
 
 
-def to_terminal(result: Result) -> Text:
-    """Return the coloured text and the summary, for `rich`."""
-    return coloured(result).append(f"\n{visible(result.summary)}", "bold")
+def to_terminal(result: InteractingResult) -> Text:
+    """Return the coloured text, the summary and the words that act together, for `rich`."""
+    shown = coloured(result).append(f"\n{visible(result.summary)}", "bold")
+    for line, colour in arcs.lines(result):
+        shown.append(f"\n{visible(line)}", colour)
+    return shown
 
 
 def coloured(result: Result) -> Text:
@@ -150,10 +169,11 @@ def style(colour: Colour) -> str:
     return f"black on rgb({','.join(map(str, colour))})"
 
 
-def to_plain(result: Result) -> str:
-    """Return the summary, then a line `word score` for each word."""
+def to_plain(result: InteractingResult) -> str:
+    """Return the summary, a line `word score` for each word, and one for words that interact."""
     lines = [result.summary]
     lines += [f"{' '.join(word.word.split())} {word.score:+.4f}" for word in result.words]
+    lines += [line for line, _ in arcs.lines(result)]
     return "\n".join(map(visible, lines))
 
 
