@@ -72,7 +72,9 @@ def _check_method(value: str) -> None:
 
 def _check_interactions(value: int | None) -> int | None:
     if value is not None and value < 2:
-        raise typer.BadParameter(f"an interaction takes two words, so K is at least 2, not {value}.")
+        raise typer.BadParameter(
+            f"an interaction takes two words, so K is at least 2, not {value}."
+        )
     return value
 
 

@@ -157,7 +157,7 @@ class TextGenerationExplainer:
         attribute_target: bool = ..., attributions: bool = ..., n_steps: int | None = ...,
         tolerance: float | None = ..., use_cache: bool = ...,
         internal_batch_size: int | None = ..., show_progress: bool = ...,
-        contexts: str | Contexts | None = ...,
+        contexts: str | Contexts | None = ..., interactions: int | None = ...,
     ) -> GenerationAttribution: ...  # fmt: skip
     @overload
     def __call__(
@@ -167,7 +167,7 @@ class TextGenerationExplainer:
         attribute_target: bool = ..., attributions: bool = ..., n_steps: int | None = ...,
         tolerance: float | None = ..., use_cache: bool = ...,
         internal_batch_size: int | None = ..., show_progress: bool = ...,
-        contexts: str | Contexts | None = ...,
+        contexts: str | Contexts | None = ..., interactions: int | None = ...,
     ) -> list[GenerationAttribution]: ...  # fmt: skip
     def __call__(
         self,
@@ -185,6 +185,7 @@ class TextGenerationExplainer:
         internal_batch_size: int | None = None,
         show_progress: bool = False,
         contexts: str | Contexts | None = None,
+        interactions: int | None = None,
     ) -> GenerationAttribution | list[GenerationAttribution]:
         """Explain the target after one prompt or several.
 
@@ -213,15 +214,17 @@ class TextGenerationExplainer:
             contexts: what the other words are while one moves: "input", "two_sided", "sampled16"
                 for any number, or a function of `captum_sig.contexts`; by default the input. The
                 matrix is then the mean over the backgrounds.
+            interactions: how many of the prompt's strongest words, 2 or more, to measure two by
+                two: the exact second differences of log p(target), k (k − 1) / 2 rows more.
 
         Returns:
             a `GenerationAttribution`, or a list of them in the order of the prompts.
 
         Raises:
             TypeError: for a prompt, target or contexts of another type.
-            ValueError: for an empty prompt or target, unknown contexts, a prompt and target that
-                exceed the model's context, a chat without a template, or arguments that do not fit
-                together.
+            ValueError: for an empty prompt or target, unknown contexts, an interaction of one word,
+                a prompt and target that exceed the model's context, a chat without a template, or
+                arguments that do not fit together.
             FloatingPointError: if the model's output is not finite.
         """
         if attribute_target and contrast is not None:
@@ -242,7 +245,9 @@ class TextGenerationExplainer:
                 raise ValueError(f"{name} must be True or False, got {flag!r}")
         steps = N_STEPS if n_steps is None else n_steps
         options = _CallOptions(
-            scoring=ScoringOptions.checked("sig", contexts, max_rows=internal_batch_size),
+            scoring=ScoringOptions.checked(
+                "sig", contexts, max_rows=internal_batch_size, interactions=interactions
+            ),
             attribute_target=attribute_target,
             integrate=integrator(n_steps=steps, tolerance=tolerance) if attributions else None,
             use_cache=use_cache,
@@ -323,6 +328,7 @@ class TextGenerationExplainer:
             matrix_last=result.last,
             standard_error=result.standard_error,
             residual=result.residual,
+            interactions=result.interactions,
         )
 
     def _tokens(self, ids: list[int], log_probabilities: Tensor) -> tuple[TargetToken, ...]:
@@ -376,6 +382,7 @@ class _CallOptions:
         return MatrixOptions(
             attribute_target=self.attribute_target,
             contexts=None if contexts is None else contexts[0],
+            interactions=self.scoring.interactions,
             integrate=self.integrate,
             max_rows=self.scoring.max_rows,
             show_progress=self.show_progress,

@@ -21,6 +21,8 @@ from captum_sig.attr.problem import Problem, WordEffects, plain_tensors
 from captum_sig.attr.word_paths import WordPaths
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
+from captum_sig.explainers.interactions import interactions, joint_effects, strongest
+from captum_sig.explainers.results import Interaction
 from captum_sig.explainers.teacher_forcing import (
     TeacherForced,
     TokenFunction,
@@ -41,6 +43,7 @@ class MatrixOptions:
 
     attribute_target: bool
     contexts: Contexts | None  # None is the input
+    interactions: int | None  # between how many of the prompt's strongest words
     integrate: Integrate | None  # how to integrate the gradient, if at all
     max_rows: int | None
     show_progress: bool
@@ -57,6 +60,7 @@ class TargetMatrix:
     standard_error: Tensor | None = None  # (T, W)
     sequence_error: Tensor | None = None  # (W,): standard errors of the matrix's sums over T
     residual: float | None = None
+    interactions: tuple[Interaction, ...] | None = None  # of the prompt's words
     attributions: Tensor | None = None  # (W, D)
     converged: Tensor | None = None  # (W,)
 
@@ -99,14 +103,19 @@ def target_matrix(
     tokens = TokenFunction(forced.log_probabilities, None, modules)
     effects = problem(tokens, with_sum(forced.unchanged)).word_effects()
     result = _of_effects(effects, moving["paths"], places, len(words), forced)
-    if options.integrate is None:
-        return result
 
     def of_sequence(rows: Tensors, example: Tensor) -> Tensor:
         return forced.log_probabilities(rows, example).sum(1)
 
-    sequence = RowFunction(of_sequence, None, modules)
-    integral, _ = problem(sequence, forced.unchanged.sum(1)).integral(options.integrate, True)
+    sequence = problem(RowFunction(of_sequence, None, modules), forced.unchanged.sum(1))
+    if options.interactions is not None:
+        result = replace(
+            result,
+            interactions=_interactions(sequence, words, result, effects, options.interactions),
+        )
+    if options.integrate is None:
+        return result
+    integral, _ = sequence.integral(options.integrate, True)
     by_word = [integral.attributions[n][0, positions].sum(0) for n, positions in places]
     deltas, converged = (
         torch.stack([per_position[n][0, positions[0]] for n, positions in places])
@@ -151,6 +160,21 @@ def _of_effects(
         sequence_error=None if standard_error is None else standard_error[-1],
         residual=None if effects.residual is None else float(effects.residual[0, -1]),
     )
+
+
+def _interactions(
+    sequence: Problem,
+    words: Sequence[list[int]],
+    result: TargetMatrix,
+    effects: WordEffects,
+    k: int,
+) -> tuple[Interaction, ...]:
+    """Measure how each two of the k words with the largest scores act on the whole target."""
+    chosen = strongest(result.matrix.sum(0)[: len(words)].tolist(), k)
+    left_out = effects.mean if effects.last is None else effects.last
+    known = sequence.paths.scatter(left_out[:, -1])[0]  # the prompt's
+    joint = joint_effects(sequence, [[words[word][0] for word in chosen]], known)
+    return interactions(chosen, joint[0])
 
 
 def _ends(

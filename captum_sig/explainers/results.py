@@ -284,7 +284,8 @@ class GenerationAttribution:
     `standard_error` that of its `score`. `residual` is Σ of the columns' sums − (log p(target | x)
     − log p(target | x̄)), x̄ the sentence of baselines. The words of the game, which backgrounds put
     at their baseline, are the columns: the target's tokens only with `attributes_target`. With a
-    contrast all of these are those of the difference.
+    contrast all of these are those of the difference. `interactions` says how each two of the
+    prompt's strongest words act together on log p(target), if that was asked for.
 
     `word_deltas`, (W,), is the measured error of each column's sum: the gap between log p(target)
     through hook and prefix cache and that of the unchanged model. With `attributions`, (W, D), it
@@ -311,6 +312,7 @@ class GenerationAttribution:
     matrix_last: Tensor | None = None
     standard_error: Tensor | None = None
     residual: float | None = None
+    interactions: tuple[Interaction, ...] | None = None
 
     def __post_init__(self) -> None:
         wanted = len(self.rows), len(self.columns)
@@ -385,6 +387,8 @@ class GenerationAttribution:
         for name in ("target_tokens", "contrast_tokens"):
             data[name] = [asdict(token) for token in data[name]]
         data["words"] = [word.to_dict() for word in self.words]
+        if self.interactions is not None:
+            data["interactions"] = [pair.to_dict() for pair in self.interactions]
         return without_none(
             finite(data), tuple(name for name, value in data.items() if value is None)
         )
@@ -405,6 +409,8 @@ class GenerationAttribution:
             if name in fields_of:
                 numbers = np.array(fields_of[name], dtype=np.float64)  # None becomes NaN
                 fields_of[name] = torch.from_numpy(numbers)
+        if "interactions" in fields_of:
+            fields_of["interactions"] = tuple(map(Interaction.from_dict, data["interactions"]))
         if "converged" in fields_of:
             fields_of["converged"] = torch.tensor(fields_of["converged"], dtype=torch.bool)
         return cls(**fields_of)
