@@ -79,9 +79,9 @@ class Interaction:
     """How two words act together.
 
     `words` are their numbers in the result's `words`, ascending. `value` is the second difference
-    F(x) − F(x without i) − F(x without j) + F(x without both), in units of F (logits): how much
-    less the effect of either word is without the other. `kind` says what that means: see
-    `captum_sig.explainers.interactions.pair_kind`.
+    F(x) − F(x without i) − F(x without j) + F(x without both), in units of F (logits, or nats for
+    generations): how much less the effect of either word is without the other. `kind` says what
+    that means: see `captum_sig.explainers.interactions.pair_kind`.
     """
 
     words: tuple[int, int]

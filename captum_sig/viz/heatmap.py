@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from captum_sig.viz import arcs
 from captum_sig.viz.text import (
     AGAINST,
     FOR,
@@ -58,6 +59,8 @@ class Result(TextResult, Protocol):
     def sequence_scores(self) -> Tensor: ...
     @property
     def log_probabilities(self) -> Tensor: ...
+    @property
+    def interactions(self) -> Sequence[arcs.Pair] | None: ...
 
 
 def label(token: str) -> str:
@@ -72,18 +75,24 @@ def _targets(result: Result) -> Iterator[str]:
 
 
 def to_plain(result: Result) -> str:
-    """Return the summary, the target, and a tab-separated table: words, sums, each token."""
+    """Return the summary, the target, and a tab-separated table: words, sums, each token.
+
+    Words that act together have a line each behind it.
+    """
     lines = [on_one_line(line) for line in (result.summary, *_targets(result))]
     lines.append("\t".join(["word", "sum", *map(label, result.rows)]))
     for name, total, column in zip(
         result.columns, result.sequence_scores.tolist(), result.matrix.T.tolist(), strict=True
     ):
         lines.append("\t".join([label(name), *(f"{value:+.4f}" for value in [total, *column])]))
+    lines += [on_one_line(line) for line, _ in arcs.lines(result)]
     return "\n".join(lines)
 
 
 def to_terminal(result: Result, width: int) -> Group:
     """Return the prompt coloured by effect on the whole target, and the heat map, for `rich`.
+
+    Words that act together have a line each between them.
 
     A heat map of more than `width` characters is split into several tables.
     """
@@ -93,6 +102,7 @@ def to_terminal(result: Result, width: int) -> Group:
     parts: list[RenderableType] = [coloured(result)]
     parts += [Text(visible(line)) for line in _targets(result)]
     parts.append(Text(visible(result.summary), "bold"))
+    parts += [Text(visible(line), colour) for line, colour in arcs.lines(result)]
     for tokens in _panels(result, width):
         parts += ["", _table(result, tokens)]
     return Group(*parts)

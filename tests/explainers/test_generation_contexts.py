@@ -5,11 +5,13 @@ import math
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from captum_sig import GenerationAttribution, TextGenerationExplainer, contexts
 from captum_sig.explainers.scoring import text_generator
 from captum_sig.quadrature import rule
+from captum_sig.viz import heatmap
 from tests import oracle
 from tests.plain_loop import assert_equal, plain_loop, prompt_ids, word_positions
 from tests.tiny_language_models import (
@@ -217,7 +219,7 @@ def test_models_with_encoder_and_decoder(name):
     words += [[n_source + 1 + number] for number in range(len(ids) - 1)]
     base = both.clone()
     for position in sum(words, []):
-        base[0, position] = max(MASK, 0) if both[0, position] > MASK else both[0, position]
+        base[0, position] = MASK if both[0, position] > MASK else both[0, position]
     for number, word in enumerate(words):
         alone, without = base.clone(), both.clone()
         alone[0, word], without[0, word] = both[0, word], base[0, word]
@@ -258,6 +260,77 @@ def test_attributions_are_sig_in_the_backgrounds(use_cache):
             expected[number] += exact[0, word].sum(0) / 2
     assert_equal(result.attributions, expected, 1e-10)
     assert_equal(result.word_deltas, result.attributions.sum(1) - result.sequence_scores, 1e-10)
+
+
+@pytest.mark.parametrize("options", [{}, {"contexts": "two_sided"}, {"contexts": "sampled3"},
+                                     {"attribute_target": True}, {"contrast": " bad"}])  # fmt: skip
+def test_interactions_are_second_differences_of_the_whole_target(options):
+    explain = explainer(causal("gpt2"))
+    result = explain(PROMPT, TARGET, interactions=3, **options)
+    words = word_positions(explain.tokenizer, PROMPT)
+    ids = prompt_ids(explain.tokenizer, PROMPT)
+
+    def value(*left_out: int) -> float:
+        changed = list(ids)
+        for position in (position for word in left_out for position in words[word]):
+            changed[position] = END
+        of_target = log_probability(explain, changed, result)
+        if result.contrast is None:
+            return of_target
+        other = explain(PROMPT, result.contrast)
+        return of_target - log_probability(explain, changed, other)
+
+    scores = [abs(word.score) for word in result.words]
+    strongest = sorted(range(N_WORDS), key=lambda word: -scores[word])[:3]
+    assert {word for pair in result.interactions for word in pair.words} == set(strongest)
+    assert len(result.interactions) == 3
+    for pair in result.interactions:
+        i, j = pair.words
+        expected = value() - value(i) - value(j) + value(i, j)
+        assert pair.value == pytest.approx(expected, abs=1e-9)
+    assert GenerationAttribution.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+    assert explain(PROMPT, TARGET, **options).interactions is None
+
+
+def test_pairs_are_shown():
+    explain = explainer(causal("gpt2"))
+    result = explain(PROMPT, TARGET, interactions=4)
+    pair = next(pair for pair in result.interactions if pair.kind != "independent")
+    line = " + ".join(result.words[word].word for word in pair.words)
+    line += f": {pair.kind} {pair.value:+.4f}"
+    assert line in heatmap.to_plain(result).splitlines()
+    assert f"{pair.value:+.4f} nats" in result.to_html()
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(heatmap.to_terminal(result, 200))
+    assert line in capture.get()
+
+
+def test_pairs_of_a_seq2seq_models_source():
+    explain = TextGenerationExplainer(encoder_decoder("T5"), wordpiece_tokenizer())
+    result = explain("the movie is goody", "gorgeous mess", interactions=2, attribute_target=True)
+    (pair,) = result.interactions
+    source = explain.tokenizer("the movie is goody", return_tensors="pt")["input_ids"]
+    ids = [token.id for token in result.target_tokens]
+    decoder = torch.tensor([[PAD, *ids[:-1]]])
+    words = [[1], [2], [3], [4, 5]]
+
+    def value(*left_out: int) -> float:
+        changed = source.clone()
+        for word in left_out:
+            changed[0, words[word]] = MASK
+        with torch.no_grad():
+            logits = explain.model(input_ids=changed, decoder_input_ids=decoder).logits
+        return float(logits[0].log_softmax(-1)[range(len(ids)), ids].double().sum())
+
+    i, j = pair.words
+    expected = value() - value(i) - value(j) + value(i, j)
+    assert pair.value == pytest.approx(expected, abs=1e-9)
+
+
+def test_an_interaction_takes_two_words():
+    with pytest.raises(ValueError, match="an interaction takes two words"):
+        explainer(causal("gpt2"))(PROMPT, TARGET, interactions=1)
 
 
 def test_chats_keep_the_template_in_every_background():
