@@ -21,7 +21,7 @@ Agreement = Literal["additive", "redundant", "synergistic"]
 
 PairKind = Literal["say the same", "only together", "turns it", "independent"]
 
-ContextsName = Literal["input", "two_sided"]  # and "sampled4", for any number
+ContextsName = Literal["input", "two_sided", "auto"]  # and "sampled4", for any number
 
 BaselineName = Literal[
     "mask", "pad", "unk", "eos", "zero", "mean", "constant", "max_distance", "uniform", "blurred",
@@ -39,10 +39,12 @@ AblationName = Literal["replace", "remove"]
 SequentialMethodName = Literal["sig", "sequential_dig"]  # move one word at a time, in contexts
 
 CONTEXTS_NAMES = (*get_args(ContextsName), "sampled16")
+WITHOUT = (("sequential_dig", "auto"),)  # pairs that do not go together
 METHODS_IN_CONTEXTS = tuple(
     f"{method}:{contexts}"
     for method in get_args(SequentialMethodName)
     for contexts in CONTEXTS_NAMES
+    if (method, contexts) not in WITHOUT
 )
 
 
@@ -54,6 +56,18 @@ def sampled_number(contexts: str) -> int | None:
     """
     digits = re.fullmatch("sampled([1-9][0-9]*)", contexts)
     return int(digits[1][:40]) if digits else None  # beyond any limit, as the number itself
+
+
+def words_only(method: str, contexts: str) -> str:
+    """Return the message for contexts of a method that they are not for.
+
+    >>> words_only("sequential_dig", "auto")
+    'contexts auto sample scores of words, and sequential_dig integrates gradients: use sig:auto'
+    """
+    return (
+        f"contexts {contexts} sample scores of words, and {method} integrates gradients: use "
+        f"sig:{contexts}"
+    )
 
 
 def unknown_name(kind: str, name: object, names: Iterable[str]) -> str:

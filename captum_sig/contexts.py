@@ -13,6 +13,8 @@ background takes W + 1 rows for all its words.
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -82,14 +84,68 @@ class Sampled:
         squares = effects.diff(dim=0).square().sum(0)
         return (squares / (2 * self.k * (self.k - 1))).sqrt()
 
+    @property
+    def name(self) -> str:
+        """As `named` takes it."""
+        return f"sampled{self.k}"
 
-sampled = Sampled  # spelled as its neighbours, since an instance is one of them
+
+@dataclass(frozen=True)
+class Auto:
+    """Both sides of each word, and the Shapley values of the words whose two sides disagree.
+
+    The input and the sentence of baselines take 2 (W + 1) rows, as in `two_sided`. A word whose
+    two effects differ by more than the tolerance then moves in random backgrounds too, until the
+    standard error of its Shapley value is at most the tolerance; the others keep the mean of their
+    two effects. Where all sets of the words that interact take few rows, values are exact. For
+    scores of words only: gradients are not sampled.
+
+    Args:
+        tolerance: a fraction of the text's largest absolute two-sided score.
+        max_rows: the most rows of a text, those of the two sides included, which are always
+            evaluated. None is 32 (W + 1), the rows of `sampled(32)`. Fewer rows go to the words
+            that disagree most.
+        generator: a CPU generator; None uses torch's own.
+
+    Raises:
+        ValueError: for a tolerance that is not positive, or `max_rows` that is no number of rows.
+
+    Source: `captum_sig.attr.shapley`.
+    """
+
+    tolerance: float = 0.1
+    max_rows: int | None = None
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        tolerance = self.tolerance
+        is_number = isinstance(tolerance, numbers.Real) and not isinstance(tolerance, bool)
+        if not is_number or not 0 < tolerance < math.inf:
+            raise ValueError(
+                "the tolerance of contexts.auto must be a positive fraction of a text's largest "
+                f"score, such as 0.1, got {tolerance!r}"
+            )
+        object.__setattr__(self, "tolerance", float(tolerance))
+        if self.max_rows is not None:
+            max_rows = checked_integer("max_rows of contexts.auto", self.max_rows)
+            object.__setattr__(self, "max_rows", max_rows)
+
+    def __call__(self, n_words: int) -> Tensor:
+        return two_sided(n_words)
+
+    @property
+    def name(self) -> str:
+        """As `named` takes it."""
+        return "auto"
+
+
+sampled, auto = Sampled, Auto  # spelled as their neighbours, since an instance is one of them
 
 NAMES: dict[str, Contexts] = {"input": input, "two_sided": two_sided}
 
 
 def named(name: str, generator: torch.Generator | None = None) -> Contexts:
-    """Return contexts by name: "input", "two_sided", or "sampled4" for any number.
+    """Return contexts by name: "input", "two_sided", "auto", or "sampled4" for any number.
 
     Raises:
         ValueError: for another name, or too many backgrounds.
@@ -97,6 +153,8 @@ def named(name: str, generator: torch.Generator | None = None) -> Contexts:
     number = sampled_number(name)
     if number is not None:
         return sampled(number, generator)
+    if name == "auto":
+        return auto(generator=generator)
     if name not in NAMES:
         raise ValueError(unknown_name("contexts", name, CONTEXTS_NAMES))
     return NAMES[name]

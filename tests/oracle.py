@@ -6,6 +6,8 @@ Enguehard 2023 (arXiv 2305.15853), equations 1 and 2:
     SIG_w = (x_w − b_w) ∫₀¹ ∂F(x̄ʷ + α (x − x̄ʷ)) / ∂x_w dα
 """
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -98,3 +100,18 @@ def target_differences(
         )
         columns.append(torch.sub(*ends))
     return torch.stack(columns, dim=1)
+
+
+def shapley_values(
+    f: Callable[[Tensor], Tensor], x: Tensor, b: Tensor, words: Sequence[Sequence[int]]
+) -> Tensor:
+    """Σ_S |S|! (W − |S| − 1)! / W! [F(S ∪ w) − F(S)] over all sets S of other words, (W,)."""
+    n_words = len(words)
+    values = torch.zeros(n_words, dtype=torch.float64)
+    for word in range(n_words):
+        for kept in itertools.product([False, True], repeat=n_words - 1):
+            held = in_background(x, b, words, [*kept[:word], True, *kept[word:]], word)
+            weight = 1 / (n_words * math.comb(n_words - 1, sum(kept)))
+            with torch.no_grad():
+                values[word] += weight * (f(held) - f(at_baseline(held, b, words[word]))).sum()
+    return values

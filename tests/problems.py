@@ -1,4 +1,4 @@
-"""Models of (B, L, D) inputs whose SIG is known in closed form."""
+"""Models of (B, L, D) inputs whose SIG is known in closed form, and games whose values are."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,3 +86,65 @@ PROBLEMS = [
     Problem("gated", gated, gated_sig, ig_is_sig=False),
     Problem("order_dependent", order_dependent, order_dependent_sig, ig_is_sig=False),
 ]
+
+
+@dataclass(frozen=True)
+class Game:
+    """A game of words that are 1 at the input and 0 at the baseline, and its Shapley values."""
+
+    name: str
+    f: Callable[[Tensor], Tensor]  # (B, W, 1) → (B,)
+    shapley: tuple[float, ...]  # (W,)
+
+    @property
+    def x(self) -> Tensor:
+        """The input, (1, W, 1)."""
+        return torch.ones(1, len(self.shapley), 1, dtype=torch.float64)
+
+
+def any_of(x: Tensor, *words: int) -> Tensor:
+    """OR: 1 if one of the words says so."""
+    return 1 - (1 - x[:, list(words), 0]).prod(1)
+
+
+def all_of(x: Tensor, *words: int) -> Tensor:
+    """AND: 1 if all of the words say so."""
+    return x[:, list(words), 0].prod(1)
+
+
+def nested(x: Tensor) -> Tensor:
+    """a and (b or c), beside an additive word."""
+    return x[:, 0, 0] * any_of(x, 1, 2) + 2 * x[:, 4, 0]
+
+
+def nested_twice(x: Tensor) -> Tensor:
+    """a or (b and (c or d)), beside an additive word."""
+    inner = x[:, 3, 0] * any_of(x, 4, 5)
+    return 1 - (1 - x[:, 2, 0]) * (1 - inner) - x[:, 0, 0]
+
+
+def turned(x: Tensor) -> Tensor:
+    """A negation: "not" turns what "good" says."""
+    return x[:, 1, 0] * (1 - 2 * x[:, 0, 0]) + x[:, 2, 0]
+
+
+def parity(x: Tensor) -> Tensor:
+    """1 if an odd number of words is there: an odd number of words agree on both sides."""
+    return x.sum((1, 2)) % 2
+
+
+GAMES = [
+    Game("or", lambda x: any_of(x, 0, 1), (0.5, 0.5)),
+    Game("or_of_three", lambda x: any_of(x, 0, 1, 2), (1 / 3,) * 3),
+    Game("or_beside_others", lambda x: any_of(x, 1, 3) - x[:, 5, 0], (0, 0.5, 0, 0.5, 0, -1)),
+    Game("or_of_many", lambda x: any_of(x, *range(12)) + x[:, 12, 0], (1 / 12,) * 12 + (1, 0)),
+    Game("or_of_all", lambda x: any_of(x, *range(20)), (1 / 20,) * 20),
+    Game("and", lambda x: all_of(x, 0, 1), (0.5, 0.5)),
+    Game("and_beside_others", lambda x: all_of(x, 2, 3, 4) + x[:, 0, 0], (1, 0) + (1 / 3,) * 3),
+    Game("and_of_all", lambda x: all_of(x, *range(20)), (1 / 20,) * 20),
+    Game("nested", nested, (2 / 3, 1 / 6, 1 / 6, 0, 2)),
+    Game("nested_among_many", nested, (2 / 3, 1 / 6, 1 / 6, 0, 2) + (0,) * 15),
+    Game("nested_twice", nested_twice, (-1, 0, 7 / 12, 1 / 4, 1 / 12, 1 / 12)),
+    Game("turned", turned, (-1, 0, 1) + (0,) * 9),
+    Game("parity", parity, (1 / 5,) * 5),
+]  # fmt: skip

@@ -22,9 +22,9 @@ from captum_sig.attr.adaptive import STARTS, to_tolerance
 from captum_sig.attr.function import RowFunction, Tensors, at_inputs, flat, modules_in
 from captum_sig.attr.hooks import at_layer, capture, embed_without_pass
 from captum_sig.attr.integrals import Integrate, Steps, StraightLine, by_steps
-from captum_sig.attr.problem import Problem, StandardError, plain_tensors
+from captum_sig.attr.problem import Problem, plain_tensors
 from captum_sig.attr.word_paths import WordPaths, with_positions
-from captum_sig.contexts import Contexts, backgrounds
+from captum_sig.contexts import Auto, Contexts, backgrounds
 from captum_sig.quadrature import rule
 
 
@@ -210,7 +210,7 @@ def words_in_contexts(
     """
     return {
         "paths": _paths(points, baselines, feature_mask, contexts),
-        "standard_error": _standard_error(contexts),
+        **_estimation(contexts, len(points[0])),
     }
 
 
@@ -224,7 +224,7 @@ def _paths(
     paths = WordPaths.between(x, b, feature_masks(feature_mask, x))
     if contexts is None:
         return paths
-    of_each = [contexts] * paths.n_examples if callable(contexts) else contexts
+    of_each = _of_each(contexts, paths.n_examples)
     if not isinstance(of_each, (list, tuple)) or not all(map(callable, of_each)):
         raise TypeError(
             f"contexts must be a callable such as captum_sig.contexts.two_sided, got {contexts!r}"
@@ -240,9 +240,18 @@ def _without_positions(tensors: Tensors, points: Tensors) -> Tensors:
     )
 
 
-def _standard_error(contexts: Contexts | Sequence[Contexts] | None) -> StandardError | None:
-    first = contexts if contexts is None or callable(contexts) else contexts[0]
-    return getattr(first, "standard_error", None)
+def _of_each(contexts: Contexts | Sequence[Contexts], n_examples: int) -> Sequence[Contexts]:
+    return [contexts] * n_examples if callable(contexts) else contexts
+
+
+def _estimation(contexts: Contexts | Sequence[Contexts] | None, n_examples: int) -> dict[str, Any]:
+    """Return how words' means over backgrounds are estimated, as a `Problem` takes it."""
+    of_each = [] if contexts is None else _of_each(contexts, n_examples)
+    if any(isinstance(of_one, Auto) for of_one in of_each):
+        if not all(isinstance(of_one, Auto) for of_one in of_each):
+            raise ValueError("contexts.auto must be those of all examples, or of none")
+        return {"auto": of_each}
+    return {"standard_error": getattr(of_each[0], "standard_error", None) if of_each else None}
 
 
 def _by_layer(several: bool, n_tensors: Sequence[int], tensors: Tensors) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,9 +25,12 @@ from captum_sig.attr.integrals import (
     coalition_values,
     path_ends,
 )
+from captum_sig.attr.shapley import Screen, shapley_values
 from captum_sig.attr.word_paths import WordPaths, all_finite, like, with_positions
+from captum_sig.contexts import Auto
 
 StandardError = Callable[[Tensor], Tensor | None]  # of the mean over backgrounds: (K, P) → (P,)
+Ends = tuple[Tensor, Tensor]  # F at the end of each path and at its start, (K, P, …) each
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Problem:
     function: RowFunction
     paths: WordPaths
     standard_error: StandardError | None = None
+    auto: Sequence[Auto] | None = None  # of each example, if words whose sides disagree are sampled
     format_outputs: Callable[[Tensors], Any] = tuple
     max_rows: int | None = None
     show_progress: bool = False
@@ -102,9 +106,11 @@ class Problem:
             if self.value_at_input is None and self.paths.n_examples > 0:
                 self.values(self.paths.points)  # the model's errors are not hidden
 
+    @plain_tensors()
     def word_scores(self) -> Any:
         """Compute Σ_j SIG_wj = F(x) − F(x̄ʷ) exactly: (B, L) in the caller's container."""
-        return self.format_outputs(self.paths.scatter(self._output_changes().mean(0)))
+        effects, _ = self._evaluated_effects()
+        return self.format_outputs(self.paths.scatter(effects.mean))
 
     @plain_tensors()
     def word_effects(self, selected: Tensor | None = None) -> WordEffects:
@@ -113,8 +119,7 @@ class Problem:
         Args:
             selected: (P,), whether to evaluate each word's rows; None evaluates all.
         """
-        at_end, at_start = self._ends(selected)
-        return self._effects(at_end - at_start, (at_end, at_start))
+        return self._with_residual(*self._evaluated_effects(selected))
 
     @plain_tensors()
     def coalition_values(self, example: Tensor, keeps: Tensor) -> Tensor:
@@ -171,6 +176,7 @@ class Problem:
         self, integrate: Integrate, multiply_by_inputs: bool
     ) -> tuple[SequentialIntegral, Tensor]:
         """Integrate SIG; also return its convergence delta, (B,): the sum of the word deltas."""
+        self._refuse_auto()
         paths = self.paths
         with self.chunks as chunks:
             averages = integrate(self.function, paths, chunks)
@@ -180,7 +186,7 @@ class Problem:
                 averages.gradients, paths.points, paths.baselines, strict=True
             )
         )
-        effects = self._effects(paths.by_background(averages.output_changes))
+        effects = self._with_residual(self._effects(paths.by_background(averages.output_changes)))
         delta = paths.sums(products) - effects.mean
         stopped_short = paths.scatter(~paths.by_background(averages.converged).all(0))
         n_evaluations = paths.by_background(averages.n_evaluations).sum(0)
@@ -205,13 +211,14 @@ class Problem:
     @plain_tensors()
     def convergence_delta(self, attributions: Any) -> Tensor:
         """Compute Σ_w [Σ_j A_wj − (F(x) − F(x̄ʷ))] of the caller's attributions A, (B,)."""
+        self._refuse_auto()
         tensors = tuple(map(with_positions, flat(attributions)))
         shapes = [tuple(tensor.shape) for tensor in tensors]
         wanted = [tuple(x.shape) for x in self.paths.points]
         if shapes != wanted:
             raise ValueError(f"attributions have shapes {shapes}; wanted {wanted}")
         total = sum(tensor.flatten(1).sum(1) for tensor in tensors)
-        return total - self._per_example(self._output_changes().mean(0))
+        return total - self._per_example(self._evaluated_effects()[0].mean)
 
     @functools.cached_property
     def chunks(self) -> Chunks:
@@ -222,7 +229,7 @@ class Problem:
             chunks.take_rows_one_by_one()
         return chunks
 
-    def _ends(self, selected: Tensor | None = None) -> tuple[Tensor, Tensor]:  # (K, P, …) each
+    def _ends(self, selected: Tensor | None = None) -> Ends:
         if len(self.paths) == 0:
             shape = () if self.value_at_input is None else self.value_at_input.shape[1:]
             none = torch.zeros(1, 0, *shape, dtype=self.paths.dtype, device=self.paths.device)
@@ -238,45 +245,70 @@ class Problem:
             ends = all_nan.index_put((numbers,), ends[0]), all_nan.index_put((numbers,), ends[1])
         return paths.by_background(ends[0]), paths.by_background(ends[1])
 
-    @plain_tensors()
-    def _output_changes(self) -> Tensor:  # (K, P, …)
-        at_end, at_start = self._ends()
-        return at_end - at_start
+    def _refuse_auto(self) -> None:
+        if self.auto is not None:
+            raise ValueError(
+                "contexts.auto samples scores of words, not gradients: use attribute_words, or "
+                "other contexts such as contexts.two_sided"
+            )
+
+    def _evaluated_effects(self, selected: Tensor | None = None) -> tuple[WordEffects, Ends]:
+        ends = self._ends(selected)
+        effects = self._effects(ends[0] - ends[1])
+        return self._refined(effects, ends), ends
+
+    def _refined(self, effects: WordEffects, ends: Ends) -> WordEffects:
+        """Put Shapley values in place of the means of words whose two sides disagree."""
+        if self.auto is None or len(self.paths) == 0:
+            return effects
+        (at_input, alone), (without, at_baseline) = ends  # (P, …) each: two backgrounds
+        values, standard_error = shapley_values(
+            Screen(at_input, at_baseline, without, alone),
+            self.paths.words_per_example.tolist(),
+            self.auto,
+            self.coalition_values,
+        )
+        return replace(effects, mean=values, standard_error=standard_error)
 
     @property
     def _only_input(self) -> bool:
         """Whether words move in the input itself."""
         return self.paths.n_backgrounds == 1 and bool(self.paths.keeps.all())
 
-    def _effects(
-        self,
-        output_changes: Tensor,  # (K, P, …)
-        ends: tuple[Tensor, Tensor] | None = None,  # F whose differences they are, if known
-    ) -> WordEffects:
+    def _effects(self, output_changes: Tensor) -> WordEffects:  # of (K, P, …)
         mean = output_changes.mean(0)
-        example = self.paths.background[: self.paths.n_words]
-        n_others = self.paths.words_per_example[example] - 1
-        at_input = None
+        if self._only_input:
+            return WordEffects(mean)
+        n_others = self._n_others
+        return WordEffects(
+            mean,
+            None if self.standard_error is None else self.standard_error(output_changes),
+            first=self._where_kept(torch.zeros_like(n_others), output_changes),
+            last=self._where_kept(n_others, output_changes),
+        )
+
+    def _with_residual(self, effects: WordEffects, ends: Ends | None = None) -> WordEffects:
+        """Add F(x), and the residual; evaluate F of input and baseline if no path shows it."""
+        n_others = self._n_others
+        at_input = at_baseline = None
         if ends is not None:
             at_input = self._per_example_where_known(self._where_kept(n_others, ends[0]))
         if self._only_input:
-            return WordEffects(mean, value_at_input=at_input)
-        no_others = torch.zeros_like(n_others)
-        at_baseline = None
+            return replace(effects, value_at_input=at_input)
         if ends is not None:
+            no_others = torch.zeros_like(n_others)
             at_baseline = self._per_example_where_known(self._where_kept(no_others, ends[1]))
         if at_input is None or at_input.isnan().any():
             at_input = self.values(self.paths.points)
         if at_baseline is None or at_baseline.isnan().any():
             at_baseline = self.values(self.paths.baselines)
-        return WordEffects(
-            mean,
-            None if self.standard_error is None else self.standard_error(output_changes),
-            self._per_example(mean) - (at_input - at_baseline).to(mean),
-            at_input,
-            first=self._where_kept(no_others, output_changes),
-            last=self._where_kept(n_others, output_changes),
-        )
+        residual = self._per_example(effects.mean) - (at_input - at_baseline).to(effects.mean)
+        return replace(effects, value_at_input=at_input, residual=residual)
+
+    @property
+    def _n_others(self) -> Tensor:  # (P,)
+        example = self.paths.background[: self.paths.n_words]
+        return self.paths.words_per_example[example] - 1
 
     def _where_kept(self, n_others: Tensor, per_path: Tensor) -> Tensor:
         """Take each word's value, (K, P, …), where so many others are at the input: (P, …)."""

@@ -12,6 +12,7 @@ import typer
 from captum_sig._names import (
     CONTEXTS_NAMES,
     METHODS_IN_CONTEXTS,
+    WITHOUT,
     BaselineName,
     MethodName,
     MetricName,
@@ -19,6 +20,7 @@ from captum_sig._names import (
     SequentialMethodName,
     sampled_number,
     suggestion,
+    words_only,
 )
 from captum_sig._numbers import MAX_BACKGROUNDS, MAX_N_DRAWS, MAX_N_STEPS, checked_integer
 
@@ -68,6 +70,8 @@ def _check_method(value: str) -> None:
         raise typer.BadParameter(f"{name} does not take contexts; only {takers} do.")
     if colon:
         _check_contexts(contexts)
+    if (name, contexts) in WITHOUT:
+        raise typer.BadParameter(f"{words_only(name, contexts)}.")
 
 
 def _check_interactions(value: int | None) -> int | None:
@@ -117,7 +121,7 @@ METHODS_OPTION = partial(
 PATH_METHOD = partial(typer.Option, **_names_option(partial(_check_choice, choices=PATHS), PATHS))
 CONTEXTS = partial(
     typer.Option,
-    help="Background for the other words: input, two_sided, or sampled16 (up to 10000).",
+    help="Background for the other words: input, two_sided, auto, or sampled16 (up to 10000).",
     **_names_option(_check_contexts, CONTEXTS_NAMES),
 )
 INTERACTIONS = partial(

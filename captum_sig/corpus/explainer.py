@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from captum_sig._warnings import TruncationWarning, warn
-from captum_sig.contexts import Contexts, Sampled, named
+from captum_sig.contexts import Auto, Contexts, Sampled, named
 from captum_sig.contexts import input as only_input
 from captum_sig.corpus.rows import RESULT_COLUMNS, Row, failed_row, to_row
 from captum_sig.data.columns import checked_text
@@ -56,6 +56,7 @@ WORD_BY_WORD = (*IN_CONTEXTS, "occlusion", "shapley")  # methods that take rows 
 Progress = Callable[[int, int], object]  # takes the number of texts just finished, and their work
 
 SORT_WINDOW = 4096  # texts that are sorted by length together, which fills batches of a GPU
+AUTO_BACKGROUNDS = 10  # rows of `contexts.auto` for each word, an estimate
 CANARY_TEXT = "a"  # explained when the model is loaded, and whenever a text has failed
 
 _forked: list[int] = []  # not empty in a fork, as made by `datasets`' num_proc: OpenMP's threads
@@ -64,11 +65,16 @@ if hasattr(os, "register_at_fork"):  # stay in the parent, and waiting for them 
 
 
 def n_backgrounds(contexts: str | Contexts | None) -> int:
-    """Return the number of backgrounds in which each word moves; callables of users count as 2."""
+    """Return the number of backgrounds in which each word moves; callables of users count as 2.
+
+    Those of `contexts.auto` depend on the text: `AUTO_BACKGROUNDS` is what sentences take.
+    """
     if isinstance(contexts, str):
         contexts = named(contexts)
     if isinstance(contexts, Sampled):
         return contexts.k
+    if isinstance(contexts, Auto):
+        return AUTO_BACKGROUNDS
     return 1 if contexts in (None, only_input) else 2
 
 

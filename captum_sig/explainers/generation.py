@@ -212,8 +212,8 @@ class TextGenerationExplainer:
                 memory.
             show_progress: show a progress bar.
             contexts: what the other words are while one moves: "input", "two_sided", "sampled16"
-                for any number, or a function of `captum_sig.contexts`; by default the input. The
-                matrix is then the mean over the backgrounds.
+                for any number, "auto", or a function of `captum_sig.contexts`; by default the
+                input. The matrix is then the mean over the backgrounds.
             interactions: how many of the prompt's strongest words, 2 or more, to measure two by
                 two: the exact second differences of log p(target), k (k − 1) / 2 rows more.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig import contexts as contexts_module
-from captum_sig._names import METHODS_IN_CONTEXTS, unknown_name
+from captum_sig._names import METHODS_IN_CONTEXTS, WITHOUT, unknown_name, words_only
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.arguments import layer_problem
 from captum_sig.attr.dig import DiscretizedPath
@@ -21,6 +21,8 @@ from captum_sig.contexts import Contexts
 from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, MethodInput, Scores
 from captum_sig.quadrature import checked_n_steps
 from captum_sig.words.encoding import Batch
+
+DRAWN = (contexts_module.Sampled, contexts_module.Auto)  # contexts with a generator
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class ScoringOptions:
             contexts_module.named(contexts)
         elif contexts is not None and not callable(contexts):
             raise TypeError(f"contexts must be a name or a callable, got {contexts!r}")
+        if contexts is not None and (name, _name_of(contexts)) in WITHOUT:
+            raise ValueError(words_only(name, _name_of(contexts)))
         if max_rows is not None:
             max_rows = checked_integer("internal_batch_size", max_rows)
         if interactions is not None:
@@ -77,11 +81,7 @@ class ScoringOptions:
         contexts = self.contexts
         if contexts is None:
             return self.method
-        if isinstance(contexts, contexts_module.Sampled):
-            return f"{self.method}:sampled{contexts.k}"
-        if isinstance(contexts, str):
-            return f"{self.method}:{contexts}"
-        return f"{self.method}:{getattr(contexts, '__name__', type(contexts).__name__)}"
+        return f"{self.method}:{_name_of(contexts)}"
 
     def contexts_of(self, generators: Sequence[torch.Generator]) -> list[Contexts] | None:
         """Return each text's contexts, which draw from its generator unless they have their own."""
@@ -90,9 +90,17 @@ class ScoringOptions:
             return None
         if isinstance(contexts, str):
             return [contexts_module.named(contexts, g) for g in generators]
-        if isinstance(contexts, contexts_module.Sampled) and contexts.generator is None:
+        if isinstance(contexts, DRAWN) and contexts.generator is None:
             return [replace(contexts, generator=g) for g in generators]
         return [contexts] * len(generators)
+
+
+def _name_of(contexts: str | Contexts) -> str:
+    if isinstance(contexts, str):
+        return contexts
+    if isinstance(contexts, DRAWN):
+        return contexts.name
+    return getattr(contexts, "__name__", type(contexts).__name__)
 
 
 def text_generator(text: str, seed: int) -> torch.Generator:
