@@ -243,11 +243,17 @@ class TextGenerationExplainer:
         ):
             if not isinstance(flag, bool):
                 raise ValueError(f"{name} must be True or False, got {flag!r}")
+        scoring = ScoringOptions.checked(
+            "sig", contexts, max_rows=internal_batch_size, interactions=interactions
+        )
+        if attributions and scoring.name == "sig:auto":
+            raise ValueError(
+                "contexts auto sample scores of words, and attributions=True integrates gradients: "
+                "leave attributions out, or use other contexts such as two_sided"
+            )
         steps = N_STEPS if n_steps is None else n_steps
         options = _CallOptions(
-            scoring=ScoringOptions.checked(
-                "sig", contexts, max_rows=internal_batch_size, interactions=interactions
-            ),
+            scoring=scoring,
             attribute_target=attribute_target,
             integrate=integrator(n_steps=steps, tolerance=tolerance) if attributions else None,
             use_cache=use_cache,

@@ -16,7 +16,6 @@ from captum_sig.explainers.results import ADDITIVE_WITHIN, Interaction
 from captum_sig.explainers.scoring import Draw
 from captum_sig.words.encoding import Batch
 
-
 TURNED = 0.2  # of a text's largest effect: what a turned word is worth on one side at least
 
 

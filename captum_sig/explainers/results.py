@@ -221,14 +221,15 @@ def scored_words(
 ) -> tuple[Word, ...]:
     """Join words with their scores, normalized over the words, and what is known of each.
 
-    NaN in `first` and `last` stands for an effect that is not known.
+    NaN in `standard_error`, `first` and `last` stands for what is not known.
     """
     norm = math.hypot(*scores) or 1.0
     largest = max(map(abs, scores), default=0.0)
     words = []
     for number, (span, score) in enumerate(zip(spans, scores, strict=True)):
-        alone, in_text = (
-            None if of is None or math.isnan(of[number]) else of[number] for of in (first, last)
+        error, alone, in_text = (
+            None if of is None or math.isnan(of[number]) else of[number]
+            for of in (standard_error, first, last)
         )
         words.append(
             Word(
@@ -238,7 +239,7 @@ def scored_words(
                 score=score,
                 normalized=score / norm,
                 std=None if std is None else std[number],
-                standard_error=None if standard_error is None else standard_error[number],
+                standard_error=error,
                 first=alone,
                 last=in_text,
                 agreement=(
@@ -280,12 +281,12 @@ class GenerationAttribution:
     In `contexts` other than the input, `matrix` is the mean over the backgrounds. `matrix_first`
     and `matrix_last`, (T, W), are the effects where all other words are at the baseline, and where
     all are at the input; NaN for words without such a background, and None if no word has one.
-    `standard_error`, (T, W), is that of the matrix where backgrounds were sampled, and a word's
-    `standard_error` that of its `score`. `residual` is Σ of the columns' sums − (log p(target | x)
-    − log p(target | x̄)), x̄ the sentence of baselines. The words of the game, which backgrounds put
-    at their baseline, are the columns: the target's tokens only with `attributes_target`. With a
-    contrast all of these are those of the difference. `interactions` says how each two of the
-    prompt's strongest words act together on log p(target), if that was asked for.
+    `standard_error`, (T, W), is that of the matrix where backgrounds were sampled, NaN for words
+    that were not; a word's `standard_error` is that of its `score`. `residual` is Σ of the columns'
+    sums − (log p(target | x) − log p(target | x̄)), x̄ the sentence of baselines. The columns are the
+    words of the game, which backgrounds put at their baseline: so the target's tokens move only
+    with `attributes_target`. `interactions` says how each two of the prompt's strongest words act
+    together on log p(target), if that was asked for. With a contrast, all is of the difference.
 
     `word_deltas`, (W,), is the measured error of each column's sum: the gap between log p(target)
     through hook and prefix cache and that of the unchanged model. With `attributions`, (W, D), it

@@ -108,6 +108,47 @@ def test_sampled_backgrounds_have_standard_errors_of_tokens_and_of_their_sum():
     assert result == explain(PROMPT, TARGET, contexts=contexts.sampled(4))
 
 
+def test_auto_gives_shapley_values_of_few_words():
+    explain = explainer(causal("gpt2"))
+    prompt = "the good movie is"
+    result = explain(prompt, " a good", contexts="auto")
+    ids = torch.tensor([prompt_ids(explain.tokenizer, prompt)])
+    target = torch.tensor([token.id for token in result.target_tokens])
+
+    def of_target(ids):
+        return oracle.target_log_probabilities(logits_of(explain.model), ids, target).sum()
+
+    words = word_positions(explain.tokenizer, prompt)
+    base = torch.full_like(ids, END)
+    exact = oracle.shapley_values(of_target, ids, base, words)
+    assert_equal(result.sequence_scores, exact, 1e-10)
+    assert result.residual == pytest.approx(0, abs=1e-9)
+    assert (result.standard_error == 0).all()
+    assert {word.standard_error for word in result.words} == {0}
+    assert result.method == "sig:auto"
+
+
+@pytest.mark.parametrize("options", [{}, {"contrast": " bad"}, {"attribute_target": True}])
+def test_auto_samples_the_words_of_one_game(options):
+    explain = explainer(causal("gpt2"), level="token")
+    few = contexts.auto(0.02, max_rows=300)
+    prompts = [PROMPT, "a good movie, so good"]
+    results = explain(prompts, TARGET, contexts=few, **options)
+    sides = explain(prompts, TARGET, contexts="two_sided", **options)
+    for prompt, result, both in zip(prompts, results, sides, strict=True):
+        assert result == explain(prompt, TARGET, contexts=few, use_cache=True, **options)
+        assert_equal(result.matrix_first, both.matrix_first, 1e-10)
+        assert_equal(result.matrix_last, both.matrix_last, 1e-10)
+        assert any(word.standard_error for word in result.words)
+        assert abs(result.residual) < abs(both.residual)
+        assert GenerationAttribution.from_dict(result.to_dict()) == result
+
+
+def test_auto_integrates_no_gradients():
+    with pytest.raises(ValueError, match="leave attributions out, or use other contexts"):
+        explainer(causal("gpt2"))(PROMPT, TARGET, contexts="auto", attributions=True)
+
+
 def test_draws_depend_on_the_prompt_and_the_seed_alone():
     model = causal("gpt2")
     explain, again, other = (explainer(model, seed=seed) for seed in (1, 1, 2))
