@@ -103,6 +103,8 @@ def target_matrix(
     tokens = TokenFunction(forced.log_probabilities, None, modules)
     effects = problem(tokens, with_sum(forced.unchanged)).word_effects()
     result = _of_effects(effects, moving["paths"], places, len(words), forced)
+    if options.interactions is None and options.integrate is None:
+        return result
 
     def of_sequence(rows: Tensors, example: Tensor) -> Tensor:
         return forced.log_probabilities(rows, example).sum(1)
@@ -136,6 +138,7 @@ def _of_effects(
     n_words: int,
     forced: TeacherForced,
 ) -> TargetMatrix:
+    """Sort words' effects into columns; tokens of the target have none on earlier ones."""
     n_tokens = forced.unchanged.shape[1]
     comes_later = torch.ones(n_tokens + 1, len(places), dtype=torch.bool)
     comes_later[:-1, n_words:].tril_(-1)  # a target token has no effect on itself and before

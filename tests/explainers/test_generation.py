@@ -413,7 +413,7 @@ class BothSides(contexts.Sampled):
 
 def test_no_field_is_left_out_of_the_dictionary():
     result = explainer(causal("gpt2"))(
-        PROMPT, TARGET, attributions=True, tolerance=1e-2, contexts=BothSides(2)
+        PROMPT, TARGET, attributions=True, tolerance=1e-2, contexts=BothSides(2), interactions=2
     )
     names = {field.name for field in dataclasses.fields(result)}
     assert set(result.to_dict()) == names - {"without_cache", "contrast"}
