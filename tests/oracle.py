@@ -86,14 +86,19 @@ def target_differences(
     target: Tensor,
     words: Sequence[Sequence[int]],  # positions of each word
     baseline: int,
+    kept: Sequence[bool] | None = None,  # words at the input while another moves; None is all
 ) -> Tensor:
     """Log p(y_t | prompt …) less the same with one word's ids at the baseline, (T, W)."""
-    whole = target_log_probabilities(logits, prompt, target)
+    base = torch.full_like(prompt, baseline)
+    kept = [True] * len(words) if kept is None else kept
     columns = []
-    for word in words:
-        changed = prompt.clone()
-        changed[:, list(word)] = baseline
-        columns.append(whole - target_log_probabilities(logits, changed, target))
+    for number, word in enumerate(words):
+        ids = in_background(prompt, base, words, kept, number)
+        ends = (
+            target_log_probabilities(logits, of, target)
+            for of in (ids, at_baseline(ids, base, word))
+        )
+        columns.append(torch.sub(*ends))
     return torch.stack(columns, dim=1)
 
 

@@ -58,14 +58,16 @@ def plain_loop(
     words: Sequence[Sequence[int]] | None = None,
     baseline: int = END,
     plain: bool = False,
+    kept: Sequence[bool] | None = None,
 ) -> Tensor:
-    """The matrix for the prompt and target of a result, (T, W)."""
+    """The matrix for the prompt and target of a result, (T, W), while some words are kept."""
     tokenizer = explain.tokenizer
     if words is None:
         words = word_positions(tokenizer, result.prompt, explain.level)
     prompt = torch.tensor([prompt_ids(tokenizer, result.prompt, plain)])
     target = torch.tensor([token.id for token in result.target_tokens])
-    return oracle.target_differences(logits_of(explain.model), prompt, target, words, baseline)
+    logits = logits_of(explain.model)
+    return oracle.target_differences(logits, prompt, target, words, baseline, kept)
 
 
 def assert_equal(found: Tensor, expected: Tensor, atol: float) -> None:

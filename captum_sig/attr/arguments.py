@@ -114,8 +114,7 @@ def input_problem(
             target=checked_target(target, len(points[0])),
             modules=modules_in(forward_func),
         ),
-        paths=_paths(points, b, feature_mask, contexts),
-        **_estimation(contexts, len(points[0])),
+        **words_in_contexts(points, b, feature_mask, contexts),
         format_outputs=as_inputs,
         max_rows=internal_batch_size,
         show_progress=show_progress,
@@ -180,14 +179,39 @@ def layer_problem(
         embedded_ids=(
             None if attribute_to_layer_input else _embedded_ids(layer, captured.received, points)
         ),
-        paths=_paths(points, matching(b, points, "layer_baselines"), feature_mask, contexts),
-        **_estimation(contexts, len(points[0])),
+        **words_in_contexts(points, matching(b, points, "layer_baselines"), feature_mask, contexts),
         format_outputs=lambda tensors: _by_layer(
             isinstance(layer, list), n_tensors, _without_positions(tensors, points)
         ),
         max_rows=internal_batch_size,
         show_progress=show_progress,
     )
+
+
+def words_in_contexts(
+    points: Tensors,
+    baselines: Tensors,
+    feature_mask: Any,
+    contexts: Contexts | Sequence[Contexts] | None,
+) -> dict[str, Any]:
+    """Return the words that move in their backgrounds, and how their means are estimated.
+
+    They are what a `Problem` takes by these names.
+
+    Args:
+        points: x.
+        baselines: b, shaped as x.
+        feature_mask: as in the classes.
+        contexts: one for all examples, or one for each; None is the input.
+
+    Raises:
+        TypeError: if contexts are not callable.
+        ValueError: if they do not return backgrounds.
+    """
+    return {
+        "paths": _paths(points, baselines, feature_mask, contexts),
+        **_estimation(contexts, len(points[0])),
+    }
 
 
 def _paths(

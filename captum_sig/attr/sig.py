@@ -157,7 +157,7 @@ class SequentialIntegratedGradients(IntegratedGradients):
     ) -> Inputs:
         """Compute Σ_j SIG_wj exactly, by W + 1 forward passes and no gradient.
 
-        Arguments as in `attribute`; `contexts` may also be `contexts.auto`, which needs no gradient.
+        Arguments as in `attribute`; `contexts` may also be `contexts.auto`.
 
         Returns:
             (B, L), in units of F; every position of a word carries its word's score.
@@ -353,7 +353,7 @@ class LayerSequentialIntegratedGradients(LayerIntegratedGradients):
     ) -> Any:
         """Compute Σ_j SIG_wj exactly, by W + 1 forward passes and no gradient.
 
-        Arguments as in `attribute`; `contexts` may also be `contexts.auto`, which needs no gradient.
+        Arguments as in `attribute`; `contexts` may also be `contexts.auto`.
 
         Returns:
             (B, L), in units of F; every position of a word carries its word's score.

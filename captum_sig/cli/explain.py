@@ -24,15 +24,7 @@ FORMAT_OF_ENDING = {
 
 # The options that only one of the tasks has.
 TASK_OPTIONS = {
-    CLASSIFICATION: {
-        "method",
-        "contexts",
-        "interactions",
-        "masked_lm",
-        "n_draws",
-        "seed",
-        "truncation",
-    },
+    CLASSIFICATION: {"method", "masked_lm", "n_draws", "truncation"},
     GENERATION: {"contrast", "max_new_tokens", "attribute_target", "chat"},
 }
 
@@ -60,14 +52,12 @@ def explain(
     ] = None,
     baseline: Annotated[str, options.BASELINE()] = "mask",
     level: Annotated[Level, options.LEVEL()] = "word",
+    contexts: Annotated[str | None, options.CONTEXTS()] = None,
+    interactions: Annotated[int | None, options.INTERACTIONS()] = None,
+    seed: Annotated[int, options.SEED()] = 0,
     method: Annotated[str, options.METHOD(rich_help_panel="Classification")] = "sig",
-    contexts: Annotated[str | None, options.CONTEXTS(rich_help_panel="Classification")] = None,
-    interactions: Annotated[
-        int | None, options.INTERACTIONS(rich_help_panel="Classification")
-    ] = None,
     masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Classification")] = None,
     n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Classification")] = 5,
-    seed: Annotated[int, options.SEED(rich_help_panel="Classification")] = 0,
     truncation: Annotated[
         bool,
         CLASSIFICATION_PANEL(help="Truncate texts that exceed the model's limit, or refuse them."),
@@ -122,11 +112,12 @@ def explain(
             interactions=interactions,
         )  # fmt: skip
     else:
-        generator = terminal.load_generator(model, baseline=baseline, level=level)
+        generator = terminal.load_generator(model, baseline=baseline, level=level, seed=seed)
         results = generator(
             [[{"role": "user", "content": line}] for line in lines] if chat else lines,
             target, {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
-            contrast=contrast, attribute_target=attribute_target,
+            contrast=contrast, attribute_target=attribute_target, contexts=contexts,
+            interactions=interactions,
         )  # fmt: skip
     _write(results, task, format_name, output)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,8 +15,10 @@ from captum_sig._numbers import checked_integer
 from captum_sig.attr.arguments import N_STEPS, integrator
 from captum_sig.attr.function import warn_of_dropout
 from captum_sig.attr.hooks import input_device
+from captum_sig.attr.integrals import Integrate
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import BASELINES, NEEDS, family
+from captum_sig.contexts import Contexts
 from captum_sig.explainers.matrix import MatrixOptions, TargetMatrix, target_matrix
 from captum_sig.explainers.models import (
     GENERATION,
@@ -26,13 +29,21 @@ from captum_sig.explainers.models import (
     uncompiled,
     word_embedding,
 )
-from captum_sig.explainers.results import GenerationAttribution, TargetToken, scored_words
+from captum_sig.explainers.results import (
+    GenerationAttribution,
+    TargetToken,
+    Word,
+    scored_words,
+)
+from captum_sig.explainers.scoring import ScoringOptions, text_generator
 from captum_sig.explainers.teacher_forcing import (
     TeacherForced,
+    contrasted,
     force_decoder,
     force_encoder_decoder,
 )
 from captum_sig.words.encoding import in_python, limit_of, token_limit
+from captum_sig.words.grouping import Span
 from captum_sig.words.prompts import (
     Message,
     Prompt,
@@ -50,9 +61,10 @@ class TextGenerationExplainer:
     """Explains why a language model generates a target after a prompt, word by word.
 
     One pass over prompt and target yields the log-probability of every target token. So the whole
-    matrix of prompt words by target tokens takes one row for each word and one for the input.
-    Positions before the changed word are unaffected, so each pass starts at that word. Until the
-    call returns, other threads may call the model only through an explainer.
+    matrix of prompt words by target tokens takes one row for each word and one for the input, in
+    each background of `contexts`. Positions before the changed word are unaffected, so each pass
+    starts at that word. Until the call returns, other threads may call the model only through an
+    explainer.
 
     Args:
         model: a causal language model of transformers, or one with encoder and decoder; it stays
@@ -63,11 +75,12 @@ class TextGenerationExplainer:
             eos token, else the mean embedding; a warning and the result say which.
         level: "word" moves a word's sub-tokens together, "token" each on its own.
         layer: the word embedding (the encoder's); None finds it.
+        seed: random seed; the backgrounds drawn for a prompt depend on it and the prompt only.
 
     Raises:
         TypeError: if the model is not a language model, or the tokenizer none.
-        ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, or a
-            model that is not causal.
+        ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, a seed
+            below 0, or a model that is not causal.
 
     >>> import transformers
     >>> from captum_sig.demo_model import PATH
@@ -89,6 +102,7 @@ class TextGenerationExplainer:
         baseline: str = "mask",
         level: Level = "word",
         layer: nn.Module | None = None,
+        seed: int = 0,
     ) -> None:
         check_model(model, tokenizer, GENERATION, "language models of transformers")
         self.model, layer = uncompiled(model, layer)
@@ -101,6 +115,7 @@ class TextGenerationExplainer:
         self._families = [family(baseline, tokenizer, embedding=self.layer)]
         self.baseline = self._families[0].name
         self.level = level
+        self.seed = checked_integer("seed", seed, least=0)
         self.has_encoder = bool(getattr(self.model.config, "is_encoder_decoder", False))
         if self.has_encoder:
             embedding = self.model.get_decoder().get_input_embeddings()
@@ -142,6 +157,7 @@ class TextGenerationExplainer:
         attribute_target: bool = ..., attributions: bool = ..., n_steps: int | None = ...,
         tolerance: float | None = ..., use_cache: bool = ...,
         internal_batch_size: int | None = ..., show_progress: bool = ...,
+        contexts: str | Contexts | None = ..., interactions: int | None = ...,
     ) -> GenerationAttribution: ...  # fmt: skip
     @overload
     def __call__(
@@ -151,6 +167,7 @@ class TextGenerationExplainer:
         attribute_target: bool = ..., attributions: bool = ..., n_steps: int | None = ...,
         tolerance: float | None = ..., use_cache: bool = ...,
         internal_batch_size: int | None = ..., show_progress: bool = ...,
+        contexts: str | Contexts | None = ..., interactions: int | None = ...,
     ) -> list[GenerationAttribution]: ...  # fmt: skip
     def __call__(
         self,
@@ -167,6 +184,8 @@ class TextGenerationExplainer:
         use_cache: bool = True,
         internal_batch_size: int | None = None,
         show_progress: bool = False,
+        contexts: str | Contexts | None = None,
+        interactions: int | None = None,
     ) -> GenerationAttribution | list[GenerationAttribution]:
         """Explain the target after one prompt or several.
 
@@ -181,7 +200,8 @@ class TextGenerationExplainer:
             skip_tokens: ids, or tokens as the tokenizer spells them, that do not move and are not
                 words.
             contrast: as target: explain log p(target) − log p(contrast), "why this and not that".
-            attribute_target: add columns for the target's own earlier tokens.
+            attribute_target: add columns for the target's own earlier tokens. They are words of the
+                same game: a background may hold them at the baseline too.
             attributions: also integrate the gradient of the target's log-probability: SIG of every
                 word by features.
             n_steps: gradients per word, by default 50; with a tolerance the maximum, by default
@@ -191,14 +211,20 @@ class TextGenerationExplainer:
             internal_batch_size: maximum number of rows (one word each) in a pass; None limits their
                 memory.
             show_progress: show a progress bar.
+            contexts: what the other words are while one moves: "input", "two_sided", "sampled16"
+                for any number, "auto", or a function of `captum_sig.contexts`; by default the
+                input. The matrix is then the mean over the backgrounds.
+            interactions: how many of the prompt's strongest words, 2 or more, to measure two by
+                two: the exact second differences of log p(target), k (k − 1) / 2 rows more.
 
         Returns:
             a `GenerationAttribution`, or a list of them in the order of the prompts.
 
         Raises:
-            TypeError: for a prompt or target of another type.
-            ValueError: for an empty prompt or target, a prompt and target that exceed the model's
-                context, a chat without a template, or arguments that do not fit together.
+            TypeError: for a prompt, target or contexts of another type.
+            ValueError: for an empty prompt or target, unknown contexts, an interaction of one word,
+                a prompt and target that exceed the model's context, a chat without a template, or
+                arguments that do not fit together.
             FloatingPointError: if the model's output is not finite.
         """
         if attribute_target and contrast is not None:
@@ -217,15 +243,20 @@ class TextGenerationExplainer:
         ):
             if not isinstance(flag, bool):
                 raise ValueError(f"{name} must be True or False, got {flag!r}")
-        if internal_batch_size is not None:
-            internal_batch_size = checked_integer("internal_batch_size", internal_batch_size)
+        scoring = ScoringOptions.checked(
+            "sig", contexts, max_rows=internal_batch_size, interactions=interactions
+        )
+        if attributions and scoring.name == "sig:auto":
+            raise ValueError(
+                "contexts auto sample scores of words, and attributions=True integrates gradients: "
+                "leave attributions out, or use other contexts such as two_sided"
+            )
         steps = N_STEPS if n_steps is None else n_steps
-        integrate = integrator(n_steps=steps, tolerance=tolerance) if attributions else None
-        options = MatrixOptions(
+        options = _CallOptions(
+            scoring=scoring,
             attribute_target=attribute_target,
-            integrate=integrate,
+            integrate=integrator(n_steps=steps, tolerance=tolerance) if attributions else None,
             use_cache=use_cache,
-            max_rows=internal_batch_size,
             show_progress=show_progress,
         )
         warn_of_dropout(self.model.modules())
@@ -270,19 +301,22 @@ class TextGenerationExplainer:
         prompt: Prompt,
         ids: list[int],
         contrast_ids: list[int] | None,
-        options: MatrixOptions,
+        options: _CallOptions,
     ) -> GenerationAttribution:
-        result = self._matrix(prompt, ids, options)
-        tokens = self._tokens(ids, result.log_probabilities)
+        forced = self._force(prompt, ids, options.use_cache)
+        tokens = self._tokens(ids, forced.unchanged)
         contrast_tokens: tuple[TargetToken, ...] = ()
         if contrast_ids is not None:
-            other = self._matrix(prompt, contrast_ids, options)
-            contrast_tokens = self._tokens(contrast_ids, other.log_probabilities)
-            result = result.minus(other)
-        scores = result.matrix.sum(0)[: len(prompt.spans)].tolist()
+            other = self._force(prompt, contrast_ids, options.use_cache)
+            contrast_tokens = self._tokens(contrast_ids, other.unchanged)
+            forced = contrasted(forced, other)
+        generator = text_generator(prompt.text, self.seed)
+        result = target_matrix(
+            forced, prompt.positions(), self._families, options.of_matrix(generator)
+        )
         return GenerationAttribution(
             prompt=prompt.text,
-            words=scored_words(prompt.spans, scores),
+            words=_words(prompt.spans, result),
             target=self._encoder.decode(ids),
             target_tokens=tokens,
             matrix=result.matrix,
@@ -290,20 +324,22 @@ class TextGenerationExplainer:
             baseline=self.baseline,
             level=self.level,
             attributes_target=options.attribute_target,
-            without_cache=result.without_cache,
+            without_cache=forced.without_cache,
             contrast=None if contrast_ids is None else self._encoder.decode(contrast_ids),
             contrast_tokens=contrast_tokens,
             attributions=result.attributions,
             converged=result.converged,
+            method=options.scoring.name,
+            matrix_first=result.first,
+            matrix_last=result.last,
+            standard_error=result.standard_error,
+            residual=result.residual,
+            interactions=result.interactions,
         )
 
     def _tokens(self, ids: list[int], log_probabilities: Tensor) -> tuple[TargetToken, ...]:
-        labels = self._encoder.labels(ids)
-        return tuple(map(TargetToken, labels, ids, log_probabilities.tolist()))
-
-    def _matrix(self, prompt: Prompt, target: list[int], options: MatrixOptions) -> TargetMatrix:
-        forced = self._force(prompt, target, options.use_cache)
-        return target_matrix(forced, prompt.positions(), self._families, options)
+        labels, values = self._encoder.labels(ids), log_probabilities[0].double().tolist()
+        return tuple(map(TargetToken, labels, ids, values))
 
     @plain_tensors()
     def _force(self, prompt: Prompt, target: list[int], use_cache: bool) -> TeacherForced:
@@ -334,6 +370,45 @@ class TextGenerationExplainer:
         ids = torch.tensor([prompt.ids], device=input_device(self.model, self.layer))
         limit = None if self.has_encoder else self._limit()
         return generate_target(self.model, self.tokenizer, ids, limit, options)
+
+
+@dataclass(frozen=True)
+class _CallOptions:
+    """How every prompt of a call is explained."""
+
+    scoring: ScoringOptions
+    attribute_target: bool
+    integrate: Integrate | None
+    use_cache: bool
+    show_progress: bool
+
+    def of_matrix(self, generator: torch.Generator) -> MatrixOptions:
+        """Return those of one prompt's matrix, whose backgrounds are drawn from the generator."""
+        contexts = self.scoring.contexts_of([generator])
+        return MatrixOptions(
+            attribute_target=self.attribute_target,
+            contexts=None if contexts is None else contexts[0],
+            interactions=self.scoring.interactions,
+            integrate=self.integrate,
+            max_rows=self.scoring.max_rows,
+            show_progress=self.show_progress,
+        )
+
+
+def _words(spans: Sequence[Span], result: TargetMatrix) -> tuple[Word, ...]:
+    """Join the prompt's words with their effects on the whole target."""
+
+    def of_words(matrix: Tensor | None) -> list[float] | None:
+        return None if matrix is None else matrix.sum(0)[: len(spans)].tolist()
+
+    error = result.sequence_error
+    return scored_words(
+        spans,
+        result.matrix.sum(0)[: len(spans)].tolist(),
+        standard_error=None if error is None else error[: len(spans)].tolist(),
+        first=of_words(result.first),
+        last=of_words(result.last),
+    )
 
 
 def generate_target(

@@ -13,20 +13,28 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from captum_sig.attr.arguments import words_in_contexts
 from captum_sig.attr.chunks import default_chunk
 from captum_sig.attr.function import RowFunction, Tensors
 from captum_sig.attr.integrals import Integrate
 from captum_sig.attr.problem import Problem, WordEffects, plain_tensors
 from captum_sig.attr.word_paths import WordPaths
 from captum_sig.baselines.families import Family
-from captum_sig.explainers.teacher_forcing import TeacherForced, TokenFunction
+from captum_sig.contexts import Contexts
+from captum_sig.explainers.interactions import interactions, joint_effects, strongest
+from captum_sig.explainers.results import Interaction
+from captum_sig.explainers.teacher_forcing import (
+    TeacherForced,
+    TokenFunction,
+    least_tokens,
+    with_sum,
+)
 
 Place = tuple[int, list[int]]  # number of the moving tensor, and positions in it
 
 # Bytes of float32 logits in a pass: besides the moving activations, what takes most memory.
 LOGIT_BYTES = {"cpu": 2**23, "cuda": 2**30}
 GROUPS = 8  # passes that begin at different words; more would begin only slightly later on average
-LEAST_TOKENS = {"cpu": 256, "cuda": 4096}  # in a pass: fewer would leave a device idle
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,9 @@ class MatrixOptions:
     """What to compute, and how."""
 
     attribute_target: bool
+    contexts: Contexts | None  # None is the input
+    interactions: int | None  # between how many of the prompt's strongest words
     integrate: Integrate | None  # how to integrate the gradient, if at all
-    use_cache: bool
     max_rows: int | None
     show_progress: bool
 
@@ -46,31 +55,14 @@ class TargetMatrix:
 
     matrix: Tensor  # (T, W)
     word_deltas: Tensor  # (W,)
-    log_probabilities: Tensor  # (T,)
-    without_cache: str | None
+    first: Tensor | None = None  # (T, W)
+    last: Tensor | None = None  # (T, W)
+    standard_error: Tensor | None = None  # (T, W)
+    sequence_error: Tensor | None = None  # (W,): standard errors of the matrix's sums over T
+    residual: float | None = None
+    interactions: tuple[Interaction, ...] | None = None  # of the prompt's words
     attributions: Tensor | None = None  # (W, D)
     converged: Tensor | None = None  # (W,)
-
-    def minus(self, other: TargetMatrix) -> TargetMatrix:
-        """Subtract another target's matrix after the same prompt, token by token."""
-        length = max(len(self.matrix), len(other.matrix))
-        mine, theirs = (
-            torch.nn.functional.pad(part.matrix, (0, 0, 0, length - len(part.matrix)))
-            for part in (self, other)
-        )
-        attributions, converged = None, None
-        if self.attributions is not None and other.attributions is not None:
-            attributions = self.attributions - other.attributions
-        if self.converged is not None and other.converged is not None:
-            converged = self.converged & other.converged
-        return TargetMatrix(
-            matrix=mine - theirs,
-            word_deltas=self.word_deltas - other.word_deltas,
-            log_probabilities=self.log_probabilities,
-            without_cache=self.without_cache or other.without_cache,
-            attributions=attributions,
-            converged=converged,
-        )
 
 
 @plain_tensors()
@@ -81,6 +73,9 @@ def target_matrix(
     options: MatrixOptions,
 ) -> TargetMatrix:
     """Move every word of the prompt, and if requested every target token except the last.
+
+    They are words of one game: what "sentence of baselines" and other backgrounds mean includes
+    the target's tokens if they move, and leaves them at the input otherwise.
 
     Args:
         forced: the model after one prompt, with one target.
@@ -93,50 +88,102 @@ def target_matrix(
     if options.attribute_target:
         tensor, start = forced.target_start
         places += [(tensor, [start + number]) for number in range(n_tokens - 1)]
-    paths = _paths(forced, places, families)
+    moving = words_in_contexts(*_ends(forced, places, families), options.contexts)
     max_rows = options.max_rows
     if max_rows is None:
-        max_rows = rows_in_pass(forced, len(paths) + 1)
+        max_rows = rows_in_pass(forced, moving["paths"].n_words + 1)
 
     def problem(function: RowFunction, value_at_input: Tensor) -> Problem:
         return Problem(
-            function=function, paths=paths, max_rows=max_rows, value_at_input=value_at_input,
-            show_progress=options.show_progress,
+            function=function, max_rows=max_rows, value_at_input=value_at_input,
+            show_progress=options.show_progress, **moving,
         )  # fmt: skip
 
     modules = tuple(forced.model.modules())
     tokens = TokenFunction(forced.log_probabilities, None, modules)
-    effects = problem(tokens, forced.unchanged).word_effects()
-    scores = paths.scatter(effects.mean)
-    exact = TargetMatrix(
-        matrix=_wide(torch.stack([scores[n][0, positions[0]] for n, positions in places], dim=1)),
-        word_deltas=_hook_error(effects, forced).expand(len(places)).clone(),
-        log_probabilities=_wide(forced.unchanged[0]),
-        without_cache=forced.without_cache,
-    )
-    if options.integrate is None:
-        return exact
+    effects = problem(tokens, with_sum(forced.unchanged)).word_effects()
+    result = _of_effects(effects, moving["paths"], places, len(words), forced)
+    if options.interactions is None and options.integrate is None:
+        return result
 
     def of_sequence(rows: Tensors, example: Tensor) -> Tensor:
         return forced.log_probabilities(rows, example).sum(1)
 
-    sequence = RowFunction(of_sequence, None, modules)
-    integral, _ = problem(sequence, forced.unchanged.sum(1)).integral(options.integrate, True)
+    sequence = problem(RowFunction(of_sequence, None, modules), forced.unchanged.sum(1))
+    if options.interactions is not None:
+        result = replace(
+            result,
+            interactions=_interactions(sequence, words, result, effects, options.interactions),
+        )
+    if options.integrate is None:
+        return result
+    integral, _ = sequence.integral(options.integrate, True)
     by_word = [integral.attributions[n][0, positions].sum(0) for n, positions in places]
     deltas, converged = (
         torch.stack([per_position[n][0, positions[0]] for n, positions in places])
         for per_position in (integral.word_delta, integral.converged)
     )
     return replace(
-        exact,
+        result,
         word_deltas=_wide(deltas),
         attributions=_wide(torch.stack(by_word)),
         converged=converged.cpu(),
     )
 
 
-def _paths(forced: TeacherForced, places: Sequence[Place], families: Sequence[Family]) -> WordPaths:
-    """Move each place's positions from the baseline to the input, and nothing else."""
+def _of_effects(
+    effects: WordEffects,  # on each target token, and on all together
+    paths: WordPaths,
+    places: Sequence[Place],
+    n_words: int,
+    forced: TeacherForced,
+) -> TargetMatrix:
+    """Sort words' effects into columns; tokens of the target have none on earlier ones."""
+    n_tokens = forced.unchanged.shape[1]
+    comes_later = torch.ones(n_tokens + 1, len(places), dtype=torch.bool)
+    comes_later[:-1, n_words:].tril_(-1)  # a target token has no effect on itself and before
+
+    def of_places(per_word: Tensor | None) -> Tensor | None:  # (P, T + 1) → (T + 1, W)
+        if per_word is None or (len(per_word) > 0 and per_word.isnan().all()):
+            return None
+        of_tensors = paths.scatter(per_word)
+        columns = [of_tensors[n][0, positions[0]] for n, positions in places]
+        return _wide(torch.stack(columns, dim=1)).where(comes_later, 0.0)
+
+    matrix, first, last, standard_error = map(
+        of_places, (effects.mean, effects.first, effects.last, effects.standard_error)
+    )
+    assert matrix is not None
+    return TargetMatrix(
+        matrix=matrix[:-1],
+        word_deltas=_hook_error(effects, forced).expand(len(places)).clone(),
+        first=None if first is None else first[:-1],
+        last=None if last is None else last[:-1],
+        standard_error=None if standard_error is None else standard_error[:-1],
+        sequence_error=None if standard_error is None else standard_error[-1],
+        residual=None if effects.residual is None else float(effects.residual[0, -1]),
+    )
+
+
+def _interactions(
+    sequence: Problem,
+    words: Sequence[list[int]],
+    result: TargetMatrix,
+    effects: WordEffects,
+    k: int,
+) -> tuple[Interaction, ...]:
+    """Measure how each two of the k words with the largest scores act on the whole target."""
+    chosen = strongest(result.matrix.sum(0)[: len(words)].tolist(), k)
+    left_out = effects.mean if effects.last is None else effects.last
+    known = sequence.paths.scatter(left_out[:, -1])[0]  # the prompt's
+    joint = joint_effects(sequence, [[words[word][0] for word in chosen]], known)
+    return interactions(chosen, joint[0])
+
+
+def _ends(
+    forced: TeacherForced, places: Sequence[Place], families: Sequence[Family]
+) -> tuple[Tensors, Tensors, Tensors]:
+    """Return input, baseline and feature masks; only the places' positions differ."""
     baselines, masks = [], []
     for n, (ids, x) in enumerate(zip(forced.ids, forced.points, strict=True)):
         if x.shape[:2] != ids.shape:
@@ -153,14 +200,14 @@ def _paths(forced: TeacherForced, places: Sequence[Place], families: Sequence[Fa
         b = baseline if baseline.dim() > 2 else forced.embed(n, baseline)
         baselines.append(torch.where(moving.view(*moving.shape, *[1] * (x.dim() - 2)), b.to(x), x))
         masks.append(mask)
-    return WordPaths.between(forced.points, tuple(baselines), tuple(masks))
+    return forced.points, tuple(baselines), tuple(masks)
 
 
 def _hook_error(effects: WordEffects, forced: TeacherForced) -> Tensor:
     """Return by how much the hook changes the target's log-probability, ()."""
     if effects.value_at_input is None:
         return torch.zeros((), dtype=torch.float64)
-    return (_wide(effects.value_at_input) - _wide(forced.unchanged)).nansum()
+    return (_wide(effects.value_at_input[0, -1]) - _wide(forced.unchanged.sum())).nan_to_num(0.0)
 
 
 def rows_in_pass(forced: TeacherForced, n_rows: int) -> int:
@@ -169,11 +216,14 @@ def rows_in_pass(forced: TeacherForced, n_rows: int) -> int:
     It is limited by memory. If rows share what stands before their words, it is small enough that
     groups begin at different words, and large enough to keep the device busy.
     """
-    device = "cpu" if forced.points[0].device.type == "cpu" else "cuda"
+    device = forced.points[0].device
     bytes_per_row = forced.unchanged.shape[1] * forced.n_ids * 4
-    n = min(default_chunk(forced.points), LOGIT_BYTES[device] // bytes_per_row)
+    n = min(
+        default_chunk(forced.points),
+        LOGIT_BYTES.get(device.type, LOGIT_BYTES["cuda"]) // bytes_per_row,
+    )
     if forced.without_cache is None:
-        enough = LEAST_TOKENS[device] // forced.ids[0].shape[1]
+        enough = least_tokens(device) // forced.ids[0].shape[1]
         n = min(n, max(math.ceil(n_rows / GROUPS), enough))
     return max(1, n)
 

@@ -1,11 +1,17 @@
 """Keys and values of the positions before a change, computed once and shared by all rows.
 
-In a causal model nothing before a changed position changes. A row that changes position p needs a
-pass over the positions from p on; their attention uses the input's keys and values of the others.
+In a causal model nothing before a changed position changes. A row that differs from another one
+from position p on needs a pass over the positions from p on; their attention uses the other row's
+keys and values before. Two rows serve: the input, and the last row of the pass before. So words
+that move one after the other in any background, such as the sentence of baselines, share what
+stands before them, and no row is evaluated only for its keys and values.
+
+R rows, L positions, D features, H attention heads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,21 +28,23 @@ from transformers.cache_utils import (
 class PrefixLayer(DynamicLayer):
     """One row's keys and values (1, H, p, D), placed before those of any number of rows.
 
-    They are expanded, and those after them are not kept, so that a pass holds one layer's at a
-    time.
+    They are expanded, and those of all rows are not kept, so that a pass holds one layer's at a
+    time; `last` keeps the last row's.
     """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
-        self.keys, self.values = self.prefix = keys, values
+        self.keys, self.values = self.prefix = self.last = keys, values
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Return the prefix and the states after it, (R, H, p + q, D) each."""
         keys, values = self.prefix
-        return _before(keys, key_states), _before(values, value_states)
+        keys, values = _before(keys, key_states), _before(values, value_states)
+        self.last = keys[-1:].clone(), values[-1:].clone()
+        return keys, values
 
 
 def _before(prefix: Tensor, states: Tensor) -> Tensor:
@@ -45,27 +53,87 @@ def _before(prefix: Tensor, states: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """The keys and values of one row, by layer."""
+    """A row, and its keys and values by layer."""
 
-    layers: tuple[tuple[Tensor, Tensor], ...]  # (1, H, L, D) each
+    row: Tensor  # (1, L, D)
+    layers: tuple[tuple[Tensor, Tensor], ...]  # (1, H, L, D / H) each
 
-    def upto(self, length: int) -> Cache:
-        """Return a cache that has seen the first positions."""
-        cache = DynamicCache()
-        cache.layers = [PrefixLayer(k[..., :length, :], v[..., :length, :]) for k, v in self.layers]
-        return cache
+    def upto(self, length: int) -> list[PrefixLayer]:
+        """Return the layers of a cache that has seen the first positions."""
+        return [PrefixLayer(k[..., :length, :], v[..., :length, :]) for k, v in self.layers]
+
+
+def cache_of(layers: Sequence[PrefixLayer]) -> Cache:
+    """Return a cache of these layers, as a model takes it."""
+    cache = DynamicCache()
+    cache.layers = [*layers]
+    return cache
+
+
+class Prefixes:
+    """What the next pass may begin with: the input's keys and values, and the last row's.
+
+    Args:
+        of_input: the input's.
+        limit: the most positions that a pass may leave out.
+        worth: the number of tokens that another pass must save.
+    """
+
+    def __init__(self, of_input: SharedPrefix, limit: int, worth: int) -> None:
+        self.of_input, self.of_last = of_input, of_input
+        self.limit, self.worth = limit, worth
+
+    def split(self, rows: Tensor) -> tuple[int, int, list[PrefixLayer]]:  # (R, L, D)
+        """Choose how many of the first rows to evaluate in one pass, and what it begins with.
+
+        Returns:
+            the number of rows, the number of positions that they leave out, and the layers of a
+            cache that has seen these.
+        """
+        shared = self._shared_positions(rows)
+        n_rows, length = rows.shape[:2]
+        n_first = torch.arange(1, n_rows + 1, device=rows.device)
+        begin = shared.cummin(1).values  # (2, R): of a pass over the rows up to each
+        rest_begins = shared.flip(1).cummin(1).values.flip(1).amax(0)  # of one from each row on
+        rest_begins = torch.cat([rest_begins[1:], rest_begins.new_zeros(1)])
+        tokens = n_first * (length - begin.amax(0)) + (n_rows - n_first) * (length - rest_begins)
+        cut = int(tokens.argmin())
+        if tokens[-1] - tokens[cut] < self.worth:
+            cut = n_rows - 1
+        number = int(begin[:, cut].argmax())
+        start = int(begin[number, cut])
+        return cut + 1, start, (self.of_input, self.of_last)[number].upto(start)
+
+    def remember(self, row: Tensor, layers: Sequence[PrefixLayer]) -> None:
+        """Keep the last row of a pass, (1, L, D), with its keys and values."""
+        self.of_last = SharedPrefix(row.clone(), tuple(layer.last for layer in layers))
+
+    def _shared_positions(self, rows: Tensor) -> Tensor:
+        """Count the first positions in which each row is the input, or the last row: (2, R).
+
+        A row that is evaluated twice, to see whether it depends on the rows beside it, shares none
+        with itself.
+        """
+        counts = []
+        for prefix in (self.of_input, self.of_last):
+            changed = (rows != prefix.row).flatten(2).any(-1)
+            if prefix is not self.of_input:
+                changed[~changed.any(1)] = True
+            changed[:, self.limit] = True
+            counts.append(changed.int().argmax(1))
+        return torch.stack(counts)
 
 
 class NoPrefixError(Exception):
     """A model has no keys and values that could be shared; the message says why."""
 
 
-def shared_prefix(cache: Any, length: int) -> SharedPrefix:
-    """Take the keys and values of a causal model's pass over one row of `length` positions.
+def shared_prefix(cache: Any, row: Tensor) -> SharedPrefix:
+    """Take the keys and values of a causal model's pass over one row.
 
     Args:
         cache: the cache in the model's output.
-        length: number of positions of the row.
+        row: (1, L, D).
 
     Raises:
         NoPrefixError: if the model has no cache of keys and values of every position.
@@ -76,7 +144,7 @@ def shared_prefix(cache: Any, length: int) -> SharedPrefix:
     for layer in cache.layers:
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) or layer.keys is None:
             raise NoPrefixError(f"a cache with {type(layer).__name__}")
-        if layer.keys.shape[-2] != length:
+        if layer.keys.shape[-2] != row.shape[1]:
             raise NoPrefixError("a sliding window shorter than the text")
         layers.append((layer.keys, layer.values))
-    return SharedPrefix(tuple(layers))
+    return SharedPrefix(row, tuple(layers))

@@ -80,9 +80,9 @@ class Interaction:
     """How two words act together.
 
     `words` are their numbers in the result's `words`, ascending. `value` is the second difference
-    F(x) − F(x without i) − F(x without j) + F(x without both), in units of F (logits): how much
-    less the effect of either word is without the other. `kind` says what that means: see
-    `captum_sig.explainers.interactions.pair_kind`.
+    F(x) − F(x without i) − F(x without j) + F(x without both), in units of F (logits, or nats for
+    generations): how much less the effect of either word is without the other. `kind` says what
+    that means: see `captum_sig.explainers.interactions.pair_kind`.
     """
 
     words: tuple[int, int]
@@ -251,6 +251,7 @@ def scored_words(
     return tuple(words)
 
 
+MATRICES = ("matrix", "matrix_first", "matrix_last", "standard_error")  # target tokens by columns
 ABSENT = "∅"  # in place of a token after the end of target or contrast
 
 
@@ -278,6 +279,16 @@ class GenerationAttribution:
     except the last (0 for tokens that do not come later). A word's `score` is its column's sum;
     `start` and `end` are offsets in `prompt`, for a chat in the text that its template produced.
 
+    In `contexts` other than the input, `matrix` is the mean over the backgrounds. `matrix_first`
+    and `matrix_last`, (T, W), are the effects where all other words are at the baseline, and where
+    all are at the input; NaN for words without such a background, and None if no word has one.
+    `standard_error`, (T, W), is that of the matrix where backgrounds were sampled, NaN for words
+    that were not; a word's `standard_error` is that of its `score`. `residual` is Σ of the columns'
+    sums − (log p(target | x) − log p(target | x̄)), x̄ the sentence of baselines. The columns are the
+    words of the game, which backgrounds put at their baseline: so the target's tokens move only
+    with `attributes_target`. `interactions` says how each two of the prompt's strongest words act
+    together on log p(target), if that was asked for. With a contrast, all is of the difference.
+
     `word_deltas`, (W,), is the measured error of each column's sum: the gap between log p(target)
     through hook and prefix cache and that of the unchanged model. With `attributions`, (W, D), it
     is the quadrature's: Σ_j attributions_wj − the column's sum. `converged` is False for columns
@@ -298,16 +309,19 @@ class GenerationAttribution:
     contrast_tokens: tuple[TargetToken, ...] = ()
     attributions: Tensor | None = None
     converged: Tensor | None = None
+    method: str = "sig"
+    matrix_first: Tensor | None = None
+    matrix_last: Tensor | None = None
+    standard_error: Tensor | None = None
+    residual: float | None = None
+    interactions: tuple[Interaction, ...] | None = None
 
     def __post_init__(self) -> None:
         wanted = len(self.rows), len(self.columns)
-        if tuple(self.matrix.shape) != wanted:
-            raise ValueError(f"matrix has shape {tuple(self.matrix.shape)}; wanted {wanted}")
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return "sig"
+        for name in MATRICES:
+            matrix = getattr(self, name)
+            if matrix is not None and tuple(matrix.shape) != wanted:
+                raise ValueError(f"{name} has shape {tuple(matrix.shape)}; wanted {wanted}")
 
     @property
     def text(self) -> str:
@@ -375,6 +389,8 @@ class GenerationAttribution:
         for name in ("target_tokens", "contrast_tokens"):
             data[name] = [asdict(token) for token in data[name]]
         data["words"] = [word.to_dict() for word in self.words]
+        if self.interactions is not None:
+            data["interactions"] = [pair.to_dict() for pair in self.interactions]
         return without_none(
             finite(data), tuple(name for name, value in data.items() if value is None)
         )
@@ -391,10 +407,12 @@ class GenerationAttribution:
             fields_of["words"] = tuple(Word(**word) for word in data["words"])
         for name in ("target_tokens", "contrast_tokens"):
             fields_of[name] = tuple(TargetToken(**token) for token in data.get(name, ()))
-        for name in ("matrix", "word_deltas", "attributions"):
+        for name in (*MATRICES, "word_deltas", "attributions"):
             if name in fields_of:
                 numbers = np.array(fields_of[name], dtype=np.float64)  # None becomes NaN
                 fields_of[name] = torch.from_numpy(numbers)
+        if "interactions" in fields_of:
+            fields_of["interactions"] = tuple(map(Interaction.from_dict, data["interactions"]))
         if "converged" in fields_of:
             fields_of["converged"] = torch.tensor(fields_of["converged"], dtype=torch.bool)
         return cls(**fields_of)

@@ -20,18 +20,25 @@ from captum_sig.attr.function import RowFunction, Tensors, at_least_float32
 from captum_sig.attr.hooks import LayerOutputs, capture, embed_without_pass, patched
 
 if TYPE_CHECKING:
-    from captum_sig.explainers.prefix_cache import SharedPrefix
+    from captum_sig.explainers.prefix_cache import Prefixes
 
 
+# In a pass: fewer would leave a device idle.
+LEAST_TOKENS = {"cpu": 256, "cuda": 4096}
 CACHE_NAMES = ("cache", "past_key_values")  # in transformers from 5.24 on, and before
 
 
 class TokenFunction(RowFunction):
-    """F with a value for each target token: log p, (R, T)."""
+    """F with a value for each target token, log p, and one for all: (R, T) → (R, T + 1)."""
 
     def select(self, output: Any, example: Tensor) -> Tensor:
-        """Return all values."""
-        return output
+        """Return all values, with their sum behind them."""
+        return with_sum(output)
+
+
+def with_sum(log_probabilities: Tensor) -> Tensor:
+    """Append the sum over the target's tokens: (R, T) → (R, T + 1)."""
+    return torch.cat([log_probabilities, log_probabilities.sum(1, keepdim=True)], dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,31 +95,40 @@ def force_decoder(
     outputs = replace(outputs, output=None)  # else its logits and cache would be kept
     (x,) = outputs.activations[0]
 
-    def evaluate(rows: Tensors, prefix: SharedPrefix | None) -> Tensor:
-        """Evaluate rows from the first position that any of them changes.
-
-        Gradients need all positions: rows at the input's end of a path change nothing.
-        """
-        (row,) = rows
-        start = 0
-        if prefix is not None and not row.requires_grad:
-            start = _first_change(row, x, prompt.shape[1])
-        cached = {} if prefix is None or start == 0 else {cache_name: prefix.upto(start)}
-        with patched([layer], (row[:, start:],)):
-            result = model(input_ids=ids[:, start:].expand(len(row), -1), **options, **cached)
+    def read_rows(rows: Tensor, start: int = 0, **cached: Any) -> Tensor:
+        with patched([layer], (rows[:, start:],)):
+            result = model(input_ids=ids[:, start:].expand(len(rows), -1), **options, **cached)
         return log_probabilities(result.logits, target)
 
+    def evaluate(rows: Tensors, prefixes: Prefixes | None) -> Tensor:
+        """Evaluate rows, leaving out first positions that another row has already been through.
+
+        Gradients need all positions.
+        """
+        (row,) = rows
+        if prefixes is None or row.requires_grad:
+            return read_rows(row)
+        from captum_sig.explainers.prefix_cache import cache_of
+
+        values = []
+        while len(row) > 0:
+            n, start, layers = prefixes.split(row)
+            values.append(read_rows(row[:n], start, **{cache_name: cache_of(layers)}))
+            prefixes.remember(row[n - 1 : n], layers)
+            row = row[n:]
+        return torch.cat(values)
+
     unchanged = log_probabilities(output.logits, target)
-    prefix: SharedPrefix | None = None
+    prefixes: Prefixes | None = None
     without_cache: str | None = "it was not requested"
     if use_cache:
         cache = getattr(output, cache_name, None)
-        prefix, without_cache = _share(model, cache, x, unchanged, evaluate)
+        prefixes, without_cache = _share(model, cache, x, unchanged, evaluate)
     return TeacherForced(
         model=model,
         ids=(ids,),
         points=(x,),
-        log_probabilities=lambda rows, example: evaluate(rows, prefix),
+        log_probabilities=lambda rows, example: evaluate(rows, prefixes),
         embed=lambda number, others: _embed(layer, outputs, ids, others, read),
         target_start=(0, prompt.shape[1]),
         n_ids=output.logits.shape[-1],
@@ -126,31 +142,40 @@ def _share(
     cache: Any,
     x: Tensor,
     unchanged: Tensor,
-    evaluate: Callable[[Tensors, SharedPrefix | None], Tensor],
-) -> tuple[SharedPrefix | None, str | None]:
+    evaluate: Callable[[Tensors, Prefixes | None], Tensor],
+) -> tuple[Prefixes | None, str | None]:
     """Take the cache if the unchanged input has the same log-probabilities through it.
 
+    The keys and values that the pass through it leaves must be the cache's, too.
+
     Returns:
-        the prefix, and why there is none.
+        what passes may begin with, and why there is nothing.
     """
-    from captum_sig.explainers.prefix_cache import NoPrefixError, shared_prefix
+    from captum_sig.explainers.prefix_cache import NoPrefixError, Prefixes, shared_prefix
 
     try:
-        prefix = shared_prefix(cache, x.shape[1])
-        gap = float((evaluate((x,), prefix) - unchanged).abs().max())
+        of_input = shared_prefix(cache, x)
+        prefixes = Prefixes(of_input, x.shape[1] - unchanged.shape[1], least_tokens(x.device))
+        gap = _gap(evaluate((x,), prefixes), unchanged)
         rounding = max(1e-3, 16 * torch.finfo(x.dtype).eps)
-        if not gap <= rounding * (1 + float(unchanged.abs().max())):
+        if not gap <= rounding:
             raise NoPrefixError(f"keys and values that change log-probabilities by {gap:.1g}")
+        for layer, again in zip(of_input.layers, prefixes.of_last.layers, strict=True):
+            if not max(map(_gap, again, layer)) <= rounding:
+                raise NoPrefixError("keys and values that differ from pass to pass")
     except NoPrefixError as error:
         return None, f"{type(model).__name__} has {error}"
-    return prefix, None
+    return prefixes, None
 
 
-def _first_change(row: Tensor, x: Tensor, n_prompt: int) -> int:
-    """Find the first position that any row changes; at most that of the first logits."""
-    changed = (row != x).flatten(2).any(-1).any(0)
-    changed[n_prompt - 1] = True
-    return int(changed.int().argmax())
+def least_tokens(device: torch.device) -> int:
+    """Return the number of tokens that keep a device busy."""
+    return LEAST_TOKENS.get(device.type, LEAST_TOKENS["cuda"])
+
+
+def _gap(values: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, as a fraction of 1 + the largest expected value."""
+    return float((values - expected).abs().max() / (1 + expected.abs().max()))
 
 
 def force_encoder_decoder(
@@ -212,6 +237,37 @@ def force_encoder_decoder(
         n_ids=decoded.logits.shape[-1],
         unchanged=log_probabilities(decoded.logits, target),
         without_cache="an encoder reads words in both directions",
+    )
+
+
+def contrasted(target: TeacherForced, contrast: TeacherForced) -> TeacherForced:
+    """Subtract another target's log-probabilities after the same prompt, token by token.
+
+    After the end of the shorter target, the other's stand alone. Only the prompt may move.
+    """
+    moving, start = target.target_start
+    length = max(target.unchanged.shape[1], contrast.unchanged.shape[1])
+
+    def difference(mine: Tensor, theirs: Tensor) -> Tensor:
+        mine, theirs = (
+            torch.nn.functional.pad(p, (0, length - p.shape[1])) for p in (mine, theirs)
+        )
+        return mine - theirs
+
+    def evaluate(rows: Tensors, example: Tensor) -> Tensor:
+        others = list(rows)
+        rest = contrast.points[moving][:, start:].expand(len(example), -1, -1)
+        others[moving] = torch.cat([rows[moving][:, :start], rest], dim=1)
+        return difference(
+            target.log_probabilities(rows, example),
+            contrast.log_probabilities(tuple(others), example),
+        )
+
+    return replace(
+        target,
+        log_probabilities=evaluate,
+        unchanged=difference(target.unchanged, contrast.unchanged),
+        without_cache=target.without_cache or contrast.without_cache,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from captum_sig.viz import arcs
 from captum_sig.viz.agreement import residual_line, terminal_legend
 from captum_sig.viz.text import (
     AGAINST,
@@ -92,7 +93,7 @@ def to_plain(result: Result) -> str:
     """Return the summary, the target, and a tab-separated table: words, sums, each token.
 
     If words have both sides, two more columns hold a word's effects alone and in the text, and a
-    third whether they agree.
+    third whether they agree. Words that act together have a line each after the table.
     """
     summary = "  ".join(filter(None, [result.summary, residual_of(result)]))
     rows = [["word", "sum", *map(label, result.rows)]]
@@ -106,13 +107,14 @@ def to_plain(result: Result) -> str:
         for row, more in zip(rows, [["alone", "in the text", "agreement"], *cells], strict=True):
             row += more
     lines = [on_one_line(line) for line in (summary, *_targets(result))]
-    return "\n".join([*lines, *map("\t".join, rows)])
+    pairs = [on_one_line(line) for line, _ in arcs.lines(result)]
+    return "\n".join([*lines, *map("\t".join, rows), *pairs])
 
 
 def to_terminal(result: Result, width: int, *, legend: bool = True) -> Group:
     """Return the prompt coloured by effect on the whole target, and the heat map, for `rich`.
 
-    A heat map of more than `width` characters is split into several tables. `legend` says what
+    Words that act together have a line each between both. A heat map of more than `width` characters is split into several tables. `legend` says what
     lines under words mean.
     """
     from rich.console import Group
@@ -123,6 +125,7 @@ def to_terminal(result: Result, width: int, *, legend: bool = True) -> Group:
     parts.append(Text(visible(result.summary), "bold"))
     if residual := residual_of(result):
         parts.append(Text(residual))
+    parts += [Text(visible(line), colour) for line, colour in arcs.lines(result)]
     if legend and (lines := terminal_legend([result])):
         parts.append(lines)
     for tokens in _panels(result, width):

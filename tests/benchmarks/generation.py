@@ -4,8 +4,8 @@
 
 One prompt and one target for all, in one process, in turn; every method gives the matrix of target
 tokens by prompt tokens. `--parts cache` compares passes over whole rows with passes from the first
-change on, at several lengths, on Llamas with random weights; `--parts position` asks how far scores
-follow the words' positions.
+change on, at several lengths, on Llamas with random weights; `--parts contexts` counts the tokens
+of passes in several contexts; `--parts position` asks how far scores follow the words' positions.
 """
 
 import argparse
@@ -217,6 +217,34 @@ def cache(
     return found
 
 
+def in_contexts(
+    question: MethodInput, names: Sequence[str], repeats: int
+) -> dict[str, dict[str, float]]:
+    """Passes, tokens (rows by positions) and seconds in contexts, with the prefix cache and not."""
+    q, found = question, {}
+    for name in names:
+        for use_cache in (True, False):
+            call = functools.partial(
+                q.explainer, q.prompt, q.target, contexts=name, use_cache=use_cache
+            )
+            shapes: list[tuple[int, int]] = []
+            handle = q.model.register_forward_pre_hook(
+                lambda _, args, kwargs, shapes=shapes: shapes.append(kwargs["input_ids"].shape),
+                with_kwargs=True,
+            )
+            call()
+            handle.remove()
+            took = statistics.median(seconds(call, CPU)[0] for _ in range(repeats))
+            label = f"{name}, {'prefix' if use_cache else 'no'} cache"
+            found[label] = {
+                "passes": len(shapes),
+                "tokens": sum(rows * positions for rows, positions in shapes),
+                "seconds": took,
+            }
+            print(label, found[label], flush=True)
+    return found
+
+
 def position(folder: Path, data: Path, count: int = 100) -> dict[str, float]:
     """How far |scores| follow the words' positions: mean rank correlation over sentences.
 
@@ -255,7 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--lengths", type=int, nargs="+", default=[64, 256, 1024])
     add("--shapes", nargs="+", choices=LLAMAS, default=list(LLAMAS))
     add("--data", type=Path, help="TSV file with a column `sentence`, for position")
-    parts = ["compare", "cache", "position"]
+    add("--contexts", nargs="+", default=["input", "two_sided", "sampled4"])
+    parts = ["compare", "cache", "contexts", "position"]
     add("--parts", nargs="+", choices=parts, default=parts[:2])
     add("--output", type=Path, default=Path("bench"), help="folder for generation.json")
     given = options.parse_args(arguments)
@@ -266,6 +295,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         question = MethodInput(given.model, given.prompt_tokens, given.target_tokens)
         few = min(given.few, len(question.target))
         results["compare"] = compare(question, given.peers, few, given.steps, given.repeats)
+    if "contexts" in given.parts:
+        question = MethodInput(given.model, given.prompt_tokens, given.target_tokens)
+        results["contexts"] = in_contexts(question, given.contexts, given.repeats)
     if "cache" in given.parts:
         results["cache"] = {
             shape: cache(shape, given.lengths, given.target_tokens, given.repeats)

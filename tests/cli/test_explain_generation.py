@@ -46,6 +46,18 @@ def test_json_has_an_object_a_line(generate, folder):
     assert found == explain([PROMPT, "a movie"], " good", contrast=" bad")
 
 
+def test_contexts_interactions_and_seed(generate, folder):
+    explain = TextGenerationExplainer.from_pretrained(folder, baseline="eos", seed=3)
+    result = generate(PROMPT, "--target", " good", "--contexts", "sampled3", "--interactions", "2",
+                      "--seed", "3", "--format", "json")  # fmt: skip
+    (line,) = result.stdout.splitlines()
+    found = GenerationAttribution.from_dict(json.loads(line))
+    assert found == explain(PROMPT, " good", contexts="sampled3", interactions=2)
+    assert len(found.interactions) == 1
+    sides = generate(PROMPT, "--target", " good", "--contexts", "two_sided")
+    assert "(sig:two_sided, " in sides.stdout.splitlines()[0]
+
+
 @pytest.mark.parametrize(("ending", "starts"), [("html", b"<!DOCTYPE"), ("png", b"\x89PNG"),
                                                 ("jsonl", b"{"), ("txt", b"log p")])  # fmt: skip
 def test_files_by_their_ending(generate, tmp_path, ending, starts):
@@ -80,6 +92,19 @@ def test_mistakes_are_one_line(generate, options, message):
     assert result.stderr.startswith("captum-sig: ")
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--contexts", "sampled0"], "'sampled0' is not one of"),
+        (["--interactions", "1"], "an interaction takes two words"),
+    ],
+)
+def test_choices_are_checked(generate, options, message):
+    result = generate(PROMPT, "--target", " a", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
 
 
 def test_there_is_no_model_by_default(run):

@@ -17,6 +17,7 @@ from torch import nn
 from captum_sig import (
     LayerSequentialIntegratedGradients,
     TextGenerationExplainer,
+    contexts,
 )
 from captum_sig.attr.hooks import input_device
 from captum_sig.quadrature import rule
@@ -402,7 +403,17 @@ def test_a_trained_model(shared, use_cache):
     assert result.max_abs_word_delta < 1e-4
 
 
+class BothSides(contexts.Sampled):
+    """Contexts of which a result has everything there is."""
+
+    def __call__(self, n_words: int) -> torch.Tensor:
+        """Return the two sides."""
+        return contexts.two_sided(n_words)
+
+
 def test_no_field_is_left_out_of_the_dictionary():
-    result = explainer(causal("gpt2"))(PROMPT, TARGET, attributions=True, tolerance=1e-2)
+    result = explainer(causal("gpt2"))(
+        PROMPT, TARGET, attributions=True, tolerance=1e-2, contexts=BothSides(2), interactions=2
+    )
     names = {field.name for field in dataclasses.fields(result)}
     assert set(result.to_dict()) == names - {"without_cache", "contrast"}
