@@ -114,8 +114,8 @@ def to_plain(result: Result) -> str:
 def to_terminal(result: Result, width: int, *, legend: bool = True) -> Group:
     """Return the prompt coloured by effect on the whole target, and the heat map, for `rich`.
 
-    Words that act together have a line each between both. A heat map of more than `width` characters is split into several tables. `legend` says what
-    lines under words mean.
+    Words that act together have a line each between both. A heat map of more than `width`
+    characters is split into several tables. `legend` says what lines under words mean.
     """
     from rich.console import Group
     from rich.text import Text
