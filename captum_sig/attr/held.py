@@ -68,6 +68,11 @@ class Held(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         return rule(self, func, *args, **(kwargs or {}))
 
+    @property
+    def applies(self) -> bool:
+        """Whether the rules cover the model: layer norms were caught, and no recurrent layer."""
+        return self.caught["norm"] > 0 and self.caught["recurrent"] == 0
+
     def remember(self, result: Tensor, role: str) -> Tensor:
         """Remember the latest activation or gate, to know it when it is multiplied."""
         self._latest, self._role = weakref.ref(result), role

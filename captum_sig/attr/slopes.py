@@ -17,7 +17,7 @@ from torch import Tensor
 
 from captum_sig.attr.function import RowFunction, Tensors
 from captum_sig.attr.problem import Problem, plain_tensors
-from captum_sig.attr.word_paths import UNMOVED, NotFiniteError, WordPaths
+from captum_sig.attr.word_paths import UNMOVED, NotFiniteError, WordPaths, all_finite
 
 
 @plain_tensors()
@@ -92,12 +92,9 @@ def _require_finite(paths: WordPaths, values: Tensor, gradients: Tensors, exampl
         number = int(example[int(values.isfinite().int().argmin())])
         raise NotFiniteError("output", number, "with words between the baseline and the input")
     for of, gradient in zip(paths.path_of, gradients, strict=True):
-        finite = (
-            gradient.isfinite().flatten(2).all(-1) if gradient.dim() > 2 else gradient.isfinite()
-        )
         row, position = (of[example] != UNMOVED).nonzero(as_tuple=True)
-        number = example[row]
-        paths.require_finite("gradient", finite[row, position], number, of[number, position])
+        finite, number = all_finite(gradient[row, position]), example[row]
+        paths.require_finite("gradient", finite, number, of[number, position])
 
 
 def _add_products(
