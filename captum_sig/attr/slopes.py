@@ -89,8 +89,8 @@ def _points(paths: WordPaths, fractions: Tensor, row: Tensor, example: Tensor) -
 
 def _require_finite(paths: WordPaths, values: Tensor, gradients: Tensors, example: Tensor) -> None:
     if not values.isfinite().all():
-        number = int(example[int(values.isfinite().int().argmin())])
-        raise NotFiniteError("output", number, "with words between the baseline and the input")
+        failed = int(example[int(values.isfinite().int().argmin())])
+        raise NotFiniteError("output", failed, "with words between the baseline and the input")
     for of, gradient in zip(paths.path_of, gradients, strict=True):
         row, position = (of[example] != UNMOVED).nonzero(as_tuple=True)
         finite, number = all_finite(gradient[row, position]), example[row]
