@@ -14,7 +14,7 @@ Level = Literal["word", "token"]
 
 MethodName = Literal[
     "sig", "ig", "dig", "sequential_dig", "input_x_gradient", "gradient_shap", "deep_lift",
-    "saliency", "occlusion", "shapley", "random",
+    "saliency", "occlusion", "shapley", "lrp", "lrp_deletion", "rank_path", "screen", "random",
 ]  # fmt: skip
 
 Agreement = Literal["additive", "redundant", "synergistic"]
