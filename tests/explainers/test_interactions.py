@@ -14,7 +14,7 @@ from captum_sig.explainers.scoring import batch_problem, text_generator
 from tests.tiny_models import MASK, TEXTS, bert, wordpiece_tokenizer
 
 TEXT = "The movie is not unbelievable, not good."
-METHODS = ["sig", "sig:two_sided", "sig:sampled3", "sequential_dig", "ig", "saliency", "random"]
+METHODS = ["sig", "sig:two_sided", "sig:auto", "sig:sampled3", "sequential_dig", "ig", "random"]
 
 
 @pytest.fixture(scope="module")
