@@ -18,6 +18,7 @@ MethodName = Literal[
 ]  # fmt: skip
 
 Agreement = Literal["additive", "redundant", "synergistic"]
+Evidence = Literal["exact", "estimated", "audited"]
 
 ContextsName = Literal["input", "two_sided"]  # and "sampled4", for any number
 

@@ -24,7 +24,7 @@ FORMAT_OF_ENDING = {
 
 # The options that only one of the tasks has.
 TASK_OPTIONS = {
-    CLASSIFICATION: {"method", "contexts", "masked_lm", "n_draws", "seed", "truncation"},
+    CLASSIFICATION: {"method", "contexts", "masked_lm", "n_draws", "seed", "top", "truncation"},
     GENERATION: {"contrast", "max_new_tokens", "attribute_target", "chat"},
 }
 
@@ -57,6 +57,7 @@ def explain(
     masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Classification")] = None,
     n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Classification")] = 5,
     seed: Annotated[int, options.SEED(rich_help_panel="Classification")] = 0,
+    top: Annotated[int | None, options.TOP(rich_help_panel="Classification")] = None,
     truncation: Annotated[
         bool,
         CLASSIFICATION_PANEL(help="Truncate texts that exceed the model's limit, or refuse them."),
@@ -107,7 +108,12 @@ def explain(
             model, [baseline], masked_lm, level=level, n_draws=n_draws, seed=seed
         )
         results: list[Any] = classifier(
-            lines, target=target, method=method, contexts=contexts, truncation=truncation
+            lines,
+            target=target,
+            method=method,
+            contexts=contexts,
+            truncation=truncation,
+            top=top,
         )
     else:
         generator = terminal.load_generator(model, baseline=baseline, level=level)

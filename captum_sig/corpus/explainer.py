@@ -15,7 +15,15 @@ import torch
 from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.contexts import Contexts, Sampled, named
 from captum_sig.contexts import input as only_input
-from captum_sig.corpus.rows import IN_CONTEXTS_ONLY, RESULT_COLUMNS, SIDES, Row, failed_row, to_row
+from captum_sig.corpus.rows import (
+    IN_CONTEXTS_ONLY,
+    OF_TOP,
+    RESULT_COLUMNS,
+    SIDES,
+    Row,
+    failed_row,
+    to_row,
+)
 from captum_sig.data.columns import checked_text
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.methods import IN_CONTEXTS
@@ -97,6 +105,8 @@ class CorpusExplainer:
       nothing is drawn
     - with contexts other than the input and `sampled`, which show them by chance only: `first`,
       `last` and `agreement`, both sides of each word, lists
+    - with `top`: `evidence` of each score, a list, and the `bound` of what estimated words may be
+      worth with its `confidence`, None in texts without such words
     - `error`: "" (null in the command's shards), or why there is no explanation. A text that is
       null, empty, not a string, or fails in the model does not stop the others.
 
@@ -104,7 +114,7 @@ class CorpusExplainer:
         model: folder or hub name of a text classifier, or an explainer, which is pickled whole.
         text_column: the name of the column of texts.
         target: the label to explain, by name or index; None explains each text's predicted one.
-        method, contexts, n_steps, batch_size, internal_batch_size: as in
+        method, contexts, n_steps, batch_size, internal_batch_size, top: as in
             `TextClassificationExplainer`.
         truncation: cut texts beyond the model's limit; False makes an error of them.
         device: where the model runs; None is a GPU if there is one. An explainer stays where it is.
@@ -135,6 +145,7 @@ class CorpusExplainer:
         batch_size: int | None = None,
         internal_batch_size: int | None = None,
         truncation: bool = True,
+        top: int | None = None,
         device: torch.device | str | None = None,
         masked_lm: Any = None,
         **options: Any,
@@ -149,13 +160,13 @@ class CorpusExplainer:
         self.call_options: dict[str, Any] = {
             "target": target, "method": method, "contexts": contexts, "n_steps": n_steps,
             "batch_size": batch_size, "internal_batch_size": internal_batch_size,
-            "truncation": truncation,
+            "truncation": truncation, "top": top,
         }  # fmt: skip
         self._model = model
         self._options = options
         self._warned: set[str] = set()
         self._resident = 0
-        self._scoring = ScoringOptions.checked(method, contexts, n_steps, internal_batch_size)
+        self._scoring = ScoringOptions.checked(method, contexts, n_steps, internal_batch_size, top)
         self._loaded: TextClassificationExplainer | None = self._load()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -194,6 +205,8 @@ class CorpusExplainer:
             absent |= IN_CONTEXTS_ONLY
         elif isinstance(named(contexts) if isinstance(contexts, str) else contexts, Sampled):
             absent |= SIDES
+        if self._scoring.top is None:
+            absent |= OF_TOP
         return [name for name in RESULT_COLUMNS if name not in absent]
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:

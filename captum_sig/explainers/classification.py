@@ -21,7 +21,7 @@ from captum_sig.attr.problem import plain_tensors
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import choose_token, family
 from captum_sig.contexts import Contexts
-from captum_sig.explainers.methods import Scores, mean_scores
+from captum_sig.explainers.method_input import Scores
 from captum_sig.explainers.models import (
     CLASSIFICATION,
     check_model,
@@ -138,13 +138,13 @@ class TextClassificationExplainer:
     def __call__(  # type: ignore[overload-overlap]
         self, texts: str, target: str | int | None = ..., method: str = ..., *,
         contexts: str | Contexts | None = ..., n_steps: int = ..., batch_size: int | None = ...,
-        internal_batch_size: int | None = ..., truncation: bool = ...,
+        internal_batch_size: int | None = ..., truncation: bool = ..., top: int | None = ...,
     ) -> WordAttribution: ...  # fmt: skip
     @overload
     def __call__(
         self, texts: Sequence[str], target: Target = ..., method: str = ..., *,
         contexts: str | Contexts | None = ..., n_steps: int = ..., batch_size: int | None = ...,
-        internal_batch_size: int | None = ..., truncation: bool = ...,
+        internal_batch_size: int | None = ..., truncation: bool = ..., top: int | None = ...,
     ) -> list[WordAttribution]: ...  # fmt: skip
     def __call__(
         self,
@@ -157,6 +157,7 @@ class TextClassificationExplainer:
         batch_size: int | None = None,
         internal_batch_size: int | None = None,
         truncation: bool = True,
+        top: int | None = None,
     ) -> WordAttribution | list[WordAttribution]:
         """Explain one text or several.
 
@@ -175,6 +176,10 @@ class TextClassificationExplainer:
                 method "sig" benefits, 512 with at most 2**14 tokens together.
             internal_batch_size: maximum number of rows in a pass; None limits their memory.
             truncation: cut texts beyond the model's limit, with a warning; False refuses them.
+            top: for "sig": the number of words that get exact scores, the strongest by a screen;
+                the others' are estimates, which the result's `audit` bounds. Saves time where it
+                is at most a third of a text's words, and there are 50 or more; a text is explained
+                in full if that takes little more. See `captum_sig.explainers.top`.
 
         Returns:
             a `WordAttribution`, or a list of them in the order of the texts.
@@ -187,9 +192,16 @@ class TextClassificationExplainer:
         results: dict[int, WordAttribution] = {}
         for batch, of_batch in self.in_batches(
             texts, target, method, contexts=contexts, n_steps=n_steps, batch_size=batch_size,
-            internal_batch_size=internal_batch_size, truncation=truncation,
+            internal_batch_size=internal_batch_size, truncation=truncation, top=top,
         ):  # fmt: skip
             results.update(zip(batch.numbers, of_batch, strict=True))
+        most_words = max((len(result.words) for result in results.values()), default=0)
+        if top is not None and top > most_words > 0:
+            warn(
+                f"top={top} is more than the {most_words} words of the "
+                f"{'text' if len(results) == 1 else 'longest text'}, so all words are explained "
+                "exactly: leave top out"
+            )
         return results[0] if isinstance(texts, str) else [results[i] for i in range(len(results))]
 
     def in_batches(
@@ -203,10 +215,11 @@ class TextClassificationExplainer:
         batch_size: int | None = None,
         internal_batch_size: int | None = None,
         truncation: bool = True,
+        top: int | None = None,
     ) -> Iterator[tuple[Batch, list[WordAttribution]]]:
         """Explain texts as the call does, and yield each batch when done, short texts first."""
         several = checked_texts(texts)
-        options = ScoringOptions.checked(method, contexts, n_steps, internal_batch_size)
+        options = ScoringOptions.checked(method, contexts, n_steps, internal_batch_size, top)
         if self._takes_single_rows:
             options = replace(options, max_rows=1)
         targets = self._target_indices(target, len(several))
@@ -431,14 +444,11 @@ class TextClassificationExplainer:
             for predicted, target in zip(logits.argmax(-1).tolist(), given_targets, strict=True)
         ]
         generators = [text_generator(text, self.seed) for text in batch.texts]
-        draws = [
-            score_batch(
-                self.model, self.layer, batch, family=self.family, generators=generators,
-                targets=torch.tensor(targets, device=logits.device), options=options,
-            )
-            for _ in range(self.n_draws)
-        ]  # fmt: skip
-        scores = mean_scores(draws)
+        scores = score_batch(
+            self.model, self.layer, batch, family=self.family, n_draws=self.n_draws,
+            targets=torch.tensor(targets, device=logits.device), generators=generators,
+            options=options,
+        )  # fmt: skip
         logits = logits.cpu()  # all texts' at once: each copy from a GPU waits for it
         finite = torch.cat([logits, scores.values], 1).isfinite().all(1)
         if not finite.all():
@@ -465,7 +475,8 @@ class TextClassificationExplainer:
         except ValueError:  # a quantity
             values = []
         probabilities = dict(zip(self.labels, values, strict=False))
-        residual = scores.residual
+        residual = None if scores.residual is None else float(scores.residual[number])
+        audit = None if scores.audits is None else scores.audits[number]
         return WordAttribution(
             text=batch.texts[number],
             label=label,
@@ -476,7 +487,8 @@ class TextClassificationExplainer:
             max_abs_word_delta=scores.word_deltas[number],
             words=scores.words(batch, number),
             probabilities=probabilities,
-            residual=None if residual is None else float(residual[number]),
+            residual=residual if audit is None else None,
+            audit=audit,
         )
 
 

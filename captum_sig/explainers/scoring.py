@@ -17,7 +17,9 @@ from captum_sig.attr.arguments import layer_problem
 from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
-from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, MethodInput, Scores
+from captum_sig.explainers.method_input import MethodInput, Scores
+from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, mean_scores
+from captum_sig.explainers.top import top_scores
 from captum_sig.quadrature import checked_n_steps
 from captum_sig.words.encoding import Batch
 
@@ -30,6 +32,7 @@ class ScoringOptions:
     contexts: str | Contexts | None
     n_steps: int
     max_rows: int | None
+    top: int | None = None
 
     @classmethod
     def checked(
@@ -38,6 +41,7 @@ class ScoringOptions:
         contexts: str | Contexts | None = None,
         n_steps: int = 50,
         max_rows: int | None = None,
+        top: int | None = None,
     ) -> ScoringOptions:
         """Check the caller's options; `method` may name contexts after a colon.
 
@@ -61,7 +65,14 @@ class ScoringOptions:
             raise TypeError(f"contexts must be a name or a callable, got {contexts!r}")
         if max_rows is not None:
             max_rows = checked_integer("internal_batch_size", max_rows)
-        return cls(name, contexts, checked_n_steps(n_steps), max_rows)
+        if top is not None:
+            top = checked_integer("top", top)
+            if name != "sig":
+                raise ValueError(
+                    f"top saves rows of method 'sig', one for each word, got method {name!r}: "
+                    "leave top out"
+                )
+        return cls(name, contexts, checked_n_steps(n_steps), max_rows, top)
 
     @property
     def name(self) -> str:
@@ -118,20 +129,40 @@ def score_batch(
     batch: Batch,
     *,
     family: Family,
+    n_draws: int,
     targets: Tensor,  # (B,)
     generators: Sequence[torch.Generator],  # one for each text
     options: ScoringOptions,
 ) -> Scores:
-    """Score a batch with one draw of the baseline."""
+    """Score a batch; the mean over draws of the baseline, on the CPU."""
     if not any(batch.spans):
         return Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.texts))
+    draws = (
+        _method_input(model, layer, batch, family, targets, generators, options)
+        for _ in range(n_draws)
+    )
+    if options.top is not None:
+        return top_scores(list(draws), options.top)
+    return mean_scores([METHODS[options.method](draw) for draw in draws])  # type: ignore[index]
+
+
+def _method_input(
+    model: nn.Module,
+    layer: nn.Module,
+    batch: Batch,
+    family: Family,
+    targets: Tensor,
+    generators: Sequence[torch.Generator],
+    options: ScoringOptions,
+) -> MethodInput:
+    """Return the batch with one draw of the baseline."""
     problem = layer_problem(
         forward_of(model, batch), layer, batch.ids,
         **draw_baseline(family, batch, generators), target=targets,
         additional_forward_args=tuple(batch.others.values()), feature_mask=batch.feature_mask,
         contexts=options.contexts_of(generators), internal_batch_size=options.max_rows,
     )  # fmt: skip
-    method_input = MethodInput(
+    return MethodInput(
         problem=problem,
         model=model,
         layer=layer,
@@ -142,4 +173,3 @@ def score_batch(
         n_steps=options.n_steps,
         new_path=DiscretizedPath,
     )
-    return METHODS[options.method](method_input)  # type: ignore[index]
