@@ -29,6 +29,7 @@ from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.methods import IN_CONTEXTS
 from captum_sig.explainers.models import pretrained_masked_lm
 from captum_sig.explainers.scoring import ScoringOptions
+from captum_sig.explainers.top import Plan
 
 MAX_FREED = 2**27  # bytes that a process keeps: touching pages anew that were returned takes time
 
@@ -193,8 +194,11 @@ class CorpusExplainer:
                 masked_lm = pretrained_masked_lm(options["masked_lm"])
                 options["masked_lm"] = masked_lm.to(options["device"])
             explainer = TextClassificationExplainer.from_pretrained(explainer, **options)
-        explainer(CANARY_TEXT, **self.call_options)
+        self._explain_canary(explainer)
         return explainer
+
+    def _explain_canary(self, explainer: TextClassificationExplainer) -> None:
+        explainer(CANARY_TEXT, **(self.call_options | {"top": None}))  # it is short
 
     @property
     def names(self) -> list[str]:
@@ -284,8 +288,17 @@ class CorpusExplainer:
         n_tokens = min(n_bytes // BYTES_OF_A_TOKEN + 2, self.explainer.encoder.limit)
         n_rows = self._scoring.n_steps
         if self._scoring.method in WORD_BY_WORD:
-            n_rows = n_tokens * n_backgrounds(self._scoring.contexts)
+            n_rows = self._plan(n_tokens - 1).n_rows
         return n_tokens * n_rows * self.explainer.n_draws
+
+    def _plan(self, n_words: int) -> Plan:
+        contexts, top = self._scoring.contexts, self._scoring.top
+        return Plan(
+            n_words=n_words,
+            m=n_words if top is None else top,
+            n_backgrounds=n_backgrounds(contexts),
+            both_sides=contexts not in (None, "input", only_input),
+        )
 
     def _explain(self, texts: Sequence[Any]) -> Iterator[tuple[list[int], list[Row]]]:
         """Yield the rows of some of the texts, with the texts' numbers, as they are finished."""
@@ -319,7 +332,7 @@ class CorpusExplainer:
         indices = list(remaining)
         if len(indices) == 1:
             try:  # blame a text only while the model still explains others: a GPU's error may stay
-                self.explainer(CANARY_TEXT, **self.call_options)
+                self._explain_canary(self.explainer)
             except Exception:
                 raise RuntimeError(
                     "the model stopped working (a known-good text now fails too); first error: "
