@@ -24,16 +24,13 @@ EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
 class Audit:
     """What the words that were not explained exactly may be worth.
 
-    `n_exact` words seemed the strongest to the screen and have exact scores. Of the others,
+    `n_exact` words seemed the strongest to the screen and have exact scores. Of all others,
     `n_audited` drawn at random have exact scores too, and `bound` is the largest of these in
-    absolute value, in logits. Each of the `n_estimated` words that remain is as likely to be the
-    largest of its kind as an audited one. So one drawn at random is at most `bound` with
-    probability `confidence` = n / (n + 1), n = `n_audited`, whatever the model and the screen; and
-    with confidence 1 − p^n, at least a fraction p of them is (see `fraction_below`).
+    absolute value, in logits. Whatever the model and the screen, each of n + 1 words, those audited
+    and one of the `n_estimated` that remain, is as likely as another to be the largest. So the
+    estimated word's effect is at most `bound` with probability `confidence` = n / (n + 1).
 
-    The bound concerns a word, not all words: some of hundreds may exceed it.
-
-    Source: Wilks, "Determination of sample sizes for setting tolerance limits" (1941).
+    That concerns one word. Some of hundreds will exceed the bound: see `most_above`.
     """
 
     n_exact: int
@@ -42,13 +39,18 @@ class Audit:
     bound: float
     confidence: float
 
-    def fraction_below(self, confidence: float = 0.95) -> float:
-        """Return the fraction of estimated words that are below the bound with this confidence.
+    def most_above(self, confidence: float = 0.95) -> int:
+        """Return how many of the estimated words may exceed the bound, with this confidence.
 
-        >>> Audit(25, 9, 64, bound=0.1, confidence=0.9).fraction_below(0.95)
-        0.717
+        k or more do only if all audited words are among the N − k smallest of the N words that are
+        not exact, which has the probability C(N − k, n) / C(N, n).
+
+        >>> Audit(25, 9, 64, bound=0.1, confidence=0.9).most_above(0.95)
+        19
         """
-        return round((1 - confidence) ** (1 / self.n_audited), 3)
+        n, n_all = self.n_audited, self.n_audited + self.n_estimated
+        unlikely = (1 - confidence) * math.comb(n_all, n)
+        return next(k for k in range(n_all) if math.comb(n_all - k - 1, n) <= unlikely)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Exact scores take rows for each word. In long texts a screen by slopes finds the words that are
 worth them:
 
-    estimate = ½ (screen + slope among baselines)          of each word, from a few passes
+    estimate = (2 slope among baselines + screen) / 3      of each word, from a few passes
     exact    the m words of the largest |estimate|: rows in all contexts of the method
     audited  of the other words, a few drawn at random: exact too, they bound what was missed
     scores   of the remaining words: c · estimate, c by least squares through 0 on the exact words
@@ -11,8 +11,9 @@ worth them:
 `screens.screen` says what words do in the text. What they do among baselines, the other side of
 contexts such as `two_sided`, is seen in `N_GROUPS` rows: in each, every `N_GROUPS`-th word by rank
 is halfway to the input, all others are at the baseline, and the slope is taken along those words.
-(The midpoint rule for F(x̄ + w) − F(x̄), with as few strong words as possible in a row.) If words
-move in the input only, the screen alone is the estimate.
+(The midpoint rule for F(x̄ + w) − F(x̄), with as few strong words as possible in a row.) It has
+twice the screen's weight, as it is closer to its side. If words move in the input only, the screen
+alone is the estimate.
 
 Passes for the estimate do not depend on a text's length, so they pay for long ones only: a text is
 explained in full if the rows would exceed `WORTHWHILE` of a full explanation's.
@@ -98,7 +99,7 @@ def top_scores(draws: Sequence[MethodInput], m: int) -> Scores:
     evidence = torch.full(mean.shape, EXACT)
     for number, plan in enumerate(plans):
         if not plan.is_in_full:
-            evidence[number] = _choose(draws, number, plan, mean[number])
+            evidence[number] = _evidence(draws, number, plan, mean[number])
     is_known = evidence != ESTIMATED
     exact = [_exact(draw, is_known) for draw in draws]
     scores = mean_scores(exact)
@@ -150,7 +151,7 @@ def _estimate(batch: MethodInput, screened: Tensor) -> Tensor:
     if not _has_both_sides(batch):
         return in_text
     per_word = _among_baselines(in_input, moving.gather((in_text,)))
-    return (in_text + moving.scatter(per_word)[0]) / 2
+    return (2 * moving.scatter(per_word)[0] + in_text) / 3
 
 
 def _among_baselines(batch: MethodInput, in_text: Tensor) -> Tensor:
@@ -165,17 +166,28 @@ def _among_baselines(batch: MethodInput, in_text: Tensor) -> Tensor:
     return values.gather(0, group[None])[0]
 
 
-def _choose(draws: Sequence[MethodInput], number: int, plan: Plan, estimate: Tensor) -> Tensor:
+def choose(estimates: Tensor, plan: Plan, generator: torch.Generator) -> Tensor:
+    """Choose the words that get exact rows: the evidence of each, (W,) → (W,).
+
+    The m of the largest absolute estimate are exact; those that are audited are drawn at random
+    from all others, each as likely as another.
+    """
+    order = estimates.abs().argsort(descending=True, stable=True)
+    others = order[plan.m :]
+    drawn = torch.randperm(len(others), generator=generator)[: plan.n_audited]
+    evidence = torch.full(estimates.shape, EXACT)
+    evidence[others] = ESTIMATED
+    evidence[others[drawn]] = AUDITED
+    return evidence
+
+
+def _evidence(draws: Sequence[MethodInput], number: int, plan: Plan, estimate: Tensor) -> Tensor:
     """Choose a text's words that get exact rows: the evidence of its positions, (L,)."""
     mask, words = draws[0].feature_mask[number].cpu(), _words(draws, number)
     of_word = estimate.new_zeros(int(mask.max()) + 1)
     of_word[mask] = estimate
-    order = words[of_word[words].abs().argsort(descending=True, stable=True)]
-    others = order[plan.m :]
-    drawn = torch.randperm(len(others), generator=draws[0].generators[number])
     evidence = torch.full(of_word.shape, EXACT)  # what never moves has an effect of 0
-    evidence[others] = ESTIMATED
-    evidence[others[drawn[: plan.n_audited]]] = AUDITED
+    evidence[words] = choose(of_word[words], plan, draws[0].generators[number])
     return evidence[mask]
 
 
