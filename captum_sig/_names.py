@@ -18,6 +18,7 @@ MethodName = Literal[
 ]  # fmt: skip
 
 Agreement = Literal["additive", "redundant", "synergistic"]
+Evidence = Literal["exact", "estimated", "audited"]
 
 PairKind = Literal["say the same", "only together", "turns it", "independent"]
 

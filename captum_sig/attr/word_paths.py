@@ -100,6 +100,23 @@ class WordPaths:
             n_backgrounds=n_backgrounds,
         )
 
+    def in_input(self, selected: Tensor) -> WordPaths:
+        """Move only some of the words, in the input itself, where the others stay.
+
+        Args:
+            selected: (P,).
+        """
+        number = torch.where(selected, selected.cumsum(0) - 1, UNMOVED)
+        number = torch.cat([number, number.new_tensor([UNMOVED])])  # UNMOVED indexes the last
+        return replace(
+            self,
+            path_of=tuple(number[of[: self.n_examples]] for of in self.path_of),
+            background=self.background[: self.n_words][selected],
+            word=self.word[: self.n_words][selected],
+            keeps=torch.ones_like(selected[selected]),
+            n_backgrounds=1,
+        )
+
     def __len__(self) -> int:
         return len(self.background)
 
@@ -230,6 +247,15 @@ class WordPaths:
         zero = per_word.new_zeros(1, *per_word.shape[1:])
         with_zero = torch.cat([per_word, zero])  # UNMOVED indexes the last
         return tuple(with_zero[of[: self.n_examples]] for of in self.path_of)
+
+    def gather(self, per_position: Tensors) -> Tensor:
+        """(B, Lₜ, …) → (P, …): each word takes a value that all its positions have."""
+        first = per_position[0]
+        per_word = first.new_empty(self.n_words, *first.shape[2:])
+        for of, values in zip(self.path_of, per_position, strict=True):
+            number = of[: self.n_examples]
+            per_word[number[number != UNMOVED]] = values[number != UNMOVED]
+        return per_word
 
     def sums(self, attributions: Tensors) -> Tensor:
         """Sum over each word's positions and features: (B, Lₜ, …) tensors → (P,)."""

@@ -102,6 +102,7 @@ def corpus(
     seed: Annotated[int, options.SEED(rich_help_panel="Explanation")] = 0,
     level: Annotated[Level, options.LEVEL(rich_help_panel="Explanation")] = "word",
     n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
+    top: Annotated[int | None, options.TOP(rich_help_panel="Explanation")] = None,
     batch_size: Annotated[
         int | None, EXPLANATION_PANEL(help="Maximum texts per batch; default: 32, or 512 on a GPU.")
     ] = None,
@@ -149,7 +150,7 @@ def corpus(
     settings: dict[str, Any] = {
         "target": target, "method": method, "contexts": contexts, "baseline": baseline,
         "masked_lm": masked_lm, "n_draws": n_draws, "seed": seed, "level": level,
-        "n_steps": n_steps, "truncation": truncation,
+        "n_steps": n_steps, "truncation": truncation, "top": top,
     }  # fmt: skip
     for folder in map(Path, inputs):  # a resumed run would read shards as texts
         if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):

@@ -24,7 +24,7 @@ FORMAT_OF_ENDING = {
 
 # The options that only one of the tasks has.
 TASK_OPTIONS = {
-    CLASSIFICATION: {"method", "masked_lm", "n_draws", "truncation"},
+    CLASSIFICATION: {"method", "masked_lm", "n_draws", "top", "truncation"},
     GENERATION: {"contrast", "max_new_tokens", "attribute_target", "chat"},
 }
 
@@ -58,6 +58,7 @@ def explain(
     method: Annotated[str, options.METHOD(rich_help_panel="Classification")] = "sig",
     masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Classification")] = None,
     n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Classification")] = 5,
+    top: Annotated[int | None, options.TOP(rich_help_panel="Classification")] = None,
     truncation: Annotated[
         bool,
         CLASSIFICATION_PANEL(help="Truncate texts that exceed the model's limit, or refuse them."),
@@ -109,7 +110,7 @@ def explain(
         )
         results: list[Any] = classifier(
             lines, target=target, method=method, contexts=contexts, truncation=truncation,
-            interactions=interactions,
+            interactions=interactions, top=top,
         )  # fmt: skip
     else:
         generator = terminal.load_generator(model, baseline=baseline, level=level, seed=seed)

@@ -165,4 +165,10 @@ TARGET_LABEL = partial(
     help="Label to explain (name or index); default: the predicted label.",
 )
 LIMIT = partial(typer.Option, max=sys.maxsize, help="Read only the first N texts.", metavar="N")
+TOP = partial(
+    typer.Option,
+    min=1,
+    metavar="M",
+    help="Explain the M strongest words exactly, estimate the others (method sig; long texts).",
+)
 TEXT_COLUMN = partial(typer.Option, help="Column of the texts; default: guessed.")

@@ -15,12 +15,21 @@ import torch
 from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.contexts import Auto, Contexts, Sampled, named
 from captum_sig.contexts import input as only_input
-from captum_sig.corpus.rows import IN_CONTEXTS_ONLY, RESULT_COLUMNS, SIDES, Row, failed_row, to_row
+from captum_sig.corpus.rows import (
+    IN_CONTEXTS_ONLY,
+    OF_TOP,
+    RESULT_COLUMNS,
+    SIDES,
+    Row,
+    failed_row,
+    to_row,
+)
 from captum_sig.data.columns import checked_text
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.methods import IN_CONTEXTS
 from captum_sig.explainers.models import pretrained_masked_lm
 from captum_sig.explainers.scoring import ScoringOptions
+from captum_sig.explainers.top import Plan
 
 MAX_FREED = 2**27  # bytes that a process keeps: touching pages anew that were returned takes time
 
@@ -103,6 +112,8 @@ class CorpusExplainer:
       nothing is drawn
     - with contexts other than the input and `sampled`, which show them by chance only: `first`,
       `last` and `agreement`, both sides of each word, lists
+    - with `top`: `evidence` of each score, a list, and the `bound` of what estimated words may be
+      worth with its `confidence`, None in texts without such words
     - `error`: "" (null in the command's shards), or why there is no explanation. A text that is
       null, empty, not a string, or fails in the model does not stop the others.
 
@@ -110,7 +121,7 @@ class CorpusExplainer:
         model: folder or hub name of a text classifier, or an explainer, which is pickled whole.
         text_column: the name of the column of texts.
         target: the label to explain, by name or index; None explains each text's predicted one.
-        method, contexts, n_steps, batch_size, internal_batch_size: as in
+        method, contexts, n_steps, batch_size, internal_batch_size, top: as in
             `TextClassificationExplainer`.
         truncation: cut texts beyond the model's limit; False makes an error of them.
         device: where the model runs; None is a GPU if there is one. An explainer stays where it is.
@@ -141,6 +152,7 @@ class CorpusExplainer:
         batch_size: int | None = None,
         internal_batch_size: int | None = None,
         truncation: bool = True,
+        top: int | None = None,
         device: torch.device | str | None = None,
         masked_lm: Any = None,
         **options: Any,
@@ -155,13 +167,13 @@ class CorpusExplainer:
         self.call_options: dict[str, Any] = {
             "target": target, "method": method, "contexts": contexts, "n_steps": n_steps,
             "batch_size": batch_size, "internal_batch_size": internal_batch_size,
-            "truncation": truncation,
+            "truncation": truncation, "top": top,
         }  # fmt: skip
         self._model = model
         self._options = options
         self._warned: set[str] = set()
         self._resident = 0
-        self._scoring = ScoringOptions.checked(method, contexts, n_steps, internal_batch_size)
+        self._scoring = ScoringOptions.checked(method, contexts, n_steps, internal_batch_size, top)
         self._loaded: TextClassificationExplainer | None = self._load()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,8 +200,11 @@ class CorpusExplainer:
                 masked_lm = pretrained_masked_lm(options["masked_lm"])
                 options["masked_lm"] = masked_lm.to(options["device"])
             explainer = TextClassificationExplainer.from_pretrained(explainer, **options)
-        explainer(CANARY_TEXT, **self.call_options)
+        self._explain_canary(explainer)
         return explainer
+
+    def _explain_canary(self, explainer: TextClassificationExplainer) -> None:
+        explainer(CANARY_TEXT, **(self.call_options | {"top": None}))  # it is short
 
     @property
     def names(self) -> list[str]:
@@ -200,6 +215,8 @@ class CorpusExplainer:
             absent |= IN_CONTEXTS_ONLY
         elif isinstance(named(contexts) if isinstance(contexts, str) else contexts, Sampled):
             absent |= SIDES
+        if self._scoring.top is None:
+            absent |= OF_TOP
         return [name for name in RESULT_COLUMNS if name not in absent]
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,8 +294,17 @@ class CorpusExplainer:
         n_tokens = min(n_bytes // BYTES_OF_A_TOKEN + 2, self.explainer.encoder.limit)
         n_rows = self._scoring.n_steps
         if self._scoring.method in WORD_BY_WORD:
-            n_rows = n_tokens * n_backgrounds(self._scoring.contexts)
+            n_rows = self._plan(n_tokens - 1).n_rows
         return n_tokens * n_rows * self.explainer.n_draws
+
+    def _plan(self, n_words: int) -> Plan:
+        contexts, top = self._scoring.contexts, self._scoring.top
+        return Plan(
+            n_words=n_words,
+            m=n_words if top is None else top,
+            n_backgrounds=n_backgrounds(contexts),
+            both_sides=contexts not in (None, "input", only_input),
+        )
 
     def _explain(self, texts: Sequence[Any]) -> Iterator[tuple[list[int], list[Row]]]:
         """Yield the rows of some of the texts, with the texts' numbers, as they are finished."""
@@ -312,7 +338,7 @@ class CorpusExplainer:
         indices = list(remaining)
         if len(indices) == 1:
             try:  # blame a text only while the model still explains others: a GPU's error may stay
-                self.explainer(CANARY_TEXT, **self.call_options)
+                self._explain_canary(self.explainer)
             except Exception:
                 raise RuntimeError(
                     "the model stopped working (a known-good text now fails too); first error: "

@@ -29,11 +29,15 @@ RESULT_COLUMNS = {
     "last": "list<float>",
     "agreement": "list<string>",
     "residual": "double",
+    "evidence": "list<string>",
+    "bound": "double",
+    "confidence": "double",
     "error": "string",
 }
 SIDES = {"first", "last", "agreement"}  # of a word
 IN_CONTEXTS_ONLY = {*SIDES, "standard_error", "residual"}
-OPTIONAL_COLUMNS = {"std", *IN_CONTEXTS_ONLY}
+OF_TOP = {"evidence", "bound", "confidence"}  # where the strongest words alone are exact
+OPTIONAL_COLUMNS = {"std", *IN_CONTEXTS_ONLY, *OF_TOP}
 
 Row = dict[str, Any]
 
@@ -78,6 +82,9 @@ def to_row(result: WordAttribution, dropped_tokens: int) -> Row:
         "last": _known([word.last for word in words]),
         "agreement": _known([word.agreement for word in words]),
         "residual": result.residual,
+        "evidence": _known([word.evidence for word in words]),
+        "bound": None if result.audit is None else result.audit.bound,
+        "confidence": None if result.audit is None else result.audit.confidence,
         "error": "",
     }
 

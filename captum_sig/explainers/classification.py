@@ -23,7 +23,7 @@ from captum_sig.baselines.families import choose_token, family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.game import Game
 from captum_sig.explainers.interactions import interactions_of_batch
-from captum_sig.explainers.methods import Scores, mean_scores
+from captum_sig.explainers.method_input import Scores
 from captum_sig.explainers.models import (
     CLASSIFICATION,
     check_model,
@@ -142,14 +142,14 @@ class TextClassificationExplainer:
         self, texts: str, target: str | int | None = ..., method: str = ..., *,
         contexts: str | Contexts | None = ..., n_steps: int = ..., batch_size: int | None = ...,
         internal_batch_size: int | None = ..., truncation: bool = ...,
-        interactions: int | None = ...,
+        interactions: int | None = ..., top: int | None = ...,
     ) -> WordAttribution: ...  # fmt: skip
     @overload
     def __call__(
         self, texts: Sequence[str], target: Target = ..., method: str = ..., *,
         contexts: str | Contexts | None = ..., n_steps: int = ..., batch_size: int | None = ...,
         internal_batch_size: int | None = ..., truncation: bool = ...,
-        interactions: int | None = ...,
+        interactions: int | None = ..., top: int | None = ...,
     ) -> list[WordAttribution]: ...  # fmt: skip
     def __call__(
         self,
@@ -163,6 +163,7 @@ class TextClassificationExplainer:
         internal_batch_size: int | None = None,
         truncation: bool = True,
         interactions: int | None = None,
+        top: int | None = None,
     ) -> WordAttribution | list[WordAttribution]:
         """Explain one text or several.
 
@@ -186,6 +187,10 @@ class TextClassificationExplainer:
                 for methods that do not leave each word out. A text with fewer words has all of
                 its pairs, a text with one word none. Words that say the same are among the
                 strongest in contexts "two_sided", where "sig" scores them near zero.
+            top: for "sig": the number of words that get exact scores, the strongest by a screen;
+                the others' are estimates, which the result's `audit` bounds. Saves time where it
+                is at most a third of a text's words, and there are 50 or more; a text is explained
+                in full if that takes little more. See `captum_sig.explainers.top`.
 
         Returns:
             a `WordAttribution`, or a list of them in the order of the texts.
@@ -200,9 +205,16 @@ class TextClassificationExplainer:
         for batch, of_batch in self.in_batches(
             texts, target, method, contexts=contexts, n_steps=n_steps, batch_size=batch_size,
             internal_batch_size=internal_batch_size, truncation=truncation,
-            interactions=interactions,
+            interactions=interactions, top=top,
         ):  # fmt: skip
             results.update(zip(batch.numbers, of_batch, strict=True))
+        most_words = max((len(result.words) for result in results.values()), default=0)
+        if top is not None and top > most_words > 0:
+            warn(
+                f"top={top} is more than the {most_words} words of the "
+                f"{'text' if len(results) == 1 else 'longest text'}, so all words are explained "
+                "exactly: leave top out"
+            )
         return results[0] if isinstance(texts, str) else [results[i] for i in range(len(results))]
 
     def in_batches(
@@ -217,11 +229,12 @@ class TextClassificationExplainer:
         internal_batch_size: int | None = None,
         truncation: bool = True,
         interactions: int | None = None,
+        top: int | None = None,
     ) -> Iterator[tuple[Batch, list[WordAttribution]]]:
         """Explain texts as the call does, and yield each batch when done, short texts first."""
         several = checked_texts(texts)
         options = ScoringOptions.checked(
-            method, contexts, n_steps, internal_batch_size, interactions
+            method, contexts, n_steps, internal_batch_size, interactions, top
         )
         if self._takes_single_rows:
             options = replace(options, max_rows=1)
@@ -473,14 +486,11 @@ class TextClassificationExplainer:
             for predicted, target in zip(logits.argmax(-1).tolist(), given_targets, strict=True)
         ]
         generators = [text_generator(text, self.seed) for text in batch.texts]
-        draws = [
-            score_batch(
-                self.model, self.layer, batch, family=self.family, generators=generators,
-                targets=torch.tensor(targets, device=logits.device), options=options,
-            )
-            for _ in range(self.n_draws)
-        ]  # fmt: skip
-        scores = mean_scores([draw.scores for draw in draws])
+        scores, draws = score_batch(
+            self.model, self.layer, batch, family=self.family, n_draws=self.n_draws,
+            targets=torch.tensor(targets, device=logits.device), generators=generators,
+            options=options,
+        )  # fmt: skip
         logits = logits.cpu()  # all texts' at once: each copy from a GPU waits for it
         finite = torch.cat([logits, scores.values], 1).isfinite().all(1)
         if not finite.all():
@@ -514,7 +524,8 @@ class TextClassificationExplainer:
         except ValueError:  # a quantity
             values = []
         probabilities = dict(zip(self.labels, values, strict=False))
-        residual = scores.residual
+        residual = None if scores.residual is None else float(scores.residual[number])
+        audit = None if scores.audits is None else scores.audits[number]
         return WordAttribution(
             text=batch.texts[number],
             label=label,
@@ -525,7 +536,8 @@ class TextClassificationExplainer:
             max_abs_word_delta=scores.word_deltas[number],
             words=scores.words(batch, number),
             probabilities=probabilities,
-            residual=None if residual is None else float(residual[number]),
+            residual=residual if audit is None else None,
+            audit=audit,
         )
 
 

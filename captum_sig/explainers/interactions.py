@@ -74,11 +74,7 @@ def interactions_of_batch(
     places = [[span.position for span in spans] for spans in batch.spans]
     words = [strongest(scores[row, at].tolist(), k) for row, at in enumerate(places)]
     positions = [[at[word] for word in chosen] for at, chosen in zip(places, words, strict=True)]
-    effects = [
-        joint_effects(draw.problem, positions, draw.scores.left_out)
-        for draw in draws
-        if draw.problem is not None
-    ]
+    effects = [joint_effects(draw.problem, positions, draw.left_out) for draw in draws]
     if not effects:  # no text has a word
         return [()] * len(words)
     mean = torch.stack(effects).mean(0)

@@ -16,7 +16,7 @@ from captum_sig.attr.hooks import patched
 from captum_sig.attr.integrals import WordPath
 from captum_sig.attr.problem import Problem
 from captum_sig.attr.word_paths import WordPaths
-from captum_sig.explainers.results import Word, scored_words
+from captum_sig.explainers.results import EVIDENCE, Audit, Word, scored_words
 from captum_sig.words.encoding import Batch
 
 ROWS = 64  # in a pass of Captum's methods, so that their memory stays bounded
@@ -138,6 +138,8 @@ class Scores:
     first: Tensor | None = None  # (B, L): effect among words at the baseline; NaN if unknown
     last: Tensor | None = None  # (B, L): effect among words at the input; NaN if unknown
     left_out: Tensor | None = None  # (B, L): F(x) − F(x̄ʷ) where the method knows it; NaN elsewhere
+    evidence: Tensor | None = None  # (B, L): index in `results.EVIDENCE`
+    audits: Sequence[Audit | None] | None = None  # (B,)
 
     def cpu(self) -> Scores:
         """Move the scores to the CPU."""
@@ -163,6 +165,11 @@ class Scores:
             standard_error=of_words(self.standard_error),
             first=of_words(self.first),
             last=of_words(self.last),
+            evidence=(
+                None
+                if self.evidence is None
+                else [EVIDENCE[index] for index in self.evidence[number, positions].tolist()]
+            ),
         )
 
 

@@ -31,10 +31,13 @@ SHAPLEY_PERMUTATIONS = 16  # rows per pass of Captum's Shapley values
 _global_lock = ForkSafeLock()  # held while the process's generators or warnings are changed
 
 
-def sig(batch: MethodInput) -> Scores:
-    """Exact word scores; the delta is |F(x) through the hook − F(x) of the unchanged model|."""
+def sig(batch: MethodInput, selected: Tensor | None = None) -> Scores:
+    """Exact word scores; the delta is |F(x) through the hook − F(x) of the unchanged model|.
+
+    Words that are not `selected`, (P,), take no rows; their scores are NaN.
+    """
     problem = batch.problem
-    effects = problem.word_effects()
+    effects = problem.word_effects(selected)
     deltas = torch.zeros(len(batch.generators))
     if effects.value_at_input is not None and problem.value_at_input is not None:
         hooked = effects.value_at_input

@@ -6,16 +6,51 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from captum_sig import viz
-from captum_sig._names import Agreement, PairKind
+from captum_sig._names import Agreement, Evidence, PairKind
 from captum_sig.viz import heatmap
 from captum_sig.words.grouping import Span
+
+EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the words that were not explained exactly may be worth.
+
+    `n_exact` words seemed the strongest to the screen and have exact scores. Of all others,
+    `n_audited` drawn at random have exact scores too, and `bound` is the largest of these in
+    absolute value, in logits. Whatever the model and the screen, each of n + 1 words, those audited
+    and one of the `n_estimated` that remain, is as likely as another to be the largest. So the
+    estimated word's effect is at most `bound` with probability `confidence` = n / (n + 1).
+
+    That concerns one word. Some of hundreds will exceed the bound: see `most_above`.
+    """
+
+    n_exact: int
+    n_audited: int
+    n_estimated: int
+    bound: float
+    confidence: float
+
+    def most_above(self, confidence: float = 0.95) -> int:
+        """Return how many of the estimated words may exceed the bound, with this confidence.
+
+        k or more do only if all audited words are among the N − k smallest of the N words that are
+        not exact, which has the probability C(N − k, n) / C(N, n).
+
+        >>> Audit(25, 9, 64, bound=0.1, confidence=0.9).most_above(0.95)
+        19
+        """
+        n, n_all = self.n_audited, self.n_audited + self.n_estimated
+        unlikely = (1 - confidence) * math.comb(n_all, n)
+        return next(k for k in range(n_all) if math.comb(n_all - k - 1, n) <= unlikely)
 
 
 @dataclass(frozen=True)
@@ -31,6 +66,9 @@ class Word:
     Contexts with both sides of a word, such as `contexts.two_sided`, also give its effect `first`,
     when it is added to the sentence of baselines (what it says alone), and `last`, when it is left
     out of the text (what the text loses without it). `agreement` compares both: see `agreement`.
+
+    `evidence` says where the score comes from if only the strongest words were explained exactly:
+    "exact" and "audited" words have exact scores, an "estimated" one that of a screen, see `Audit`.
     """
 
     word: str
@@ -43,13 +81,14 @@ class Word:
     first: float | None = None
     last: float | None = None
     agreement: Agreement | None = None
+    evidence: Evidence | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields; those that only some contexts and baselines have may be omitted."""
         return without_none(finite(asdict(self)), OPTIONAL_FIELDS)
 
 
-OPTIONAL_FIELDS = ("std", "standard_error", "first", "last", "agreement")
+OPTIONAL_FIELDS = ("std", "standard_error", "first", "last", "agreement", "evidence")
 ADDITIVE_WITHIN = 0.1  # of a text's largest score: what two effects of an additive word may differ
 
 
@@ -107,7 +146,8 @@ class WordAttribution:
     token. `max_abs_word_delta` is the largest measured gap, in logits, between a word's score and
     F(x) − F(x̄ʷ), with F(x) from the model without any hook; exact scores differ from it only by
     rounding. It is None for methods without completeness per word. `residual` is Σ of the
-    scores − (F(x) − F(x̄)), x̄ the sentence of baselines, if words moved in several contexts.
+    scores − (F(x) − F(x̄)), x̄ the sentence of baselines, if words moved in several contexts and
+    none is estimated. `audit` says what estimated words may be worth, if there are any.
     `interactions` says how each two of the strongest words act together, if that was asked for,
     the largest second difference first.
     """
@@ -123,6 +163,7 @@ class WordAttribution:
     probabilities: dict[str, float] = field(default_factory=dict, hash=False)
     residual: float | None = None
     interactions: tuple[Interaction, ...] | None = None
+    audit: Audit | None = None
 
     @property
     def scores(self) -> list[float]:
@@ -139,6 +180,12 @@ class WordAttribution:
         """One line: the explained label, the predicted one if it is another, and the method."""
         predicted = "no prediction" if self.label is None else self._with_probability(self.label)
         how = f"{self.method}, baseline {self.baseline}"
+        if self.audit is not None:
+            n_known = self.audit.n_exact + self.audit.n_audited
+            how += (
+                f"; {n_known} of {n_known + self.audit.n_estimated} words exact, another within "
+                f"±{self.audit.bound:.2g} at {self.audit.confidence:.0%}"
+            )
         if self.target in (None, self.label):
             return f"{predicted}  ({how})"
         return f"{self._with_probability(self.target)}  (predicted {predicted}; {how})"
@@ -153,13 +200,13 @@ class WordAttribution:
         """Return plain lists, numbers and strings, ready for `json.dumps`.
 
         Fields that only some calls, methods and baselines have (`std`, `standard_error`,
-        `residual`, `interactions`) are omitted if they are None. JSON has no NaN or infinity: such
-        a number becomes None.
+        `residual`, `interactions`, `audit`) are omitted if they are None. JSON has no NaN or
+        infinity: such a number becomes None.
         """
         data = {**asdict(self), "words": [word.to_dict() for word in self.words]}
         if self.interactions is not None:
             data["interactions"] = [pair.to_dict() for pair in self.interactions]
-        return without_none(finite(data), ("residual", "interactions"))
+        return without_none(finite(data), ("residual", "interactions", "audit"))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> WordAttribution:
@@ -171,6 +218,8 @@ class WordAttribution:
         fields_of = {**data, "words": tuple(Word(**word) for word in data["words"])}
         if data.get("interactions") is not None:
             fields_of["interactions"] = tuple(map(Interaction.from_dict, data["interactions"]))
+        if data.get("audit") is not None:
+            fields_of["audit"] = Audit(**data["audit"])
         return cls(**fields_of)
 
     def to_captum_record(self, true_label: str = "") -> Any:
@@ -219,19 +268,21 @@ def scored_words(
     standard_error: Sequence[float] | None = None,
     first: Sequence[float] | None = None,
     last: Sequence[float] | None = None,
+    evidence: Sequence[Evidence] | None = None,
 ) -> tuple[Word, ...]:
     """Join words with their scores, normalized over the words, and what is known of each.
 
-    NaN in `standard_error`, `first` and `last` stands for what is not known.
+    NaN in `std`, `standard_error`, `first` and `last` stands for what is not known.
     """
+
+    def known(values: Sequence[float] | None, number: int) -> float | None:
+        return None if values is None or math.isnan(values[number]) else values[number]
+
     norm = math.hypot(*scores) or 1.0
     largest = max(map(abs, scores), default=0.0)
     words = []
     for number, (span, score) in enumerate(zip(spans, scores, strict=True)):
-        error, alone, in_text = (
-            None if of is None or math.isnan(of[number]) else of[number]
-            for of in (standard_error, first, last)
-        )
+        alone, in_text = known(first, number), known(last, number)
         words.append(
             Word(
                 word=span.word,
@@ -239,13 +290,14 @@ def scored_words(
                 end=span.end,
                 score=score,
                 normalized=score / norm,
-                std=None if std is None else std[number],
-                standard_error=error,
+                std=known(std, number),
+                standard_error=known(standard_error, number),
                 first=alone,
                 last=in_text,
                 agreement=(
                     None if alone is None or in_text is None else agreement(alone, in_text, largest)
                 ),
+                evidence=None if evidence is None else evidence[number],
             )
         )
     return tuple(words)

@@ -18,7 +18,9 @@ from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.attr.problem import Problem
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
-from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, MethodInput, Scores
+from captum_sig.explainers.method_input import MethodInput, Scores
+from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, mean_scores
+from captum_sig.explainers.top import top_scores
 from captum_sig.quadrature import checked_n_steps
 from captum_sig.words.encoding import Batch
 
@@ -34,6 +36,7 @@ class ScoringOptions:
     n_steps: int
     max_rows: int | None
     interactions: int | None = None  # between how many of a text's strongest words
+    top: int | None = None
 
     @classmethod
     def checked(
@@ -43,6 +46,7 @@ class ScoringOptions:
         n_steps: int = 50,
         max_rows: int | None = None,
         interactions: int | None = None,
+        top: int | None = None,
     ) -> ScoringOptions:
         """Check the caller's options; `method` may name contexts after a colon.
 
@@ -73,7 +77,14 @@ class ScoringOptions:
                 interactions = checked_integer("interactions", interactions, least=2)
             except ValueError as error:
                 raise ValueError(f"an interaction takes two words: {error}") from None
-        return cls(name, contexts, checked_n_steps(n_steps), max_rows, interactions)
+        if top is not None:
+            top = checked_integer("top", top)
+            if name != "sig":
+                raise ValueError(
+                    f"top saves rows of method 'sig', one for each word, got method {name!r}: "
+                    "leave top out"
+                )
+        return cls(name, contexts, checked_n_steps(n_steps), max_rows, interactions, top)
 
     @property
     def name(self) -> str:
@@ -150,10 +161,10 @@ def batch_problem(
 
 @dataclass(frozen=True)
 class Draw:
-    """A batch's scores with one draw of the baseline."""
+    """A batch with one draw of the baseline."""
 
-    scores: Scores
-    problem: Problem | None = None  # that they solve; kept where interactions are asked for
+    problem: Problem
+    left_out: Tensor | None = None  # as in `Scores`
 
 
 def score_batch(
@@ -162,18 +173,52 @@ def score_batch(
     batch: Batch,
     *,
     family: Family,
+    n_draws: int,
     targets: Tensor,  # (B,)
     generators: Sequence[torch.Generator],  # one for each text
     options: ScoringOptions,
-) -> Draw:
-    """Score a batch with one draw of the baseline."""
+) -> tuple[Scores, list[Draw]]:
+    """Score a batch: the mean over draws of the baseline, on the CPU.
+
+    Returns:
+        the scores, and where `options` want interactions, the draws.
+    """
     if not any(batch.spans):
-        return Draw(Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.texts)))
+        return Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.texts)), []
+    inputs = (
+        _method_input(model, layer, batch, family, targets, generators, options)
+        for _ in range(n_draws)
+    )
+    if options.top is not None:
+        of_draws = list(inputs)
+        scores = top_scores(of_draws, options.top)
+        draws = [Draw(draw.problem) for draw in of_draws]
+    else:
+        scored = []
+        draws = []
+        for of_draw in inputs:
+            scored.append(METHODS[options.method](of_draw))  # type: ignore[index]
+            if options.interactions is not None:
+                draws.append(Draw(of_draw.problem, scored[-1].left_out))
+        scores = mean_scores(scored)
+    return scores, draws if options.interactions is not None else []
+
+
+def _method_input(
+    model: nn.Module,
+    layer: nn.Module,
+    batch: Batch,
+    family: Family,
+    targets: Tensor,
+    generators: Sequence[torch.Generator],
+    options: ScoringOptions,
+) -> MethodInput:
+    """Return the batch with one draw of the baseline."""
     problem = batch_problem(
         model, layer, batch, family=family, targets=targets, generators=generators,
         contexts=options.contexts_of(generators), max_rows=options.max_rows,
     )  # fmt: skip
-    method_input = MethodInput(
+    return MethodInput(
         problem=problem,
         model=model,
         layer=layer,
@@ -184,5 +229,3 @@ def score_batch(
         n_steps=options.n_steps,
         new_path=DiscretizedPath,
     )
-    scores = METHODS[options.method](method_input)  # type: ignore[index]
-    return Draw(scores, None if options.interactions is None else problem)

@@ -191,3 +191,16 @@ def test_a_terminal_says_once_what_lines_mean(in_terminal):
     assert "\x1b[21;30;48;2" in shown
     assert shown.count("synergistic, stronger in the text") == 1
     assert shown.count("residual ") == 2
+
+
+def test_the_strongest_words_alone(demo, explain):
+    long = " ".join([TEXT] * 6)
+    options = ["--method", "sig:two_sided", "--top", "5", "--format", "json"]
+    data = json.loads(explain(long, *options).stdout)
+    assert WordAttribution.from_dict(data).audit.n_exact == 5
+    assert [word["evidence"] for word in data["words"]].count("exact") == 5
+    assert ", another within ±" in explain(long, *options[:4]).stdout.splitlines()[0]
+    refused = explain(long, "--method", "ig", "--top", "5")
+    assert refused.exit_code != 0
+    assert "top saves rows of method 'sig'" in refused.stderr
+    assert explain(long, "--top", "0").exit_code == 2

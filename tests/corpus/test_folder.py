@@ -93,6 +93,27 @@ def test_the_manifest_has_settings_counts_and_versions(data, tmp_path):
     assert left_over(tmp_path / "out") == [".lock", "manifest.json"]
 
 
+def test_the_strongest_words_of_a_corpus_and_a_resumed_run(tmp_path, demo):
+    long = " ".join(TEXTS)
+    data, out = tmp_path / "texts.jsonl", tmp_path / "out"
+    data.write_text("\n".join(json.dumps({"text": text}) for text in (long, *TEXTS[:3])))
+    arguments = (data, "--output", out, "--shard-size", 2, "--method", "sig:two_sided")
+    assert run(*arguments, "--top", 8).exit_code == 0
+    whole = content(out)
+    (out / "part-000000.parquet").unlink()
+    assert "(2 from earlier runs)" in run(*arguments, "--top", 8).stdout
+    assert content(out) == whole
+    assert run(*arguments, "--top", 9).exit_code != 0
+    rows = whole["part-000000.parquet"]
+    result = demo(long, method="sig:two_sided", top=8)
+    assert rows["evidence"] == [
+        [word.evidence for word in result.words],
+        ["exact"] * len(rows["words"][1]),
+    ]
+    assert rows["bound"] == [pytest.approx(result.audit.bound, abs=1e-5), None]
+    assert rows["confidence"] == [pytest.approx(0.9), None]
+
+
 @pytest.mark.parametrize("contexts", ["input", "two_sided", "auto"])
 def test_a_resumed_run_leaves_finished_shards_alone(contexts, data, tmp_path):
     out = tmp_path / "out"
