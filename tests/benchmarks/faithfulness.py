@@ -164,14 +164,15 @@ def add_shapley_values(
             continue
         started = time.perf_counter()
         game = WordGame(subject.explainer, example.text, example.sentence.target)
-        found = estimate(game, n_permutations, text_generator(example.text, 0))
+        draws = text_generator(example.text, 0)
+        found = estimate(game, game.n_players, n_permutations, draws)
         line = {
             "number": example.number,
             "permutations": n_permutations,
             "rows": found.rows,
-            "values": found.values.tolist(),
-            "standard_errors": found.standard_errors.tolist(),
-            "halves": found.halves.tolist(),
+            "values": game.of_words(found.values),
+            "standard_errors": game.of_words(found.standard_errors),
+            "halves": game.of_words(found.halves),
             "seconds": time.perf_counter() - started,
         }
         file.add([line])

@@ -6,6 +6,7 @@ value is the mean of what it adds. Permutations come in pairs, the second the re
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,21 +16,19 @@ from captum_sig import TextClassificationExplainer
 from captum_sig.attr.arguments import layer_problem
 from captum_sig.explainers.scoring import draw_baseline, forward_of, text_generator
 
-MOST_AT_ONCE = 2**22  # entries of the masks of permutations
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """Shapley values of a text's words, in logits."""
+    """Shapley values of W players."""
 
     values: Tensor  # (W,)
     standard_errors: Tensor  # (W,)
     halves: Tensor  # (2, W): from the pairs with even and with odd numbers
-    rows: int  # different sets of words that were evaluated
+    rows: int  # different sets of players, each of which was evaluated once
 
 
 class WordGame:
-    """F of any set of a text's words, the others at the baseline; every set is evaluated once."""
+    """F of any set of a text's words, the others at the baseline."""
 
     def __init__(self, explainer: TextClassificationExplainer, text: str, target: int) -> None:
         model, encoder = explainer.model, explainer.encoder
@@ -43,48 +42,38 @@ class WordGame:
         )  # fmt: skip
         paths = self.problem.paths
         positions = [span.position for span in batch.spans[0]]
-        self.player_of = (paths.path_of[0][0, positions]).cpu()  # below 0: it does not move
+        self.player_of = paths.path_of[0][0, positions].clamp(min=-1)  # below 0: it does not move
         self.n_players = int(paths.words_per_example[0])
 
     def __call__(self, keeps: Tensor) -> Tensor:
-        """(R, players) booleans → (R,) values of F in float64."""
-        example = torch.zeros(len(keeps), dtype=torch.long)
-        return self.problem.coalition_values(example, keeps).double().cpu()
+        """(R, players) booleans → (R,) values of F."""
+        return self.problem.coalition_values(torch.zeros(len(keeps), dtype=torch.long), keeps)
 
-    def of_words(self, per_player: Tensor) -> Tensor:
-        """(…, players) → (…, W); 0 for words that do not move."""
+    def of_words(self, per_player: Tensor) -> list:
+        """(…, players) → a value of each word; 0 for words that do not move."""
         zero = per_player.new_zeros(*per_player.shape[:-1], 1)
-        return torch.cat([per_player, zero], -1)[..., self.player_of.clamp(min=-1)]
+        return torch.cat([per_player, zero], -1)[..., self.player_of].tolist()  # below 0: the last
 
 
-def estimate(game: WordGame, n_permutations: int, generator: torch.Generator) -> Estimate:
-    """Estimate the Shapley values from an even number of permutations, at least 4."""
-    n, n_pairs = game.n_players, n_permutations // 2
-    if n == 0:
-        nothing = game.of_words(torch.zeros(2, 0, dtype=torch.float64))
-        return Estimate(nothing[0], nothing[0], nothing, 0)
-    first = torch.stack([torch.randperm(n, generator=generator) for _ in range(n_pairs)])
-    orders = torch.stack([first, first.flip(1)], 1)  # (pairs, 2, n): players in turn
-    place = orders.argsort(-1)
-    sizes = torch.arange(n + 1)
-    sets: dict[bytes, int] = {}
-    numbers, new = [], []
-    for part in place.split(max(1, MOST_AT_ONCE // (2 * n * (n + 1)))):
-        keeps = part[:, :, None] < sizes[:, None]  # (pairs, 2, n + 1, n): the first … players
-        distinct, inverse = keeps.flatten(0, 2).unique(dim=0, return_inverse=True)
-        keys = [row.tobytes() for row in distinct.numpy()]
-        new += [row for row, key in zip(distinct, keys, strict=True) if key not in sets]
-        for key in keys:
-            sets.setdefault(key, len(sets))
-        numbers.append(torch.tensor([sets[key] for key in keys])[inverse].view(keeps.shape[:3]))
-    values = game(torch.stack(new))[torch.cat(numbers)]  # (pairs, 2, n + 1)
-    gains = torch.empty(n_pairs, 2, n, dtype=torch.float64)
-    gains.scatter_(2, orders, values.diff(dim=2))
-    of_pairs = gains.mean(1)
-    halves = torch.stack([of_pairs[::2].mean(0), of_pairs[1::2].mean(0)])
+def estimate(
+    game: Callable[[Tensor], Tensor],  # (R, W) booleans → (R,) values
+    n_players: int,
+    n_permutations: int,
+    generator: torch.Generator,
+) -> Estimate:
+    """Estimate Shapley values from an even number of permutations, at least 4."""
+    n_pairs = n_permutations // 2
+    draws = [torch.randperm(n_players, generator=generator) for _ in range(n_pairs)]
+    first = torch.stack(draws)
+    orders = torch.stack([first, first.flip(1)], 1)  # (pairs, 2, W): players in turn
+    places = orders.argsort(-1)
+    keeps = places[:, :, None] < torch.arange(n_players + 1)[:, None]  # (pairs, 2, W + 1, W)
+    sets, number = keeps.flatten(0, 2).unique(dim=0, return_inverse=True)
+    gains = game(sets)[number].double().view(keeps.shape[:3]).diff(dim=2)  # in the order of turns
+    of_pairs = gains.gather(2, places).mean(1)  # (pairs, W)
     return Estimate(
-        values=game.of_words(of_pairs.mean(0)),
-        standard_errors=game.of_words(of_pairs.std(0) / math.sqrt(n_pairs)),
-        halves=game.of_words(halves),
+        values=of_pairs.mean(0),
+        standard_errors=of_pairs.std(0) / math.sqrt(n_pairs),
+        halves=torch.stack([of_pairs[::2].mean(0), of_pairs[1::2].mean(0)]),
         rows=len(sets),
     )

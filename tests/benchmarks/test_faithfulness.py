@@ -90,12 +90,12 @@ def test_many_permutations_give_the_shapley_values(explainer):
     text = TEXTS[2]
     game = WordGame(explainer, text, 1)
     n = game.n_players
-    found = estimate(game, 4000, torch.Generator().manual_seed(0))
+    found = estimate(game, n, 4000, torch.Generator().manual_seed(0))
     orders = torch.tensor(list(itertools.permutations(range(n))))
     exact = torch.zeros(n, dtype=torch.float64)
     for order in orders:
         keeps = order.argsort() < torch.arange(n + 1)[:, None]
-        exact[order] += game(keeps).diff() / len(orders)
+        exact[order] += game(keeps).double().diff() / len(orders)
     assert found.rows == 2**n
     assert ((found.values - exact).abs() <= 4 * found.standard_errors + 1e-6).all()
     torch.testing.assert_close(found.halves.mean(0), found.values)
