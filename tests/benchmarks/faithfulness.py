@@ -78,7 +78,8 @@ def subjects(
     if path_of_settings.exists():
         check_same_settings(folder / name, read_settings(path_of_settings), settings)
     path_of_settings.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path_of_settings, json.dumps(settings) + "\n")
+    settings |= {"machine": machine(torch.device("cpu"))}
+    replace_text(path_of_settings, json.dumps(settings, indent=1) + "\n")
     examples = prepare_examples(first, records, "predicted")
     explainers = [
         TextClassificationExplainer(first.model, first.tokenizer, baseline=baseline, level=level)
@@ -195,10 +196,12 @@ def add_times(subject: Subject, methods: Sequence[str], n_texts: int) -> None:
         for method, total in seconds.items():
             line = lines.setdefault(method, {"texts": len(examples)})
             line["alone" if size == 1 else "in batches"] = total / len(examples)
-    named = [{"number": i, "method": name, **line} for i, (name, line) in enumerate(lines.items())]
     path = subject.folder / f"{TIMES}.jsonl"
-    path.unlink(missing_ok=True)
-    LineFile(path).add([line | {"machine": machine(torch.device("cpu"))} for line in named])
+    path.unlink(missing_ok=True)  # times of several runs do not compare
+    LineFile(path).add(
+        {"number": number, "method": method, **line}
+        for number, (method, line) in enumerate(lines.items())
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -229,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, or report."""
     options = parser().parse_args(arguments)
     if options.report is not None:
-        replace_text(options.report, report(options.folder, METHODS))
+        replace_text(options.report, report(options.folder, options.methods))
         return
     if options.data is None:
         parser().error("give --data, or --report for what was measured before")

@@ -17,6 +17,15 @@ REFERENCES = ("ig", "sig", "sig:two_sided")
 SHAPLEY, TIMES = "shapley", "times"  # names of files
 COVERED = 1.96  # standard errors: 95 % of normal errors
 
+LEGEND = """## Faithfulness on several models
+
+Means over the texts with bootstrap intervals (BCa, 95 %); differences are of means, text by text.
+Log-odds, comprehensiveness and sufficiency are at the top 20 % of the words, AOPC is the mean of
+10, 20 and 50 %. *forward* and *backward* count rows per text, those for the logits of the text
+itself included; a backward row takes about as long as two forward rows. Seconds are per text, one
+thread, alone and in batches of 32.
+"""
+
 Value = Callable[[Line], float]
 
 
@@ -98,12 +107,12 @@ def _spearman(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def report(folder: Path, methods: Sequence[str]) -> str:
-    """All tables."""
+    """All tables of the folder, with the methods in this order."""
     found = [Results(path, methods) for path in sorted(folder.glob("*/*")) if path.is_dir()]
     found = [results for results in found if results.lines]
-    parts = ["## sig:two_sided − sig, text by text\n", _decision(found)]
+    parts = [LEGEND, "### sig:two_sided − sig, text by text\n", _decision(found)]
     for results in found:
-        parts += [f"## {results.name}\n", _means(results), _shapley(results)]
+        parts += [f"### {results.name}\n", _means(results), _shapley(results)]
         parts += [_differences(results, reference) for reference in REFERENCES]
     return "\n".join(part for part in parts if part)
 

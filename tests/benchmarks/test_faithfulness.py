@@ -48,7 +48,7 @@ def test_a_run_measures_what_is_missing_and_reports(run, capsys, explainer):
     assert all(line["backward"] == 0 for line in lines)
     run_with("--report", str(folder / "tables.md"))
     tables = (folder / "tables.md").read_text(encoding="utf-8")
-    for part in ("sig:two_sided − sig", "## demo, mask", "## demo, pad", "| minus sig |",
+    for part in ("sig:two_sided − sig", "### demo, mask", "### demo, pad", "| minus sig |",
                  "Shapley values of 4 texts", "| sig:sampled4 | 4 |"):  # fmt: skip
         assert part in tables
 
