@@ -22,7 +22,7 @@ LEGEND = """## Faithfulness on several models
 Means over the texts with bootstrap intervals (BCa, 95 %); differences are of means, text by text.
 Log-odds, comprehensiveness and sufficiency are at the top 20 % of the words, AOPC is the mean of
 10, 20 and 50 %. *forward* and *backward* count rows per text, those for the logits of the text
-itself included; a backward row takes about as long as two forward rows. Seconds are per text, one
+itself included; *cost* takes a backward pass for two forward ones. Seconds are per text, one
 thread, alone and in batches of 32.
 """
 
@@ -151,10 +151,12 @@ def _means(results: Results) -> str:
             row[name] = _shown(interval, ".3f") if number < 3 else f"{interval.mean:.3f}"
         for kind in ("forward", "backward"):
             row[kind] = float(np.mean([line[kind] for line in lines.values()]))
+        row["cost"] = row["forward"] + 2 * row["backward"]
         for how in ("alone", "in batches"):
             row[f"s {how}"] = results.times.get(method, {}).get(how)
         rows.append(row)
-    formats = {"forward": ".1f", "backward": ".1f", "s alone": ".3f", "s in batches": ".3f"}
+    rows_format = dict.fromkeys(["forward", "backward", "cost"], ".1f")
+    formats = rows_format | dict.fromkeys(["s alone", "s in batches"], ".3f")
     return to_markdown(rows, ["method", "n", *VALUES, *formats], formats)
 
 
