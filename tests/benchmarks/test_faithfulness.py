@@ -137,3 +137,15 @@ def test_masks_fall_on_words_alone():
     share = (masked == 4)[:, 1:4].float().mean()
     assert 0.1 < share < 0.2  # half of the rows, 0 to 60 % of their words
     assert n_special == 5
+
+
+def test_trained_classifiers_can_be_explained(tmp_path, capsys):
+    phrases = "".join(f"{text}\t{number % 2}\n" for number, text in enumerate(TEXTS))
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text("sentence\tlabel\n" + phrases, encoding="utf-8")
+    train_classifiers.main(["--data", str(tmp_path), "--output", str(tmp_path), "--epochs", "1"])
+    assert "lstm: " in capsys.readouterr().out
+    for kind in train_classifiers.KINDS:
+        explainer = TextClassificationExplainer.from_pretrained(tmp_path / kind)
+        assert explainer.labels == ["NEGATIVE", "POSITIVE"]
+        assert explainer(TEXTS[0], method="sig").max_abs_word_delta < 1e-5
