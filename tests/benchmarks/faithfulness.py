@@ -5,11 +5,12 @@
     python -m tests.benchmarks.faithfulness … --time               # and seconds: a quiet machine
     python -m tests.benchmarks.faithfulness --folder faithfulness --report tables.md
 
-Results go to a folder, text by text; a second run adds what is missing. `tests.benchmarks.
-train_classifiers` makes the two models that are neither downloaded nor part of the package.
+Results go to a folder, text by text; a second run adds what is missing: delete a method's files
+to measure it again. `tests.benchmarks.train_classifiers` makes the RoBERTa and the LSTM.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import time
@@ -28,7 +29,7 @@ from captum_sig.explainers.models import weights_digest
 from captum_sig.explainers.scoring import ScoringOptions, text_generator
 from captum_sig.faithfulness import METRICS
 from captum_sig.faithfulness.evaluation import Example, prepare_examples
-from tests.benchmarks import recurrent  # noqa: F401  # transformers loads it by its name from now on
+from tests.benchmarks import recurrent  # noqa: F401  # lets transformers load it by its name
 from tests.benchmarks.faithfulness_report import FRACTIONS, METRIC_NAMES, SHAPLEY, TIMES, report
 from tests.benchmarks.lines import Line, LineFile
 from tests.benchmarks.measure import machine, rows_through
@@ -63,18 +64,26 @@ class Subject:
             yield missing[start : start + BLOCK]
 
 
+def chosen_records(path: Path, n_texts: int, seed: int) -> list[Record]:
+    """The first of the texts in random order, so that more texts keep those before them."""
+    records = read_records(path)
+    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed))
+    return [records[i] for i in order[:n_texts]]
+
+
 def subjects(
     name_or_path: str, baselines: Sequence[str], records: Sequence[Record], folder: Path, level: str
 ) -> list[Subject]:
     """Load a model once, and pair it with each baseline.
 
     Raises:
-        ValueError: if the folder holds results of another model or level.
+        ValueError: if the folder holds results of another model, other texts or another level.
     """
     path = DEMO if name_or_path == "demo" else Path(name_or_path)
     name = "demo" if path == DEMO else path.name
     first = TextClassificationExplainer.from_pretrained(path, baseline=baselines[0], level=level)
-    settings = {"level": level, "weights": weights_digest(first.model)}
+    first_text = hashlib.sha256(records[0].text.encode()).hexdigest()[:16]
+    settings = {"level": level, "weights": weights_digest(first.model), "first text": first_text}
     path_of_settings = folder / name / "settings.json"
     if path_of_settings.exists():
         check_same_settings(folder / name, read_settings(path_of_settings), settings)
@@ -237,13 +246,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if options.data is None:
         parser().error("give --data, or --report for what was measured before")
-    records = read_records(options.data)
-    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(options.seed))
-    chosen = [records[i] for i in order[: options.texts]]
+    records = chosen_records(options.data, options.texts, options.seed)
     every = [
         subject
         for model in options.models
-        for subject in subjects(model, options.baselines, chosen, options.folder, options.level)
+        for subject in subjects(model, options.baselines, records, options.folder, options.level)
     ]
     methods = [method for method in options.methods if is_known(method)]
     for method, subject in itertools.product(methods, every):

@@ -68,11 +68,13 @@ def test_rows_are_those_of_one_text_alone(explainer):
     assert rows["ig"]["backward"] == faithfulness.N_STEPS
 
 
-def test_results_of_another_level_are_refused(run):
+def test_results_of_another_level_or_other_texts_are_refused(run):
     run_with, _ = run
     run_with("--methods", "random", "--texts", "1")
     with pytest.raises(ValueError, match="was made with level 'token', not 'word'"):
         run_with("--methods", "random", "--level", "word")
+    with pytest.raises(ValueError, match="was made with first text"):
+        run_with("--methods", "random", "--seed", "1")
 
 
 def test_a_line_that_was_cut_off_is_measured_again(tmp_path):
