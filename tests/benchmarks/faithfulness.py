@@ -33,7 +33,7 @@ from tests.benchmarks import recurrent  # noqa: F401  # lets transformers load i
 from tests.benchmarks.faithfulness_report import FRACTIONS, METRIC_NAMES, SHAPLEY, TIMES, report
 from tests.benchmarks.lines import Line, LineFile
 from tests.benchmarks.measure import machine, rows_through
-from tests.benchmarks.permutations import WordGame, estimate
+from tests.benchmarks.permutations import estimate
 
 METHODS = (
     "sig", "sig:two_sided", "ig", "sig:sampled4", "gradient_shap", "random", "sig:auto", "lrp",
@@ -174,16 +174,15 @@ def add_shapley_values(
         if known is not None and known["permutations"] >= n_permutations:
             continue
         started = time.perf_counter()
-        game = WordGame(subject.explainer, example.text, example.sentence.target)
-        draws = text_generator(example.text, SEED)
-        found = estimate(game, game.n_players, n_permutations, draws)
+        game = subject.explainer.game(example.text, example.sentence.target)
+        found = estimate(game, n_permutations, text_generator(example.text, SEED))
         line = {
             "number": example.number,
             "permutations": n_permutations,
             "rows": found.rows,
-            "values": game.of_words(found.values),
-            "standard_errors": game.of_words(found.standard_errors),
-            "halves": game.of_words(found.halves),
+            "values": found.values.tolist(),
+            "standard_errors": found.standard_errors.tolist(),
+            "halves": found.halves.tolist(),
             "seconds": time.perf_counter() - started,
         }
         file.add([line])
