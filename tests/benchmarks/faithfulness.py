@@ -175,7 +175,8 @@ def add_shapley_values(
             continue
         started = time.perf_counter()
         game = subject.explainer.game(example.text, example.sentence.target)
-        found = estimate(game, n_permutations, text_generator(example.text, SEED))
+        draws = text_generator(example.text, SEED)
+        found = estimate(game, game.n_players, n_permutations, draws)
         line = {
             "number": example.number,
             "permutations": n_permutations,
@@ -189,7 +190,11 @@ def add_shapley_values(
 
 
 def add_times(subject: Subject, methods: Sequence[str], n_texts: int) -> None:
-    """Measure seconds per text, one by one and in blocks, all methods in turn on each block."""
+    """Measure seconds per text, one by one and in blocks, all methods in turn on each block.
+
+    Methods without a result are left out: they do not fit the model.
+    """
+    methods = [method for method in methods if subject.file(method).by_number]
     examples = sorted(subject.examples, key=lambda x: x.number)[:n_texts]
     examples.sort(key=lambda x: len(x.sentence.ids))
     lines: dict[str, Line] = {}

@@ -6,12 +6,12 @@ value is the mean of what it adds. Permutations come in pairs, the second the re
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
-
-from captum_sig.explainers.game import Game
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,20 @@ class Estimate:
     rows: int  # different sets of players, each of which was evaluated once
 
 
-def estimate(game: Game, n_permutations: int, generator: torch.Generator) -> Estimate:
+def estimate(
+    game: Callable[[Tensor], ArrayLike | Tensor],  # (R, W) booleans → (R,) values
+    n_players: int,
+    n_permutations: int,
+    generator: torch.Generator,
+) -> Estimate:
     """Estimate Shapley values from an even number of permutations, at least 4."""
-    n_players, n_pairs = game.n_players, n_permutations // 2
+    n_pairs = n_permutations // 2
     first = torch.stack([torch.randperm(n_players, generator=generator) for _ in range(n_pairs)])
     orders = torch.stack([first, first.flip(1)], 1)  # (pairs, 2, W): players in turn
     places = orders.argsort(-1)
     keeps = places[:, :, None] < torch.arange(n_players + 1)[:, None]  # (pairs, 2, W + 1, W)
     sets, number = keeps.flatten(0, 2).unique(dim=0, return_inverse=True)
-    values = torch.from_numpy(game(sets))[number].view(keeps.shape[:3])  # (pairs, 2, W + 1)
+    values = torch.as_tensor(game(sets))[number].double().view(keeps.shape[:3])  # (pairs, 2, W + 1)
     of_pairs = values.diff(dim=2).gather(2, places).mean(1)  # (pairs, W)
     return Estimate(
         values=of_pairs.mean(0),

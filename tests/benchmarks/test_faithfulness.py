@@ -91,7 +91,7 @@ def test_a_line_that_was_cut_off_is_measured_again(tmp_path):
 def test_many_permutations_give_the_shapley_values(explainer):
     game = explainer.game(TEXTS[2])
     n = game.n_players
-    found = estimate(game, 4000, torch.Generator().manual_seed(0))
+    found = estimate(game, n, 4000, torch.Generator().manual_seed(0))
     orders = torch.tensor(list(itertools.permutations(range(n))))
     exact = torch.zeros(n, dtype=torch.float64)
     for order in orders:
