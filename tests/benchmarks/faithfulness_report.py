@@ -87,15 +87,14 @@ class Results:
         return bootstrap(correlations) if correlations else None
 
     def coverage(self, method: str) -> float | None:
-        """The share of words whose 95 % interval, of both estimates, holds the Shapley value."""
+        """The share of sampled words whose 95 % interval, of both estimates, holds the value."""
         held = []
-        for number, line in self.lines[method].items():
-            errors = line["standard_errors"]
-            if number in self.shapley and None not in errors:
-                true = self.shapley[number]
-                variance = np.square(errors) + np.square(true["standard_errors"])
-                gap = np.abs(np.subtract(line["scores"], true["values"]))
-                held += (gap <= COVERED * np.sqrt(variance)).tolist()
+        for number in self.lines[method].keys() & self.shapley.keys():
+            line, of_text = self.lines[method][number], self.shapley[number]
+            errors = np.array(line["standard_errors"], dtype=float)  # NaN where not sampled
+            total = np.hypot(errors, of_text["standard_errors"])
+            gaps = np.abs(np.subtract(line["scores"], of_text["values"]))
+            held += (gaps <= COVERED * total)[errors > 0].tolist()
         return float(np.mean(held)) if held else None
 
 

@@ -110,6 +110,16 @@ def test_a_verdict_needs_an_interval_without_zero():
     assert faithfulness_report._verdict("compr. ↑", tie) == "tie"
 
 
+def test_coverage_counts_sampled_words_alone(tmp_path):
+    found = {"scores": [1.0, 2.0, 3.0], "standard_errors": [None, 0.1, 0.1]}
+    shapley = {"values": [0.0, 2.2, 3.4], "standard_errors": [0.1, 0.1, 0.1]}
+    LineFile(tmp_path / "sig-auto.jsonl").add([{"number": 0, **found}])
+    LineFile(tmp_path / "shapley.jsonl").add([{"number": 0, **shapley}])
+    results = faithfulness_report.Results(tmp_path, ["sig:auto"])
+    assert results.coverage("sig:auto") == 0.5
+    assert results.rank_correlation("sig:auto").mean == pytest.approx(1)
+
+
 def test_the_recurrent_classifier_ignores_padding_and_loads_by_its_name(tmp_path):
     torch.manual_seed(0)
     tokenizer = train_classifiers.byte_level_tokenizer(TEXTS, 300)
