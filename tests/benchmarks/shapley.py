@@ -23,6 +23,7 @@ from captum_sig.attr.problem import Problem
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.results import agreement
 from tests.benchmarks import subjects
+from tests.benchmarks.permutations import Estimate, estimate
 from tests.benchmarks.subjects import Subject
 
 Z = 1.96
@@ -37,19 +38,14 @@ def problem_of(subject: Subject, ids: Tensor, chosen: Contexts | None = None) ->
     )  # fmt: skip
 
 
-def permutation_values(problem: Problem, n_pairs: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Shapley values and standard errors of a text, (W,), from permutations and their reverses."""
-    n_words = problem.paths.n_words
-    generator = torch.Generator().manual_seed(seed)
-    orders = torch.stack([torch.randperm(n_words, generator=generator) for _ in range(n_pairs)])
-    orders = torch.stack([orders, orders.flip(1)], 1).flatten(0, 1)  # (2 n, W)
-    rank = orders.argsort(1)
-    keeps = rank[:, None] < torch.arange(n_words + 1)[:, None]  # (2 n, W + 1, W)
-    rows = keeps.flatten(0, 1)
-    values = problem.coalition_values(torch.zeros(len(rows), dtype=torch.long), rows)
-    gains = values.view(len(orders), -1).diff(dim=1).gather(1, rank)
-    pairs = gains.view(n_pairs, 2, n_words).mean(1).double()
-    return pairs.mean(0), pairs.std(0) / n_pairs**0.5
+def permutation_values(problem: Problem, n_permutations: int, seed: int) -> Estimate:
+    """Shapley values of one text."""
+
+    def value(keeps: Tensor) -> Tensor:
+        return problem.coalition_values(torch.zeros(len(keeps), dtype=torch.long), keeps)
+
+    draws = torch.Generator().manual_seed(seed)
+    return estimate(value, problem.paths.n_words, n_permutations, draws)
 
 
 def counting(subject: Subject, calls: Callable[[], Any]) -> tuple[Any, int]:
@@ -64,7 +60,8 @@ def counting(subject: Subject, calls: Callable[[], Any]) -> tuple[Any, int]:
 
 def of_text(subject: Subject, ids: Tensor, permutations: int, auto: Contexts) -> dict[str, Any]:
     """All figures of one sentence."""
-    reference, error = permutation_values(problem_of(subject, ids), permutations // 2, seed=0)
+    exact = permutation_values(problem_of(subject, ids), permutations, seed=0)
+    reference, error = exact.values, exact.standard_errors
     estimated = problem_of(subject, ids, auto)
     start = time.process_time()
     found, n_rows = counting(subject, estimated.word_effects)
