@@ -173,7 +173,9 @@ class CorpusExplainer:
         self._options = options
         self._warned: set[str] = set()
         self._resident = 0
-        self._scoring = ScoringOptions.checked(method, contexts, n_steps, internal_batch_size, top)
+        self._scoring = ScoringOptions.checked(
+            method, contexts, n_steps=n_steps, max_rows=internal_batch_size, top=top
+        )
         self._loaded: TextClassificationExplainer | None = self._load()
 
     def __getstate__(self) -> dict[str, Any]:

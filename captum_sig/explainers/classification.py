@@ -234,8 +234,9 @@ class TextClassificationExplainer:
         """Explain texts as the call does, and yield each batch when done, short texts first."""
         several = checked_texts(texts)
         options = ScoringOptions.checked(
-            method, contexts, n_steps, internal_batch_size, interactions, top
-        )
+            method, contexts, n_steps=n_steps, max_rows=internal_batch_size,
+            interactions=interactions, top=top,
+        )  # fmt: skip
         if self._takes_single_rows:
             options = replace(options, max_rows=1)
         targets = self._target_indices(target, len(several))

@@ -43,6 +43,7 @@ class ScoringOptions:
         cls,
         method: str,
         contexts: str | Contexts | None = None,
+        *,
         n_steps: int = 50,
         max_rows: int | None = None,
         interactions: int | None = None,
