@@ -20,7 +20,7 @@ from captum_sig._captum import BaselineType, ModuleOrModuleList, TargetType, for
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.adaptive import STARTS, to_tolerance
 from captum_sig.attr.function import RowFunction, Tensors, at_inputs, flat, modules_in
-from captum_sig.attr.hooks import at_layer, capture, embed_without_pass
+from captum_sig.attr.hooks import LayerOutputs, at_layer, capture, embed_without_pass
 from captum_sig.attr.integrals import Integrate, Steps, StraightLine, by_steps
 from captum_sig.attr.problem import Problem, plain_tensors
 from captum_sig.attr.word_paths import WordPaths, with_positions
@@ -139,8 +139,12 @@ def layer_problem(
     internal_batch_size: int | None = None,
     show_progress: bool = False,
     layer_call: int | None = None,
+    captured: LayerOutputs | None = None,
 ) -> Problem:
-    """Build the problem in which the outputs (or inputs) of one or several layers move."""
+    """Build the problem in which the outputs (or inputs) of one or several layers move.
+
+    `captured` is what `capture` returns for the inputs, if it is known already.
+    """
     call = None if layer_call is None else checked_integer("layer_call", layer_call, least=0)
     ids = input_tensors(inputs)
     layers: list[nn.Module] = layer if isinstance(layer, list) else [layer]
@@ -152,7 +156,7 @@ def layer_problem(
         "at_input": attribute_to_layer_input,
         "call": call,
     }
-    captured = capture(forward_func, layers, ids, **how)
+    captured = captured or capture(forward_func, layers, ids, **how)
     n_tensors = [len(of_layer) for of_layer in captured.activations]
     points = flat(captured.activations)
     b: Any

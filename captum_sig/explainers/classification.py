@@ -16,7 +16,13 @@ from captum_sig._numbers import MAX_N_DRAWS, checked_integer
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
 from captum_sig.attr.function import rows_share_scales, warn_of_dropout
-from captum_sig.attr.hooks import capture, embed_without_pass, input_device, patched
+from captum_sig.attr.hooks import (
+    LayerOutputs,
+    capture,
+    embed_without_pass,
+    input_device,
+    patched,
+)
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import choose_token, family
@@ -241,10 +247,10 @@ class TextClassificationExplainer:
             options = replace(options, max_rows=1)
         targets = self._target_indices(target, len(several))
         batches = self._batches(several, batch_size, truncation, options.method)
-        for batch, how, logits in self._independent(batches, options):
+        for batch, how, unchanged in self._independent(batches, options):
             try:
                 given = [targets[i] for i in batch.numbers]
-                results = self._explain(batch, given, how, logits)
+                results = self._explain(batch, given, how, unchanged)
             except NotFiniteError as error:
                 number = batch.numbers[error.example]
                 raise NotFiniteError(error.what, number, error.where) from None
@@ -434,19 +440,20 @@ class TextClassificationExplainer:
 
     def _independent(
         self, batches: Iterable[Batch], options: ScoringOptions
-    ) -> Iterator[tuple[Batch, ScoringOptions, Tensor | None]]:
+    ) -> Iterator[tuple[Batch, ScoringOptions, LayerOutputs | None]]:
         """Take rows one by one if the model's output for a text depends on the texts beside it.
 
-        The logits of a batch come with it where they show that.
+        The pass that shows that comes with a batch.
         """
         alone = replace(options, max_rows=1)
         depends = rows_share_scales(self.model.modules())
         if depends and options.max_rows != 1:
             warn_of_dependent_rows()
         for batch in batches:
-            logits = None
+            unchanged = None
             if len(batch.texts) > 1 and batch.ids.numel() and not depends:
-                logits = self._batch_logits(batch)
+                unchanged = self._capture(batch)
+                logits: Any = unchanged.output
                 last = functools.partial(self._batch_logits, batch, slice(-1, None))
                 depends = depends_on_others(last, logits, rounding_error(logits))
                 if depends:
@@ -454,7 +461,14 @@ class TextClassificationExplainer:
             if depends:
                 yield from ((text, alone, None) for text in batch.one_by_one())
             else:
-                yield batch, options, logits
+                yield batch, options, unchanged
+
+    @plain_tensors()
+    def _capture(self, batch: Batch) -> LayerOutputs:
+        """Evaluate the texts as they are, once: what the embedding returns, and logits (B, C)."""
+        return capture(
+            lambda ids: self._batch_logits(replace(batch, ids=ids)), [self.layer], (batch.ids,)
+        )
 
     @plain_tensors()
     def _batch_logits(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
@@ -468,7 +482,7 @@ class TextClassificationExplainer:
         batch: Batch,
         given_targets: list[int | None],
         options: ScoringOptions,
-        logits: Tensor | None,  # (B, C), if they are known
+        unchanged: LayerOutputs | None,  # of the batch, if it is known
     ) -> list[WordAttribution]:
         if batch.ids.shape[1] == 0:  # not even a special token: the model has nothing to read
             labels = [None if target is None else self.labels[target] for target in given_targets]
@@ -481,7 +495,8 @@ class TextClassificationExplainer:
                 )
                 for text, label in zip(batch.texts, labels, strict=True)
             ]  # fmt: skip
-        logits = self._batch_logits(batch) if logits is None else logits
+        unchanged = unchanged or self._capture(batch)
+        logits: Any = unchanged.output  # (B, C)
         targets = [
             predicted if target is None else target
             for predicted, target in zip(logits.argmax(-1).tolist(), given_targets, strict=True)
@@ -490,7 +505,7 @@ class TextClassificationExplainer:
         scores, draws = score_batch(
             self.model, self.layer, batch, family=self.family, n_draws=self.n_draws,
             targets=torch.tensor(targets, device=logits.device), generators=generators,
-            options=options,
+            options=options, unchanged=unchanged,
         )  # fmt: skip
         logits = logits.cpu()  # all texts' at once: each copy from a GPU waits for it
         finite = torch.cat([logits, scores.values], 1).isfinite().all(1)

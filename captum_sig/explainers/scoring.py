@@ -15,6 +15,7 @@ from captum_sig._names import METHODS_IN_CONTEXTS, WITHOUT, unknown_name, words_
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.arguments import layer_problem
 from captum_sig.attr.dig import DiscretizedPath
+from captum_sig.attr.hooks import LayerOutputs
 from captum_sig.attr.problem import Problem
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
@@ -150,13 +151,17 @@ def batch_problem(
     generators: Sequence[torch.Generator],  # one for each text
     contexts: Sequence[Contexts] | None = None,
     max_rows: int | None = None,
+    unchanged: LayerOutputs | None = None,
 ) -> Problem:
-    """Draw a baseline, and build the problem in which the batch's words move to it."""
+    """Draw a baseline, and build the problem in which the batch's words move to it.
+
+    `unchanged` is what the layer returns for the batch, if it was captured already.
+    """
     return layer_problem(
         forward_of(model, batch), layer, batch.ids,
         **draw_baseline(family, batch, generators), target=targets,
         additional_forward_args=tuple(batch.others.values()), feature_mask=batch.feature_mask,
-        contexts=contexts, internal_batch_size=max_rows,
+        contexts=contexts, internal_batch_size=max_rows, captured=unchanged,
     )  # fmt: skip
 
 
@@ -178,8 +183,19 @@ def score_batch(
     targets: Tensor,  # (B,)
     generators: Sequence[torch.Generator],  # one for each text
     options: ScoringOptions,
+    unchanged: LayerOutputs,
 ) -> tuple[Scores, list[Draw]]:
     """Score a batch: the mean over draws of the baseline, on the CPU.
+
+    Args:
+        model, layer: the classifier and its word embedding.
+        batch: B texts.
+        family: what replaces words.
+        n_draws: number of draws of the baseline.
+        targets: the explained label of each text.
+        generators: each text's own, for random draws.
+        options: how to score.
+        unchanged: what the layer returns for the batch.
 
     Returns:
         the scores, and where `options` want interactions, the draws.
@@ -187,7 +203,7 @@ def score_batch(
     if not any(batch.spans):
         return Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.texts)), []
     inputs = (
-        _method_input(model, layer, batch, family, targets, generators, options)
+        _method_input(model, layer, batch, family, targets, generators, options, unchanged)
         for _ in range(n_draws)
     )
     if options.top is not None:
@@ -213,11 +229,12 @@ def _method_input(
     targets: Tensor,
     generators: Sequence[torch.Generator],
     options: ScoringOptions,
+    unchanged: LayerOutputs,
 ) -> MethodInput:
     """Return the batch with one draw of the baseline."""
     problem = batch_problem(
         model, layer, batch, family=family, targets=targets, generators=generators,
-        contexts=options.contexts_of(generators), max_rows=options.max_rows,
+        contexts=options.contexts_of(generators), max_rows=options.max_rows, unchanged=unchanged,
     )  # fmt: skip
     return MethodInput(
         problem=problem,
