@@ -305,7 +305,7 @@ class CorpusExplainer:
             n_words=n_words,
             m=n_words if top is None else top,
             n_backgrounds=n_backgrounds(contexts),
-            both_sides=contexts not in (None, "input", only_input),
+            both_sides=not is_only_input(contexts),
         )
 
     def _explain(self, texts: Sequence[Any]) -> Iterator[tuple[list[int], list[Row]]]:

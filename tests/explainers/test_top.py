@@ -272,3 +272,15 @@ def test_more_than_all_words(explainer):
 def test_contexts_may_be_an_instance(explainer):
     found = explainer(LONG[0], contexts=contexts.sampled(2), top=M)
     assert found.audit.n_exact == M
+
+
+def test_interactions_of_the_strongest_words_take_estimates_for_ranks_alone(explainer):
+    full = explainer.game(LONG[0])
+    found = explainer(LONG[0], method="sig:two_sided", top=M, interactions=3)
+    for pair in found.interactions:
+        keeps = torch.ones(4, full.n_players, dtype=torch.bool)
+        keeps[1, pair.words[0]] = keeps[2, pair.words[1]] = False
+        keeps[3] = keeps[1] & keeps[2]
+        all_words, without_i, without_j, without_both = full(keeps).tolist()
+        second_difference = all_words - without_i - without_j + without_both
+        assert pair.value == pytest.approx(second_difference, abs=1e-10)
