@@ -1,7 +1,7 @@
 """Show both sides of a word: its effect alone and in the text, and whether they agree.
 
-Works on words with or without the fields `first`, `last` and `agreement`, and on results with or
-without `residual`; what is not known is not shown.
+Works on words with or without the fields `first`, `last`, `agreement`, `standard_error` and
+`evidence`, and on results with or without `residual`; what is not known is not shown.
 """
 
 from __future__ import annotations
@@ -60,12 +60,25 @@ def sides(word: Any) -> tuple[str, str, str]:
     )
 
 
+def certainty(word: Any) -> str:
+    """Say how well a word's score is known, where that differs between words; else "".
+
+    >>> from types import SimpleNamespace
+    >>> certainty(SimpleNamespace(standard_error=0.05, evidence="audited"))
+    'audited, standard error 0.0500'
+    """
+    error, evidence = (getattr(word, name, None) for name in ("standard_error", "evidence"))
+    parts = [evidence, None if error is None else f"standard error {error:.4f}"]
+    return ", ".join(filter(None, parts))
+
+
 def explained_sides(word: Any) -> str:
-    """Return `sides` in one sentence, with what the mark means."""
+    """Return `sides` in one sentence, with what the mark means, and the score's `certainty`."""
     *effects, agreement = sides(word)
     mark = mark_of(word)
     meaning = agreement if mark is None else f"{agreement} ({mark.meaning})"
-    return ": ".join(filter(None, [", ".join(filter(None, effects)), meaning]))
+    told = ": ".join(filter(None, [", ".join(filter(None, effects)), meaning]))
+    return "; ".join(filter(None, [certainty(word), told]))
 
 
 def marks_shown(results: Iterable[Any]) -> dict[Agreement, Mark]:

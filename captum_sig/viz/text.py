@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from captum_sig.viz import arcs
 from captum_sig.viz.agreement import (
+    certainty,
     explained_sides,
     mark_of,
     marks_shown,
@@ -196,13 +197,17 @@ MAX_ALIGNED = 32  # characters of a word and its score that the columns after th
 def to_plain(result: Result) -> str:
     """Return the summary, a line `word score` for each word, and one for words that interact.
 
-    The residual stands in the line of the summary. A word's effects alone and in the text, and
-    whether they agree, stand in columns after its score.
+    The residual stands in the line of the summary. A word's effects alone and in the text, whether
+    they agree, and how well its score is known, stand in columns after it.
     """
     from rich.cells import cell_len
 
     rows = [
-        [f"{visible(' '.join(word.word.split()))} {word.score:+.4f}", *sides(word)]
+        [
+            f"{visible(' '.join(word.word.split()))} {word.score:+.4f}",
+            *sides(word),
+            certainty(word),
+        ]
         for word in result.words
     ]
     widths = [
