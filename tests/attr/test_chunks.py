@@ -156,7 +156,7 @@ class TestExplainer:
             lambda *call: passes.append(len(call[2]["input_ids"])), with_kwargs=True
         )
         explain(["good movie", "bad movie"], method="random")
-        assert passes == [2, 1, 2]  # all, the last alone, and the pass that reads the layer
+        assert passes == [2, 1]  # all, and the last alone
 
     def test_texts_without_a_token_ask_the_model_nothing(self):
         tokenizer = byte_level_tokenizer()

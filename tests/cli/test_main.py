@@ -58,7 +58,7 @@ def listed(names) -> str:
     ],
 )  # fmt: skip
 def test_unknown_choices_are_refused_with_the_known_ones(run, arguments, message):
-    result = run(*arguments, columns=400)
+    result = run(*arguments, columns=600)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
     name = next(argument for argument in arguments if argument.startswith("--") and
