@@ -90,13 +90,16 @@ class _LayerNorm(torch.autograd.Function):
     def forward(
         ctx: Any, h: Tensor, shape: Sequence[int], weight: Tensor, bias: Tensor, eps: float
     ) -> Tensor:
-        result, mean, scale = torch.native_layer_norm(h, shape, weight, bias, eps)
+        result, _, scale = torch.native_layer_norm(h, shape, weight, bias, eps)
+        ctx.set_materialize_grads(False)  # no gradient is an error, which zeros would hide
         ctx.save_for_backward(scale, weight)
         ctx.shape = shape
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
+        if gradients[0] is None:
+            return None, None, None, None, None
         scale, weight = ctx.saved_tensors
         zeros = torch.zeros_like(gradients[0], memory_format=torch.contiguous_format)
         # Where h is its mean, the derivative of the scale vanishes, and the held one is left.
@@ -115,13 +118,14 @@ class _WithSlope(torch.autograd.Function):
         ctx: Any, h: Tensor, f: Function, slope_of: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
         value = f(h)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(slope_of(h, value))
         return value
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (slope,) = ctx.saved_tensors
-        return gradients[0] * slope, None, None
+        return None if gradients[0] is None else gradients[0] * slope, None, None
 
 
 def _layer_norm(

@@ -81,8 +81,9 @@ class Game:
         wanted = f"wanted True or False for each word, (n, {self.n_players}) or ({self.n_players},)"
         try:
             tensor = masks if isinstance(masks, Tensor) else torch.as_tensor(np.asarray(masks))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"masks are not an array of numbers ({error}); {wanted}") from None
+        except (TypeError, ValueError):
+            got = f"{type(masks).__name__} {masks!r:.40}"
+            raise ValueError(f"masks are not an array of numbers but {got}; {wanted}") from None
         if tensor.dim() not in (1, 2) or tensor.shape[-1] != self.n_players:
             raise ValueError(f"masks have shape {tuple(tensor.shape)}; {wanted}")
         kept = tensor.detach().cpu().reshape(-1, self.n_players)

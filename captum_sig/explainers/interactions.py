@@ -24,7 +24,9 @@ def pair_kind(effects: tuple[float, float], difference: float, largest: float) -
 
     - "turns it": a word's effect has the opposite sign without the other one: a negation. One of
       the two is beyond `TURNED` of the text's largest effect, and the other beyond
-      `ADDITIVE_WITHIN` of that, since "good" in "not good" is worth less than on its own;
+      `ADDITIVE_WITHIN` of that, since "good" in "not good" is worth less than on its own. Or one
+      takes back what the other says: words of opposite sign, of which one has a smaller effect
+      beside the other, and that one a larger effect;
     - "independent": the words' effects are the same, within `ADDITIVE_WITHIN` of the text's
       largest, with the other word and without it;
     - "say the same": both effects together are larger without the other word: one is enough;
@@ -51,7 +53,10 @@ def pair_kind(effects: tuple[float, float], difference: float, largest: float) -
             return "turns it"
     if abs(difference) <= ADDITIVE_WITHIN * largest:
         return "independent"
-    return "say the same" if sum(map(abs, alone)) > sum(map(abs, effects)) else "only together"
+    gained = sum(map(abs, effects)) - sum(map(abs, alone))  # ± 2 |difference| for equal signs,
+    if abs(gained) <= abs(difference):  # 0 for opposite ones
+        return "turns it"
+    return "only together" if gained > 0 else "say the same"
 
 
 def strongest(scores: Sequence[float], k: int) -> list[int]:

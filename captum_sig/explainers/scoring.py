@@ -68,8 +68,11 @@ class ScoringOptions:
             )
         if isinstance(contexts, str):
             contexts_module.named(contexts)
-        elif contexts is not None and not callable(contexts):
-            raise TypeError(f"contexts must be a name or a callable, got {contexts!r}")
+        elif contexts is not None and (isinstance(contexts, type) or not callable(contexts)):
+            raise TypeError(
+                "contexts must be a name, or a callable such as contexts.two_sided or "
+                f"contexts.auto(), got {contexts!r}"
+            )
         if contexts is not None and (name, _name_of(contexts)) in WITHOUT:
             raise ValueError(words_only(name, _name_of(contexts)))
         if max_rows is not None:
@@ -85,6 +88,11 @@ class ScoringOptions:
                 raise ValueError(
                     f"top saves rows of method 'sig', one for each word, got method {name!r}: "
                     "leave top out"
+                )
+            if contexts is not None and _name_of(contexts) == "auto":
+                raise ValueError(
+                    "top gives words exact scores, and contexts 'auto' samples them: use "
+                    "'two_sided', or leave top out"
                 )
         return cls(name, contexts, checked_n_steps(n_steps), max_rows, interactions, top)
 

@@ -107,6 +107,7 @@ def residual_line(scores: Sequence[float], residual: float | None) -> str | None
     if residual is None or not math.isfinite(residual):
         return None
     total = math.fsum(scores)
+    residual = round(residual, 4) + 0.0  # no −0
     return (
         f"residual {residual:+.4f}: the scores sum to {total:+.4f}, "
         f"F(x) − F(x̄) is {total - residual:+.4f}"

@@ -28,7 +28,7 @@ INDEPENDENT = "independent"
 LOOKS = {
     "say the same": Look("#2f7fd0", "2px solid", "one of them is enough"),
     "only together": Look("#b26a00", "2px dashed", "one needs the other"),
-    "turns it": Look("#a64fc8", "4px double", "one reverses the other"),
+    "turns it": Look("#a64fc8", "4px double", "one reverses or takes back the other"),
 }
 NONE_DEPENDS = "The strongest words act independently of each other."
 

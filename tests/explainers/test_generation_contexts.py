@@ -435,7 +435,7 @@ def test_what_equals_the_baseline_has_no_effect_on_either_side():
     [
         ("two-sided", ValueError, "contexts 'two-sided' is unknown .did you mean 'two_sided'"),
         ("sampled99999", ValueError, "number of sampled contexts must be an integer from 1"),
-        (3, TypeError, "contexts must be a name or a callable, got 3"),
+        (3, TypeError, "contexts must be a name, or a callable such as .* got 3"),
         (lambda n_words: None, ValueError, r"contexts\(7\) returned None; wanted booleans"),
         (lambda n_words: torch.ones(1, 2), ValueError, "wanted booleans"),
     ],

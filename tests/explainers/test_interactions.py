@@ -214,9 +214,10 @@ def test_what_is_known_of_single_words_is_used(explainer):
         ((0.0, 0.0), 1.0, 1.0, "say the same"),
         ((1.0, 1.0), 1.0, 1.0, "only together"),
         ((-2.0, -1.0), -2.0, 2.0, "turns it"),
-        ((2.0, 0.1), 1.1, 2.0, "only together"),  # a tenth of what it turns to: no turn
+        ((-0.2, 3.1), 1.5, 4.0, "turns it"),  # "but" takes back "not"
+        ((1.0, 0.9), 0.95, 2.0, "only together"),  # both near 0 alone, of whatever sign
+        ((2.0, 0.1), 1.1, 2.0, "turns it"),  # a tenth of what it turns to, but taken back
         ((2.0, 0.2), 1.2, 2.0, "turns it"),
-        ((2.0, 0.01), 0.21, 2.0, "only together"),  # small on both sides
         ((0.0, 0.0), 0.0, 0.0, "independent"),
     ],
 )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from captum_sig import TextClassificationExplainer, baselines
 from captum_sig.attr.held import Held
+from captum_sig.demo_model import PATH
 from captum_sig.explainers.screens import Ranks
 from tests.tiny_models import TEXTS, LSTMClassifier, bert, wordpiece_tokenizer
 
@@ -140,6 +141,15 @@ def test_rows_that_a_text_costs(model, explainer, name):
     rows, of_backward = COSTS[name]
     others = 2 if name == "rank_path" else 1  # the text as it is; the last of several rows alone
     assert (sum(forward) - others, sum(backward)) == (rows, of_backward)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of its older quantization
+@pytest.mark.parametrize("name", COSTS)
+def test_models_without_gradients_are_refused(name):
+    demo = TextClassificationExplainer.from_pretrained(PATH)
+    model = torch.ao.quantization.quantize_dynamic(demo.model, {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(ValueError, match="the model's output has no gradient with respect to"):
+        TextClassificationExplainer(model, demo.tokenizer)("A dull film.", method=name)
 
 
 @pytest.mark.parametrize("name", ["lrp", "lrp_deletion"])

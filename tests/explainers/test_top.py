@@ -256,6 +256,11 @@ def test_top_is_for_methods_with_rows_for_each_word(explainer, method):
         explainer("bad movie", method=method, top=1)
 
 
+def test_top_is_for_contexts_that_are_not_sampled_until_exact_enough(explainer):
+    with pytest.raises(ValueError, match="top gives words exact scores, and contexts 'auto'"):
+        explainer("bad movie", method="sig:auto", top=1)
+
+
 def test_more_than_all_words(explainer):
     with pytest.warns(
         UserWarning, match="top=7 is more than the 2 words of the text, so all words"
