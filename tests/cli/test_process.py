@@ -47,6 +47,7 @@ def test_an_interrupt_while_imports_run_is_quiet(delay):
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "explain", "good"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background
     )  # fmt: skip
     assert process.stdout.readline() == "started\n"
     time.sleep(delay)
