@@ -1,7 +1,7 @@
 """A generation's matrix by a plain loop, from ids and word positions that are found by hand."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +68,24 @@ def plain_loop(
     target = torch.tensor([token.id for token in result.target_tokens])
     logits = logits_of(explain.model)
     return oracle.target_differences(logits, prompt, target, words, baseline, kept)
+
+
+def sequence_at_prompt(
+    explain: Any, result: GenerationAttribution
+) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+    """Log p of the whole target as a function of the prompt's embeddings, input and baseline."""
+    target = torch.tensor([token.id for token in result.target_tokens])
+    ids = torch.tensor([prompt_ids(explain.tokenizer, result.prompt)])
+    embedding = explain.model.get_input_embeddings()
+    behind = embedding(target[None, :-1]).detach()
+
+    def f(x):
+        logits = explain.model(inputs_embeds=torch.cat([x, behind], 1)).logits
+        last = logits[0, -len(target) :].log_softmax(-1)
+        return last[torch.arange(len(target)), target].sum()
+
+    x, b = embedding(ids).detach(), embedding(torch.full_like(ids, END)).detach()
+    return f, x, b
 
 
 def assert_equal(found: Tensor, expected: Tensor, atol: float) -> None:

@@ -82,6 +82,11 @@ class WordEffects:
     first: Tensor | None = None  # (P,): all other words are at the baseline; NaN if unknown
     last: Tensor | None = None  # (P,): all other words are at the input; NaN if unknown
 
+    @property
+    def left_out(self) -> Tensor:
+        """F(x) − F(x̄ʷ) of each word, (P,); NaN if unknown."""
+        return self.mean if self.last is None else self.last
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:

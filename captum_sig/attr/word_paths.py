@@ -212,15 +212,11 @@ class WordPaths:
         return self.background[: self.n_words].bincount(minlength=self.n_examples)
 
     @functools.cached_property
-    def first_path(self) -> Tensor:
-        """The number of each example's first path in background 0, (B,)."""
-        return self.words_per_example.cumsum(0) - self.words_per_example
-
-    @functools.cached_property
     def column_of(self) -> Tensors:
         """The number of each position's word among its example's that move, (B, Lₜ); or UNMOVED."""
+        first_path = self.words_per_example.cumsum(0) - self.words_per_example
         return tuple(
-            torch.where(of == UNMOVED, of, of - self.first_path[:, None])
+            torch.where(of == UNMOVED, of, of - first_path[:, None])
             for of in (of[: self.n_examples] for of in self.path_of)
         )
 

@@ -174,8 +174,7 @@ def _interactions(
 ) -> tuple[Interaction, ...]:
     """Measure how each two of the k words with the largest scores act on the whole target."""
     chosen = strongest(result.matrix.sum(0)[: len(words)].tolist(), k)
-    left_out = effects.mean if effects.last is None else effects.last
-    known = sequence.paths.scatter(left_out[:, -1])[0]  # the prompt's
+    known = sequence.paths.scatter(effects.left_out[:, -1])[0]  # the prompt's
     joint = joint_effects(sequence, [[words[word][0] for word in chosen]], known)
     return interactions(chosen, joint[0])
 

@@ -53,7 +53,7 @@ def sig(batch: MethodInput, selected: Tensor | None = None) -> Scores:
         effects.residual,
         first=of_positions(effects.first),
         last=of_positions(effects.last),
-        left_out=of_positions(effects.mean if effects.last is None else effects.last),
+        left_out=of_positions(effects.left_out),
     )
 
 

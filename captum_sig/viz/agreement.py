@@ -45,19 +45,25 @@ def mark_of(word: Any) -> Mark | None:
     return MARKS.get(getattr(word, "agreement", None))  # type: ignore[arg-type]
 
 
+def side_cells(word: Any) -> tuple[str, str, str]:
+    """Return a word's effects alone and in the text, and whether they agree; "" if unknown."""
+    first, last = (getattr(word, name, None) for name in ("first", "last"))
+    return (
+        "" if first is None else f"{first:+.4f}",
+        "" if last is None else f"{last:+.4f}",
+        getattr(word, "agreement", None) or "",
+    )
+
+
 def sides(word: Any) -> tuple[str, str, str]:
-    """Return the effect of a word alone, that in the text, and whether they agree; "" if unknown.
+    """Return `side_cells`, with what each effect is.
 
     >>> from types import SimpleNamespace
     >>> sides(SimpleNamespace(first=1.0, last=-2.0, agreement="synergistic"))
     ('alone +1.0000', 'in the text -2.0000', 'synergistic')
     """
-    first, last = (getattr(word, name, None) for name in ("first", "last"))
-    return (
-        "" if first is None else f"alone {first:+.4f}",
-        "" if last is None else f"in the text {last:+.4f}",
-        getattr(word, "agreement", None) or "",
-    )
+    first, last, agreement = side_cells(word)
+    return first and f"alone {first}", last and f"in the text {last}", agreement
 
 
 def certainty(word: Any) -> str:

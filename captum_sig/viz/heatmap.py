@@ -6,12 +6,10 @@ Works on anything with the fields of `Result`. Whatever comes from a text or a m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from captum_sig.viz import arcs
-from captum_sig.viz.agreement import residual_line, terminal_legend
+from captum_sig.viz.agreement import residual_line, side_cells, terminal_legend
 from captum_sig.viz.text import (
     AGAINST,
     FOR,
@@ -77,16 +75,7 @@ def _targets(result: Result) -> Iterator[str]:
 
 def residual_of(result: Result) -> str | None:
     """Return what the sums add up to beyond the effect of the whole prompt; None if unknown."""
-    residual = getattr(result, "residual", None)  # a number, or one for each target token
-    if residual is None:
-        return None
-    return residual_line(result.sequence_scores.tolist(), float(np.sum(np.asarray(residual))))
-
-
-def _cells_of_sides(word: Any) -> list[str]:
-    effects = [getattr(word, name, None) for name in ("first", "last")]
-    shown = ["" if effect is None else f"{effect:+.4f}" for effect in effects]
-    return [*shown, getattr(word, "agreement", None) or ""]
+    return residual_line(result.sequence_scores.tolist(), getattr(result, "residual", None))
 
 
 def to_plain(result: Result) -> str:
@@ -101,9 +90,9 @@ def to_plain(result: Result) -> str:
         result.columns, result.sequence_scores.tolist(), result.matrix.T.tolist(), strict=True
     ):
         rows.append([label(name), *(f"{value:+.4f}" for value in [total, *column])])
-    cells = [_cells_of_sides(word) for word in result.words]
+    cells = [side_cells(word) for word in result.words]
     if any(map(any, cells)):
-        cells += [[""] * 3] * (len(result.columns) - len(cells))  # earlier tokens of the target
+        cells += [("", "", "")] * (len(result.columns) - len(cells))  # earlier tokens of the target
         for row, more in zip(rows, [["alone", "in the text", "agreement"], *cells], strict=True):
             row += more
     lines = [on_one_line(line) for line in (summary, *_targets(result))]

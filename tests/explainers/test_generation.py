@@ -22,7 +22,12 @@ from captum_sig import (
 from captum_sig.attr.hooks import input_device
 from captum_sig.quadrature import rule
 from tests import oracle
-from tests.plain_loop import assert_equal, plain_loop, prompt_ids, word_positions
+from tests.plain_loop import (
+    assert_equal,
+    plain_loop,
+    sequence_at_prompt,
+    word_positions,
+)
 from tests.tiny_language_models import (
     END,
     VOCAB,
@@ -163,17 +168,7 @@ def test_attributions_are_sig_of_the_sequence(use_cache):
     explain = explainer(causal("gpt2"))
     result = explain(PROMPT, TARGET, attributions=True, n_steps=4, use_cache=use_cache,
                      internal_batch_size=5)  # fmt: skip
-    target = torch.tensor([token.id for token in result.target_tokens])
-    ids = torch.tensor([prompt_ids(explain.tokenizer, PROMPT)])
-    embedding = explain.model.get_input_embeddings()
-    behind = embedding(target[None, :-1]).detach()
-
-    def f(x):
-        logits = explain.model(inputs_embeds=torch.cat([x, behind], 1)).logits
-        last = logits[0, -len(target) :].log_softmax(-1)
-        return last[torch.arange(len(target)), target].sum()
-
-    x, b = embedding(ids).detach(), embedding(torch.full_like(ids, END)).detach()
+    f, x, b = sequence_at_prompt(explain, result)
     words = word_positions(explain.tokenizer, PROMPT)
     exact = oracle.sequential_integrated_gradients(f, x, b, words, rule("gausslegendre", 4))
     expected = torch.stack([exact[0, word].sum(0) for word in words])
