@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     )
     from captum_sig.explainers.classification import TextClassificationExplainer
     from captum_sig.explainers.generation import TextGenerationExplainer
-    from captum_sig.explainers.results import GenerationAttribution, WordAttribution
+    from captum_sig.explainers.generation_result import GenerationAttribution
+    from captum_sig.explainers.matrix_results import MatrixAttribution
+    from captum_sig.explainers.results import WordAttribution
 
 __all__ = [
     "GenerationAttribution",
     "LayerDiscretizedIntegratedGradients",
     "LayerSequentialIntegratedGradients",
+    "MatrixAttribution",
     "SequentialIntegral",
     "SequentialIntegratedGradients",
     "TextClassificationExplainer",
@@ -38,9 +41,10 @@ __all__ = [
 
 # Where each class is defined; all other public names are modules.
 _MODULE_OF = {
-    "GenerationAttribution": "explainers.results",
+    "GenerationAttribution": "explainers.generation_result",
     "LayerDiscretizedIntegratedGradients": "attr.dig",
     "LayerSequentialIntegratedGradients": "attr.sig",
+    "MatrixAttribution": "explainers.matrix_results",
     "SequentialIntegral": "attr.problem",
     "SequentialIntegratedGradients": "attr.sig",
     "TextClassificationExplainer": "explainers.classification",

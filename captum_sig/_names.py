@@ -11,6 +11,15 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 Level = Literal["word", "token"]
+Side = Literal["text", "text_pair"]  # of a pair of texts that a model reads together
+
+TaskName = Literal[
+    "text-classification", "zero-shot-classification", "token-classification",
+    "question-answering", "fill-mask", "sentence-similarity", "text-generation",
+]  # fmt: skip
+
+# Of what is explained: a logit, a value that the model predicts, a similarity, a log-probability.
+Unit = Literal["logit", "value", "cosine", "dot product", "nat"]
 
 MethodName = Literal[
     "sig", "ig", "dig", "sequential_dig", "input_x_gradient", "gradient_shap", "deep_lift",

@@ -30,6 +30,7 @@ from captum_sig.baselines import BASELINES
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
 from captum_sig.explainers.methods import METHODS
+from captum_sig.words.encoding import TextInput
 from tests.tiny_language_models import causal, encoder_decoder
 from tests.tiny_models import (
     CLS,
@@ -314,7 +315,7 @@ def test_exact_words_go_in_large_batches_to_a_gpu(device):
     explain = TextClassificationExplainer.from_pretrained(PATH, device=device)
 
     def sizes(text: str, batch_size: int | None, method: str) -> list[int]:
-        batches = explain._batches([text] * 600, batch_size, True, method)
+        batches = explain._batches([TextInput(text)] * 600, batch_size, True, method)
         return [len(batch.texts) for batch in batches]
 
     by_32 = [32] * 18 + [24]

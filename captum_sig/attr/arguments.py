@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from captum_sig._captum import BaselineType, ModuleOrModuleList, TargetType, format_outputs
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.adaptive import STARTS, to_tolerance
-from captum_sig.attr.function import RowFunction, Tensors, at_inputs, flat, modules_in
+from captum_sig.attr.function import (
+    Read,
+    ReadoutFunction,
+    RowFunction,
+    Tensors,
+    at_inputs,
+    flat,
+    modules_in,
+)
 from captum_sig.attr.hooks import LayerOutputs, at_layer, capture, embed_without_pass
 from captum_sig.attr.integrals import Integrate, Steps, StraightLine, by_steps
 from captum_sig.attr.problem import Problem, plain_tensors
@@ -140,10 +148,13 @@ def layer_problem(
     show_progress: bool = False,
     layer_call: int | None = None,
     captured: LayerOutputs | None = None,
+    read: Read | None = None,
+    column: int | None = None,
 ) -> Problem:
     """Build the problem in which the outputs (or inputs) of one or several layers move.
 
-    `captured` is what `capture` returns for the inputs, if it is known already.
+    `captured` is what `capture` returns for the inputs, if it is known already. `read` takes F's
+    values from the model's output, in place of a target; `column` says which, None all of them.
     """
     call = None if layer_call is None else checked_integer("layer_call", layer_call, least=0)
     ids = input_tensors(inputs)
@@ -171,11 +182,15 @@ def layer_problem(
         raise ValueError("pass either baselines (inputs) or layer_baselines (activations)")
 
     n_examples = ids[0].shape[0]
-    function = RowFunction(
-        forward=at_layer(forward_func, layers, ids, n_tensors=n_tensors, **how),
-        target=checked_target(target, n_examples),
-        modules=(*modules_in(forward_func), *(m for root in layers for m in root.modules())),
-        grad_kwargs=grad_kwargs or {},
+    parts: dict[str, Any] = {
+        "forward": at_layer(forward_func, layers, ids, n_tensors=n_tensors, **how),
+        "modules": (*modules_in(forward_func), *(m for root in layers for m in root.modules())),
+        "grad_kwargs": grad_kwargs or {},
+    }
+    function = (
+        RowFunction(target=checked_target(target, n_examples), **parts)
+        if read is None
+        else ReadoutFunction(read=read, column=column, **parts)
     )
     return Problem(
         function=function,

@@ -108,6 +108,23 @@ class RowFunction:
         return selected.reshape(n_rows)
 
 
+Read = Callable[[Tensor, Tensor], Tensor]  # output of R rows, their examples → T values, (R, T)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadoutFunction(RowFunction):
+    """F read from the model's output: T values for each row, or one of them."""
+
+    target: TargetType = None
+    read: Read
+    column: int | None = None  # which value; None is all of them
+
+    def select(self, output: Any, example: Tensor) -> Tensor:
+        """Read the values, (R, T), or one of them, (R,)."""
+        values = self.read(output, example.to(output.device))
+        return values if self.column is None else values[:, self.column]
+
+
 def at_inputs(
     forward_func: Callable[..., Any], additional_forward_args: object, inputs: Tensors
 ) -> Forward:

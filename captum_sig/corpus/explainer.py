@@ -327,7 +327,7 @@ class CorpusExplainer:
         try:
             for batch, results in self.explainer.in_batches(texts, **self.call_options):
                 rows = [
-                    to_row(result, dropped)
+                    to_row(result, dropped)  # type: ignore[arg-type]
                     for result, dropped in zip(results, batch.dropped, strict=True)
                 ]
                 for index in batch.numbers:

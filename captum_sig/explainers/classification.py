@@ -1,72 +1,49 @@
-"""Strings in, `WordAttribution` out: text classifiers of transformers."""
+"""Strings in, results out: text classifiers, regression and reward models of transformers."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, overload
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import Level, suggestion
-from captum_sig._numbers import MAX_N_DRAWS, checked_integer
-from captum_sig._warnings import warn
-from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
-from captum_sig.attr.function import rows_share_scales, warn_of_dropout
-from captum_sig.attr.hooks import (
-    LayerOutputs,
-    capture,
-    embed_without_pass,
-    input_device,
-    patched,
-)
+from captum_sig._names import Level, TaskName, suggestion
+from captum_sig.attr.function import Read
+from captum_sig.attr.hooks import capture, embed_without_pass, patched
 from captum_sig.attr.problem import plain_tensors
-from captum_sig.attr.word_paths import NotFiniteError
-from captum_sig.baselines.families import choose_token, family
-from captum_sig.contexts import Contexts
+from captum_sig.baselines.families import choose_token
+from captum_sig.explainers.explainer import CallOptions, Explainer, Readout, TextTargets
 from captum_sig.explainers.game import Game
-from captum_sig.explainers.interactions import interactions_of_batch
-from captum_sig.explainers.method_input import Scores
-from captum_sig.explainers.models import (
-    CLASSIFICATION,
-    check_model,
-    classifier_logits,
-    pretrained,
-    pretrained_tokenizer,
-    uncompiled,
-    word_embedding,
-)
+from captum_sig.explainers.matrix_results import Target as ResultTarget
+from captum_sig.explainers.matrix_results import TargetsAttribution
+from captum_sig.explainers.models import classifier_logits
 from captum_sig.explainers.results import WordAttribution
-from captum_sig.explainers.scoring import (
-    ScoringOptions,
-    batch_problem,
-    draw_baseline,
-    forward_of,
-    score_batch,
-    text_generator,
-)
 from captum_sig.path import TextTrace, path_named, trace
-from captum_sig.words.encoding import (
-    Batch,
-    Encoder,
-    Sentence,
-    checked_texts,
-    in_python,
-    padding_multiple,
-    token_limit,
-)
+from captum_sig.words.encoding import Batch, Sentence, TextInput, checked_texts, in_python, is_list
 
-BATCH_SIZE = 32  # texts
-GPU_BATCH = 512, 2**14  # texts and tokens; the rows of a pass are limited separately
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-Target = str | int | Sequence[str | int] | None
+Label = str | int
+Target = Label | Sequence[Any] | None
+Several = Literal["all"] | tuple[Label, ...] | list[Label]
+Text = str | tuple[str, str]
+ALL = "all"  # labels
 
 
-class TextClassificationExplainer:
-    """Explains the logit of a class, word by word.
+@dataclass(frozen=True)
+class _Labels:
+    """Which labels are explained of a text."""
+
+    indices: tuple[int, ...] | None = None  # None chooses them by the model's prediction
+    above: float | None = None  # a probability; None is the label predicted
+    is_single: bool = True
+
+
+class TextClassificationExplainer(Explainer):
+    """Explains the logit of a class, or the value that a model predicts, word by word.
 
     Args:
         model: a sequence classifier of transformers; it stays on its device and in its mode.
@@ -89,7 +66,14 @@ class TextClassificationExplainer:
     >>> explainer = TextClassificationExplainer.from_pretrained(PATH)
     >>> explainer("The jokes are old, yet the film is charming.").label
     'POSITIVE'
+    >>> explainer("Not good!", target="all")["negative"].scores == explainer("Not good!").scores
+    True
     """
+
+    TASK: ClassVar[TaskName] = "text-classification"
+    MODELS = "sequence classifiers of transformers"
+    AUTO_CLASS = "AutoModelForSequenceClassification"
+    TRAINED = "for sequence classification"
 
     def __init__(
         self,
@@ -104,102 +88,48 @@ class TextClassificationExplainer:
         n_draws: int = 5,
         seed: int = 0,
     ) -> None:
-        check_model(model, tokenizer, CLASSIFICATION, "sequence classifiers of transformers")
-        model, layer = uncompiled(model, layer)
-        if layer is None and getattr(model.config, "is_encoder_decoder", False):
-            raise ValueError(
-                f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
-                "no single layer moves a word in both; wanted an encoder or a decoder alone"
-            )
-        n_draws = checked_integer("n_draws", n_draws, most=MAX_N_DRAWS)
-        seed = checked_integer("seed", seed, least=0)
-        self.encoder = Encoder(tokenizer, level, token_limit(model), padding_multiple(model))
-        self.tokenizer = tokenizer
-        self.model = model if device is None else model.to(device)
-        self.layer = word_embedding(model) if layer is None else layer
-        self.family = family(baseline, tokenizer, embedding=self.layer, masked_lm=masked_lm)
-        self.n_draws = n_draws if self.family.is_random else 1
-        self.seed = seed
-        self.labels = label_names(model.config)
+        super().__init__(
+            model, tokenizer, baseline=baseline, level=level, layer=layer, device=device,
+            masked_lm=masked_lm, n_draws=n_draws, seed=seed,
+        )  # fmt: skip
+        self.labels = label_names(self.model.config)
 
-    @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | Path, **options: Any
-    ) -> TextClassificationExplainer:
-        """Load model and tokenizer from a folder or hub name; safetensors only, no remote code.
-
-        Args:
-            name_or_path: as in transformers.
-            **options: keywords of the class.
-
-        Raises:
-            ValueError: if there is no trained classification head, no tokenizer, or what is there
-                comes with pickled weights or Python code.
-        """
-        from transformers import AutoModelForSequenceClassification
-
-        model = pretrained(
-            AutoModelForSequenceClassification, name_or_path, "for sequence classification"
-        )
-        return cls(model, pretrained_tokenizer(name_or_path), **options)
-
-    @overload  # a string is a sequence of strings too
+    @overload  # a pair is a sequence, and a string one of strings
     def __call__(  # type: ignore[overload-overlap]
-        self, texts: str, target: str | int | None = ..., method: str = ..., *,
-        contexts: str | Contexts | None = ..., n_steps: int = ..., batch_size: int | None = ...,
-        internal_batch_size: int | None = ..., truncation: bool = ...,
-        interactions: int | None = ..., top: int | None = ...,
+        self, texts: Text, target: Several, method: str = ..., **options: Unpack[CallOptions]
+    ) -> TargetsAttribution: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, texts: Text, target: Label | None = ..., method: str = ...,
+        **options: Unpack[CallOptions],
     ) -> WordAttribution: ...  # fmt: skip
     @overload
     def __call__(
-        self, texts: Sequence[str], target: Target = ..., method: str = ..., *,
-        contexts: str | Contexts | None = ..., n_steps: int = ..., batch_size: int | None = ...,
-        internal_batch_size: int | None = ..., truncation: bool = ...,
-        interactions: int | None = ..., top: int | None = ...,
-    ) -> list[WordAttribution]: ...  # fmt: skip
+        self, texts: Sequence[Text], target: Target = ..., method: str = ...,
+        **options: Unpack[CallOptions],
+    ) -> list[Any]: ...  # fmt: skip
     def __call__(
         self,
-        texts: str | Sequence[str],
+        texts: Any,
         target: Target = None,
         method: str = "sig",
-        *,
-        contexts: str | Contexts | None = None,
-        n_steps: int = 50,
-        batch_size: int | None = None,
-        internal_batch_size: int | None = None,
-        truncation: bool = True,
-        interactions: int | None = None,
-        top: int | None = None,
-    ) -> WordAttribution | list[WordAttribution]:
+        **options: Unpack[CallOptions],
+    ) -> Any:
         """Explain one text or several.
 
         Args:
-            texts: a string, or a list of strings; a tuple is kept for the two texts of a pair.
-            target: the label to explain, by name or index, or a list with one for each text; None
-                explains each text's predicted label.
+            texts: a string, or a tuple of the two texts of a pair; or a list of these.
+            target: the label to explain, by name or index; None explains each text's predicted
+                label. Several labels give a matrix: a tuple of them, "all", or ">0.5" for every
+                label whose probability is above that. For a list of texts, a list has an entry for
+                each text, each of these kinds.
             method: a name in `METHODS` of `captum_sig.explainers.methods`; "sig" gives exact word
                 scores.
-            contexts: backgrounds in which a word moves, for "sig" and "sequential_dig": one of
-                `captum_sig.contexts`, or its name ("two_sided", "auto", "sampled4"), which may also
-                follow the method after a colon; None is the input. A callable of yours is called
-                for each text, short ones first, and again for each draw of a random baseline.
-            n_steps: steps of "ig".
-            batch_size: maximum number of texts in a padded batch; None is 32, and on a GPU, where
-                method "sig" benefits, 512 with at most 2**14 tokens together.
-            internal_batch_size: maximum number of rows in a pass; None limits their memory.
-            truncation: cut texts beyond the model's limit, with a warning; False refuses them.
-            interactions: how many of a text's strongest words, 2 or more, to measure two by two:
-                the exact second differences of k words take k (k − 1) / 2 rows more, and k more
-                for methods that do not leave each word out. A text with fewer words has all of
-                its pairs, a text with one word none. Words that say the same are among the
-                strongest in contexts "two_sided", where "sig" scores them near zero.
-            top: for "sig": the number of words that get exact scores, the strongest by a screen;
-                the others' are estimates, which the result's `audit` bounds. Saves time where it
-                is at most a third of a text's words, and there are 50 or more; a text is explained
-                in full if that takes little more. See `captum_sig.explainers.top`.
+            **options: see `Explainer.in_batches`.
 
         Returns:
-            a `WordAttribution`, or a list of them in the order of the texts.
+            a `WordAttribution` for one label, a `TargetsAttribution` for several, or a list of them
+            in the order of the texts. All labels take the same rows as one.
 
         Raises:
             TypeError: if the texts are neither a string nor a list of strings.
@@ -207,54 +137,71 @@ class TextClassificationExplainer:
                 text that is too long.
             FloatingPointError: if the model's output is not finite.
         """
-        results: dict[int, WordAttribution] = {}
-        for batch, of_batch in self.in_batches(
-            texts, target, method, contexts=contexts, n_steps=n_steps, batch_size=batch_size,
-            internal_batch_size=internal_batch_size, truncation=truncation,
-            interactions=interactions, top=top,
-        ):  # fmt: skip
-            results.update(zip(batch.numbers, of_batch, strict=True))
-        most_words = max((len(result.words) for result in results.values()), default=0)
-        if top is not None and top > most_words > 0:
-            warn(
-                f"top={top} is more than the {most_words} words of the "
-                f"{'text' if len(results) == 1 else 'longest text'}, so all words are explained "
-                "exactly: leave top out"
-            )
-        return results[0] if isinstance(texts, str) else [results[i] for i in range(len(results))]
+        return super().__call__(texts, target, method, **options)
 
-    def in_batches(
-        self,
-        texts: str | Sequence[str],
-        target: Target = None,
-        method: str = "sig",
-        *,
-        contexts: str | Contexts | None = None,
-        n_steps: int = 50,
-        batch_size: int | None = None,
-        internal_batch_size: int | None = None,
-        truncation: bool = True,
-        interactions: int | None = None,
-        top: int | None = None,
-    ) -> Iterator[tuple[Batch, list[WordAttribution]]]:
-        """Explain texts as the call does, and yield each batch when done, short texts first."""
-        several = checked_texts(texts)
-        options = ScoringOptions.checked(
-            method, contexts, n_steps=n_steps, max_rows=internal_batch_size,
-            interactions=interactions, top=top,
-        )  # fmt: skip
-        if self._takes_single_rows:
-            options = replace(options, max_rows=1)
-        targets = self._target_indices(target, len(several))
-        batches = self._batches(several, batch_size, truncation, options.method)
-        for batch, how, unchanged in self._independent(batches, options):
-            try:
-                given = [targets[i] for i in batch.numbers]
-                results = self._explain(batch, given, how, unchanged)
-            except NotFiniteError as error:
-                number = batch.numbers[error.example]
-                raise NotFiniteError(error.what, number, error.where) from None
-            yield batch, results
+    def _targets(self, target: Any, inputs: Sequence[TextInput], is_single: bool) -> list[_Labels]:
+        target = in_python(target)
+        if is_single or not is_list(target):
+            return [self._labels(target)] * len(inputs)
+        if len(target) != len(inputs):
+            raise ValueError(f"target has {len(target)} entries; wanted one, or {len(inputs)}")
+        return [self._labels(of_text) for of_text in target]
+
+    def _labels(self, target: Any) -> _Labels:
+        """Read what the caller wants explained of a text."""
+        target = in_python(target)
+        if target is None:
+            return _Labels()
+        if isinstance(target, (list, tuple)):
+            if not target:
+                raise ValueError("target is empty: name at least one label, or leave it out")
+            indices = dict.fromkeys(self.label_index(label) for label in target)
+            return _Labels(tuple(indices), is_single=False)
+        if not isinstance(target, (str, int)):
+            raise TypeError(f"target must be a label, or a tuple or list of labels, got {target!r}")
+        if isinstance(target, str) and target.lower() not in map(str.lower, self.labels):
+            if target.lower() == ALL:
+                return _Labels(tuple(range(len(self.labels))), is_single=False)
+            if target.startswith(">"):
+                return _Labels(above=_threshold(target), is_single=False)
+        return _Labels((self.label_index(target),))
+
+    def _as_tensor(self, output: Any) -> Tensor:
+        return classifier_logits(self.model, output)
+
+    def _readout(self, batch: Batch, output: Tensor, targets: Sequence[_Labels]) -> Readout:
+        logits = output.cpu().float()
+        try:
+            probabilities = log_probabilities(self.model.config, logits).exp().tolist()
+        except ValueError:  # a quantity
+            probabilities = [[]] * len(logits)
+        indices, of_texts = [], []
+        for row, values, labels in zip(logits, probabilities, targets, strict=True):
+            predicted = int(row.argmax())
+            chosen = labels.indices
+            if labels.above is not None:
+                if not values:
+                    raise ValueError(
+                        f"target '>{labels.above:g}' chooses labels by their probability, and the "
+                        "model predicts a value: leave target out"
+                    )
+                chosen = tuple(n for n, value in enumerate(values) if value > labels.above)
+            elif chosen is None:
+                chosen = (predicted,)
+            of_label = dict(zip(self.labels, values, strict=False))
+            names = [self.labels[index] for index in chosen]
+            indices.append(chosen)
+            of_texts.append(
+                TextTargets(
+                    targets=tuple(ResultTarget(n, probability=of_label.get(n)) for n in names),
+                    is_single=labels.is_single,
+                    label=self.labels[predicted],
+                    probability=of_label.get(self.labels[predicted]),
+                    probabilities=of_label,
+                )
+            )
+        is_value = not any(probabilities)
+        return Readout(of_texts, read_labels(indices), "value" if is_value else "logit")
 
     def trace(
         self,
@@ -274,11 +221,12 @@ class TextClassificationExplainer:
         kind = path_named(method)
         batch, index = self._one_text(text, target)
         (spans,), mask = batch.spans, batch.feature_mask[0]
+        question = self._question(batch, read_labels([[index]]), 1)
         traced = trace(
-            forward_of(self.model, batch), self.layer, batch.ids, target=index,
-            additional_forward_args=tuple(batch.others.values()),
+            question.forward, self.layer, batch.ids, target=index,
+            additional_forward_args=tuple(batch.further_inputs.values()),
             method=method, n_steps=n_steps, feature_mask=batch.feature_mask,
-            **draw_baseline(self.family, batch, [text_generator(text, self.seed)]),
+            **question.baseline(question.new_generators()),
             internal_batch_size=1 if self._takes_single_rows else None,
         )  # fmt: skip
         word_of = {int(mask[span.position]): span.word for span in spans}
@@ -311,21 +259,19 @@ class TextClassificationExplainer:
         (['Not', 'good', '!'], [0.0, -2.4])
         """
         batch, index = self._one_text(text, target)
-        problem = batch_problem(
-            self.model, self.layer, batch, family=self.family,
-            targets=torch.tensor([index], device=batch.ids.device),
-            generators=[text_generator(text, self.seed)],
-            max_rows=1 if self._takes_single_rows else None,
-        )  # fmt: skip
+        question = self._question(batch, read_labels([[index]]), 1)
+        problem = question.problem(
+            question.new_generators(), max_rows=1 if self._takes_single_rows else None, column=0
+        )
         return Game.of(batch, self.labels[index], problem)
 
     def _one_text(self, text: str, target: str | int | None) -> tuple[Batch, int]:
         """Encode a text that has words, and return the index of its target or predicted label."""
-        (batch,) = self._batches(checked_texts([text]), 1, True)
-        (index,) = self._target_indices(target, 1)
+        (batch,) = self._batches(list(map(TextInput, checked_texts([text]))), 1, True)
+        index = None if target is None else self.label_index(target)
         if not batch.spans[0]:
             raise ValueError(f"the text {text!r} has no word to move: pass another")
-        return batch, int(self._batch_logits(batch)[0].argmax()) if index is None else index
+        return batch, int(self._batch_output(batch)[0].argmax()) if index is None else index
 
     def label_index(self, target: str | int) -> int:
         """Return the index of a label given by name, in any case, or by index.
@@ -393,7 +339,9 @@ class TextClassificationExplainer:
         """
         replacement = choose_token(self.tokenizer, "mask")[1]
         sentences: dict[int, Sentence] = {}
-        for batch in self._batches(checked_texts(texts), 1, truncation):
+        for batch in self._batches(
+            [TextInput(text) for text in checked_texts(texts)], 1, truncation
+        ):
             (number,), mask = batch.numbers, batch.feature_mask[0]
             units = torch.full_like(mask, -1)
             for unit, span in enumerate(batch.spans[0]):
@@ -401,160 +349,28 @@ class TextClassificationExplainer:
             sentences[number] = Sentence(batch.ids[0], units, targets[number], replacement)
         return [sentences[number] for number in range(len(texts))]
 
-    @property
-    def _takes_single_rows(self) -> bool:
-        """Whether the model refuses several rows, as it cannot recognise padding."""
-        return getattr(self.model.config, "pad_token_id", 0) is None
 
-    def _target_indices(self, target: Target, n_texts: int) -> list[int | None]:
-        """Return a label's index for each text; None for labels that are not given."""
-        target = in_python(target)
-        if target is None:
-            return [None] * n_texts
-        if isinstance(target, (str, int)):
-            return [self.label_index(target)] * n_texts
-        if not isinstance(target, Sequence):
-            raise TypeError(f"target must be a label or a list of labels, got {target!r}")
-        if len(target) != n_texts:
-            raise ValueError(f"target has {len(target)} entries; wanted one, or {n_texts}")
-        return [self.label_index(label) for label in target]
+def _threshold(target: str) -> float:
+    """Read the probability of a target such as ">0.5"."""
+    try:
+        above = float(target[1:])
+    except ValueError:
+        above = -1.0
+    if not 0 <= above < 1:
+        raise ValueError(f"target {target!r} must be a probability after '>', such as '>0.5'")
+    return above
 
-    def _batches(
-        self, texts: list[str], batch_size: int | None, truncation: bool, method: str | None = None
-    ) -> Iterator[Batch]:
-        device, max_tokens = input_device(self.model, self.layer), None
-        if self._takes_single_rows:
-            batch_size = 1
-            warn(
-                "the model's config has no pad_token_id, so rows are evaluated one by one: set it "
-                "if you can"
-            )
-        elif batch_size is None and method == "sig" and device.type != "cpu":
-            batch_size, max_tokens = GPU_BATCH
-        elif batch_size is None:
-            batch_size = BATCH_SIZE
-        warn_of_dropout(self.model.modules())
-        return self.encoder.batches(
-            texts, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
-        )
 
-    def _independent(
-        self, batches: Iterable[Batch], options: ScoringOptions
-    ) -> Iterator[tuple[Batch, ScoringOptions, LayerOutputs | None]]:
-        """Take rows one by one if the model's output for a text depends on the texts beside it.
+def read_labels(indices: Sequence[Sequence[int]]) -> Read:
+    """Return what reads each text's labels from logits; a text with fewer repeats its first."""
+    n_values = max(map(len, indices))
+    padded = [[*chosen, *[0] * (n_values - len(chosen))] for chosen in indices]
+    columns = torch.tensor(padded, dtype=torch.long).view(len(indices), n_values)
 
-        The pass that shows that comes with a batch.
-        """
-        alone = replace(options, max_rows=1)
-        depends = rows_share_scales(self.model.modules())
-        if depends and options.max_rows != 1:
-            warn_of_dependent_rows()
-        for batch in batches:
-            unchanged = None
-            if len(batch.texts) > 1 and batch.ids.numel() and not depends:
-                unchanged = self._capture(batch)
-                logits: Any = unchanged.output
-                last = functools.partial(self._batch_logits, batch, slice(-1, None))
-                depends = depends_on_others(last, logits, rounding_error(logits))
-                if depends:
-                    warn_of_dependent_rows()
-            if depends:
-                yield from ((text, alone, None) for text in batch.one_by_one())
-            else:
-                yield batch, options, unchanged
+    def read(logits: Tensor, example: Tensor) -> Tensor:
+        return logits.gather(1, columns.to(logits.device)[example])
 
-    @plain_tensors()
-    def _capture(self, batch: Batch) -> LayerOutputs:
-        """Evaluate the texts as they are, once: what the embedding returns, and logits (B, C)."""
-        return capture(
-            lambda ids: self._batch_logits(replace(batch, ids=ids)), [self.layer], (batch.ids,)
-        )
-
-    @plain_tensors()
-    def _batch_logits(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
-        others = {name: tensor[rows] for name, tensor in batch.others.items()}
-        output = self.model(input_ids=batch.ids[rows], **others)
-        return classifier_logits(self.model, output)
-
-    @plain_tensors()
-    def _explain(
-        self,
-        batch: Batch,
-        given_targets: list[int | None],
-        options: ScoringOptions,
-        unchanged: LayerOutputs | None,  # of the batch, if it is known
-    ) -> list[WordAttribution]:
-        if batch.ids.shape[1] == 0:  # not even a special token: the model has nothing to read
-            labels = [None if target is None else self.labels[target] for target in given_targets]
-            baseline = self.family.name
-            return [
-                WordAttribution(
-                    text=text, label=None, probability=None, target=label, method=options.name,
-                    baseline=baseline, max_abs_word_delta=0.0, words=(),
-                    interactions=None if options.interactions is None else (),
-                )
-                for text, label in zip(batch.texts, labels, strict=True)
-            ]  # fmt: skip
-        unchanged = unchanged or self._capture(batch)
-        logits: Any = unchanged.output  # (B, C)
-        targets = [
-            predicted if target is None else target
-            for predicted, target in zip(logits.argmax(-1).tolist(), given_targets, strict=True)
-        ]
-        generators = [text_generator(text, self.seed) for text in batch.texts]
-        scores, draws = score_batch(
-            self.model, self.layer, batch, family=self.family, n_draws=self.n_draws,
-            targets=torch.tensor(targets, device=logits.device), generators=generators,
-            options=options, unchanged=unchanged,
-        )  # fmt: skip
-        logits = logits.cpu()  # all texts' at once: each copy from a GPU waits for it
-        finite = torch.cat([logits, scores.values], 1).isfinite().all(1)
-        if not finite.all():
-            failed = int((~finite).nonzero()[0])
-            raise NotFiniteError("output", failed, "the unchanged input or a word of it")
-        results = [
-            self._result(batch, number, targets[number], scores, logits=row, method=options.name)
-            for number, row in enumerate(logits)
-        ]
-        if options.interactions is None:
-            return results
-        measured = interactions_of_batch(draws, batch, scores.values, options.interactions)
-        return [
-            replace(result, interactions=of_text)
-            for result, of_text in zip(results, measured, strict=True)
-        ]
-
-    def _result(
-        self,
-        batch: Batch,
-        number: int,
-        target: int,
-        scores: Scores,
-        *,
-        logits: Tensor,  # (C,)
-        method: str,
-    ) -> WordAttribution:
-        label = self.labels[int(logits.argmax())]
-        try:
-            values = log_probabilities(self.model.config, logits.float()).exp().tolist()
-        except ValueError:  # a quantity
-            values = []
-        probabilities = dict(zip(self.labels, values, strict=False))
-        residual = None if scores.residual is None else float(scores.residual[number])
-        audit = None if scores.audits is None else scores.audits[number]
-        return WordAttribution(
-            text=batch.texts[number],
-            label=label,
-            probability=probabilities.get(label),
-            target=self.labels[target],
-            method=method,
-            baseline=self.family.name,
-            max_abs_word_delta=scores.word_deltas[number],
-            words=scores.words(batch, number),
-            probabilities=probabilities,
-            residual=residual if audit is None else None,
-            audit=audit,
-        )
+    return read
 
 
 def label_names(config: Any) -> list[str]:

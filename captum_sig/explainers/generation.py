@@ -19,6 +19,7 @@ from captum_sig.attr.integrals import Integrate
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import BASELINES, NEEDS, family
 from captum_sig.contexts import Contexts
+from captum_sig.explainers.generation_result import GenerationAttribution, TargetToken
 from captum_sig.explainers.matrix import MatrixOptions, TargetMatrix, target_matrix
 from captum_sig.explainers.models import (
     GENERATION,
@@ -29,12 +30,7 @@ from captum_sig.explainers.models import (
     uncompiled,
     word_embedding,
 )
-from captum_sig.explainers.results import (
-    GenerationAttribution,
-    TargetToken,
-    Word,
-    scored_words,
-)
+from captum_sig.explainers.results import Word, scored_words
 from captum_sig.explainers.scoring import ScoringOptions, text_generator
 from captum_sig.explainers.teacher_forcing import (
     TeacherForced,

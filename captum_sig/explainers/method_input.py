@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
-from captum_sig.attr.function import Tensors
+from captum_sig.attr.function import Read, Tensors
 from captum_sig.attr.hooks import patched
 from captum_sig.attr.integrals import WordPath
 from captum_sig.attr.problem import Problem
@@ -23,12 +23,14 @@ ROWS = 64  # in a pass of Captum's methods, so that their memory stays bounded
 
 
 class AtEmbedding(nn.Module):
-    """A classifier as a function of its word embeddings, (R, L, D) → logits (R, C).
+    """A model as a function of its word embeddings, (R, L, D) → the values of F, (R, T).
 
     Args:
-        model: the classifier; called with keywords.
+        model: the model; called with keywords.
         layer: its word embedding.
-        names: the model's inputs after the embeddings, first "input_ids".
+        as_tensor: the model's output → a tensor (R, …).
+        read: that tensor, and the numbers of the rows' texts, (R,) → the values of F.
+        names: the model's inputs after the embeddings and the numbers, first "input_ids".
         max_rows: maximum number of rows in a pass; more take several passes.
         dtype: the layer's; some of Captum's methods pass wider rows.
     """
@@ -38,40 +40,44 @@ class AtEmbedding(nn.Module):
         model: nn.Module,
         layer: nn.Module,
         *,
+        as_tensor: Callable[[Any], Tensor],
+        read: Read,
         names: Sequence[str],
         max_rows: int,
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
         self.model, self.layer = model, layer
+        self.as_tensor, self.read = as_tensor, read
         self.names, self.max_rows, self.dtype = names, max_rows, dtype
         self.is_checked = False
 
-    def forward(self, embeddings: Tensor, *inputs: Tensor) -> Tensor:
-        """Compute logits of rows, with the model's own inputs of each row."""
-        tensors = (embeddings, *inputs)
+    def forward(self, embeddings: Tensor, example: Tensor, *inputs: Tensor) -> Tensor:
+        """Compute F of rows, with the number of each row's text and the model's own inputs."""
+        tensors = (embeddings, example, *inputs)
         parts = list(zip(*(tensor.split(self.max_rows) for tensor in tensors), strict=True))
-        logits = []
+        values = []
         for part in parts:
-            logits.append(self._logits(part))
-            if self._rows_depend_on_each_other(part, logits[-1]):
+            values.append(self._values(part))
+            if self._rows_depend_on_each_other(part, values[-1]):
                 self.max_rows = 1
                 warn_of_dependent_rows()
-                return self(embeddings, *inputs)
-        return torch.cat(logits)
+                return self(embeddings, example, *inputs)
+        return torch.cat(values)
 
-    def _logits(self, tensors: Sequence[Tensor]) -> Tensor:
-        rows, *inputs = tensors
+    def _values(self, tensors: Sequence[Tensor]) -> Tensor:
+        rows, example, *inputs = tensors
         with patched([self.layer], (rows.to(self.dtype),)):
-            return self.model(**dict(zip(self.names, inputs, strict=True))).logits
+            output = self.as_tensor(self.model(**dict(zip(self.names, inputs, strict=True))))
+        return self.read(output, example.to(output.device))
 
-    def _rows_depend_on_each_other(self, tensors: Tensors, logits: Tensor) -> bool:
-        if self.is_checked or len(logits) < 2:
+    def _rows_depend_on_each_other(self, tensors: Tensors, values: Tensor) -> bool:
+        if self.is_checked or len(values) < 2:
             return False
         self.is_checked = True
         last = tuple(tensor[-1:] for tensor in tensors)
         with torch.no_grad():
-            return depends_on_others(lambda: self._logits(last), logits, rounding_error(tensors[0]))
+            return depends_on_others(lambda: self._values(last), values, rounding_error(tensors[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +88,10 @@ class MethodInput:
     model: nn.Module
     layer: nn.Module
     inputs: dict[str, Tensor]  # the model's own by name, (B, …) each
-    targets: Tensor  # (B,)
+    as_tensor: Callable[[Any], Tensor]  # the model's output → a tensor (R, …)
+    read: Read  # that tensor, and the numbers of its rows' texts, (R,) → (R, T)
+    column: int  # which of the T values is F
+    example: Tensor  # (B,): the texts' numbers
     feature_mask: Tensor  # (B, L)
     generators: Sequence[torch.Generator]  # one for each text
     n_steps: int
@@ -99,6 +108,8 @@ class MethodInput:
         return AtEmbedding(
             self.model,
             self.layer,
+            as_tensor=self.as_tensor,
+            read=self.read,
             names=tuple(self.inputs),
             max_rows=self.problem.max_rows or ROWS,
             dtype=self.ends[0].dtype,
@@ -107,8 +118,8 @@ class MethodInput:
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments that all of Captum's methods take."""
-        inputs = tuple(self.inputs.values())
-        return {"target": self.targets, "additional_forward_args": inputs}
+        inputs = (self.example, *self.inputs.values())
+        return {"target": self.column, "additional_forward_args": inputs}
 
     def one_by_one(self) -> Iterator[MethodInput]:
         """Yield each text alone, so that its random draws do not depend on the batch."""
@@ -120,7 +131,7 @@ class MethodInput:
                 self,
                 problem=replace(self.problem, paths=paths),
                 inputs={name: tensor[row] for name, tensor in self.inputs.items()},
-                targets=self.targets[row],
+                example=self.example[row],
                 feature_mask=self.feature_mask[row],
                 generators=[generator],
             )

@@ -57,6 +57,35 @@ def sig(batch: MethodInput, selected: Tensor | None = None) -> Scores:
     )
 
 
+def sig_of_values(batch: MethodInput) -> list[Scores]:
+    """Exact word scores of each of F's T values, from the same rows; as `sig`."""
+    problem = batch.problem
+    effects = problem.word_effects()
+    n_values = effects.mean.shape[1]
+    deltas = torch.zeros(len(batch.generators), n_values)
+    if effects.value_at_input is not None and problem.value_at_input is not None:
+        hooked = effects.value_at_input
+        deltas = (hooked - problem.value_at_input.to(hooked)).nan_to_num(0.0).abs()
+
+    def of_positions(per_word: Tensor | None) -> Sequence[Tensor | None]:
+        if per_word is None:
+            return [None] * n_values
+        return problem.paths.scatter(per_word)[0].cpu().unbind(-1)
+
+    return [
+        Scores(values, of_value, error, residual, first=first, last=last)
+        for values, of_value, error, residual, first, last in zip(
+            of_positions(effects.mean),
+            deltas.T.tolist(),
+            of_positions(effects.standard_error),
+            [None] * n_values if effects.residual is None else effects.residual.cpu().unbind(-1),
+            of_positions(effects.first),
+            of_positions(effects.last),
+            strict=True,
+        )
+    ]
+
+
 def sequential_dig(batch: MethodInput) -> Scores:
     """SIG along each word's path of Discretized Integrated Gradients.
 

@@ -17,16 +17,19 @@ from captum_sig.attr.function import with_shared_weights
 
 SAFE = {"trust_remote_code": False, "use_safetensors": True}  # of models that are loaded here
 CLASSIFICATION, GENERATION = "TextClassificationExplainer", "TextGenerationExplainer"
+ZERO_SHOT, TOKENS = "ZeroShotClassificationExplainer", "TokenClassificationExplainer"
+ANSWERS, FILL_MASK = "QuestionAnsweringExplainer", "FillMaskExplainer"
+SIMILARITY = "SimilarityExplainer"
 OWN_MODULES = "LayerSequentialIntegratedGradients, with a function that returns (B,) or (B, C)"
-SERVED = {  # by the ends of transformers' class names
-    "ForSequenceClassification": CLASSIFICATION,
-    "ForCausalLM": GENERATION,
-    "LMHeadModel": GENERATION,
-    "ForConditionalGeneration": GENERATION,
-    "ForMaskedLM": OWN_MODULES,
-    "ForTokenClassification": OWN_MODULES,
-    "ForQuestionAnswering": OWN_MODULES,
-    "ForMultipleChoice": OWN_MODULES,
+SERVED: dict[str, tuple[str, ...]] = {  # by the ends of transformers' class names
+    "ForSequenceClassification": (CLASSIFICATION, ZERO_SHOT),
+    "ForCausalLM": (GENERATION,),
+    "LMHeadModel": (GENERATION,),
+    "ForConditionalGeneration": (GENERATION,),
+    "ForMaskedLM": (FILL_MASK,),
+    "ForTokenClassification": (TOKENS,),
+    "ForQuestionAnswering": (ANSWERS,),
+    "ForMultipleChoice": (),
 }
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
@@ -209,10 +212,13 @@ def _advice(model: Any, explainer: str) -> str | None:
     if getattr(model.config, "model_type", None) == "xlnet":
         return "it puts positions before texts, (L, B, D), where words are moved in (B, L, D)"
     for head, serves in SERVED.items():
-        if name.endswith(head) and explainer not in serves:
-            return f"use {serves}"
-    if explainer == CLASSIFICATION and name.endswith("Model"):
-        return "it has no head for labels: load it with AutoModelForSequenceClassification"
+        if name.endswith(head):
+            return None if explainer in serves else f"use {' or '.join(serves) or OWN_MODULES}"
+    if name.endswith("Model") and explainer not in (GENERATION, SIMILARITY):
+        return (
+            "it has no head for the task: load it with the task's AutoModel class, such as "
+            f"AutoModelForSequenceClassification, or use {SIMILARITY}"
+        )
     return None
 
 
@@ -224,7 +230,7 @@ def classifier_logits(model: nn.Module, output: Any) -> Tensor:
     """
     logits = getattr(output, "logits", None)
     if isinstance(logits, Tensor) and logits.dim() == 2:
-        return logits.detach()
+        return logits
     got = "no logits" if logits is None else f"logits of shape {tuple(logits.shape)}"
     raise TypeError(
         f"{type(model).__name__} returns {got}; {CLASSIFICATION} wants (texts, labels): use "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +15,13 @@ from captum_sig._names import METHODS_IN_CONTEXTS, WITHOUT, unknown_name, words_
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.arguments import layer_problem
 from captum_sig.attr.dig import DiscretizedPath
+from captum_sig.attr.function import Read
 from captum_sig.attr.hooks import LayerOutputs
 from captum_sig.attr.problem import Problem
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.method_input import MethodInput, Scores
-from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, mean_scores
+from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, mean_scores, sig_of_values
 from captum_sig.explainers.top import top_scores
 from captum_sig.quadrature import checked_n_steps
 from captum_sig.words.encoding import Batch
@@ -97,6 +98,11 @@ class ScoringOptions:
         return cls(name, contexts, checked_n_steps(n_steps), max_rows, interactions, top)
 
     @property
+    def scores_all_values(self) -> bool:
+        """Whether the same rows score all values of F."""
+        return self.method == "sig" and self.top is None and self.interactions is None
+
+    @property
     def name(self) -> str:
         """The method's name, with that of the contexts after a colon."""
         contexts = self.contexts
@@ -130,47 +136,65 @@ def text_generator(text: str, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
 
 
-def forward_of(model: nn.Module, batch: Batch) -> Callable[..., Tensor]:
-    """Return the model as a function of ids and the batch's other inputs, in order → logits."""
-    names = ("input_ids", *batch.others)
-
-    def forward(*inputs: Tensor) -> Tensor:
-        return model(**dict(zip(names, inputs, strict=True))).logits
-
-    return forward
+def as_logits(output: Any) -> Tensor:
+    """Return the logits of a model's output, (R, …)."""
+    return output.logits
 
 
-def draw_baseline(
-    family: Family, batch: Batch, generators: Sequence[torch.Generator]
-) -> dict[str, Any]:
-    """Return the baseline as the layer classes take it: ids, or activations of the embedding."""
-    baseline = family(batch.ids, batch.others.get("attention_mask"), generators)
-    is_ids = baseline.shape == batch.ids.shape
-    return {"baselines" if is_ids else "layer_baselines": baseline}
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked of a batch of texts: T values of F, and what replaces words."""
 
+    model: nn.Module  # called with keywords
+    layer: nn.Module  # its word embedding
+    as_tensor: Callable[[Any], Tensor]  # the model's output → a tensor (R, …)
+    read: Read  # that tensor, and the numbers of its rows' texts, (R,) → (R, T)
+    n_values: int  # T
+    batch: Batch
+    family: Family
+    new_generators: Callable[[], Sequence[torch.Generator]]  # one for each text, anew
 
-def batch_problem(
-    model: nn.Module,
-    layer: nn.Module,
-    batch: Batch,
-    *,
-    family: Family,
-    targets: Tensor,  # (B,)
-    generators: Sequence[torch.Generator],  # one for each text
-    contexts: Sequence[Contexts] | None = None,
-    max_rows: int | None = None,
-    unchanged: LayerOutputs | None = None,
-) -> Problem:
-    """Draw a baseline, and build the problem in which the batch's words move to it.
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The model's inputs, by name, (B, …) each."""
+        return {"input_ids": self.batch.ids, **self.batch.further_inputs}
 
-    `unchanged` is what the layer returns for the batch, if it was captured already.
-    """
-    return layer_problem(
-        forward_of(model, batch), layer, batch.ids,
-        **draw_baseline(family, batch, generators), target=targets,
-        additional_forward_args=tuple(batch.others.values()), feature_mask=batch.feature_mask,
-        contexts=contexts, internal_batch_size=max_rows, captured=unchanged,
-    )  # fmt: skip
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Evaluate the model on its inputs, in their order: (R, …)."""
+        return self.as_tensor(self.model(**dict(zip(self.inputs, inputs, strict=True))))
+
+    def baseline(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
+        """Draw the baseline as the layer classes take it: ids, or activations of the embedding."""
+        ids = self.batch.ids
+        baseline = self.family(ids, self.batch.others.get("attention_mask"), generators)
+        is_ids = baseline.shape == ids.shape
+        return {"baselines" if is_ids else "layer_baselines": baseline}
+
+    def problem(
+        self,
+        generators: Sequence[torch.Generator],
+        *,
+        contexts: Sequence[Contexts] | None = None,
+        max_rows: int | None = None,
+        unchanged: LayerOutputs | None = None,
+        column: int | None = None,
+    ) -> Problem:
+        """Draw a baseline, and build the problem in which the batch's words move to it.
+
+        Args:
+            generators: one for each text.
+            contexts: one for each text; None is the input.
+            max_rows: maximum number of rows in a pass.
+            unchanged: what the layer returns for the batch, if it was captured already.
+            column: which of the T values is F; None makes F all of them.
+        """
+        ids, *others = self.inputs.values()
+        return layer_problem(
+            self.forward, self.layer, ids, **self.baseline(generators),
+            additional_forward_args=tuple(others), feature_mask=self.batch.feature_mask,
+            contexts=contexts, internal_batch_size=max_rows, captured=unchanged, read=self.read,
+            column=column,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -182,76 +206,78 @@ class Draw:
 
 
 def score_batch(
-    model: nn.Module,
-    layer: nn.Module,
-    batch: Batch,
-    *,
-    family: Family,
-    n_draws: int,
-    targets: Tensor,  # (B,)
-    generators: Sequence[torch.Generator],  # one for each text
-    options: ScoringOptions,
-    unchanged: LayerOutputs,
-) -> tuple[Scores, list[Draw]]:
-    """Score a batch: the mean over draws of the baseline, on the CPU.
+    question: Question, *, n_draws: int, options: ScoringOptions, unchanged: LayerOutputs
+) -> list[tuple[Scores, list[Draw]]]:
+    """Score a batch: for each of the T values, the mean over draws of the baseline, on the CPU.
+
+    Exact scores of all values come from the same rows. Other methods, interactions and `top` take
+    one value after another, each with the same random draws.
 
     Args:
-        model, layer: the classifier and its word embedding.
-        batch: B texts.
-        family: what replaces words.
+        question: what is asked.
         n_draws: number of draws of the baseline.
-        targets: the explained label of each text.
-        generators: each text's own, for random draws.
         options: how to score.
         unchanged: what the layer returns for the batch.
 
     Returns:
-        the scores, and where `options` want interactions, the draws.
+        the scores of each value, and where `options` want interactions, the draws.
     """
+    batch, n_values = question.batch, question.n_values
     if not any(batch.spans):
-        return Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.texts)), []
-    inputs = (
-        _method_input(model, layer, batch, family, targets, generators, options, unchanged)
-        for _ in range(n_draws)
-    )
+        none = Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.inputs))
+        return [(none, [])] * n_values
+    if n_values != 1 and options.scores_all_values:
+        draws = _draws(question, n_draws, options, unchanged, None)
+        of_draws = [sig_of_values(draw) for draw in draws]
+        return [(mean_scores(of_value), []) for of_value in zip(*of_draws, strict=True)]
+    return [
+        _score_value(_draws(question, n_draws, options, unchanged, column), options)
+        for column in range(n_values)
+    ]
+
+
+def _score_value(
+    draws: Iterator[MethodInput], options: ScoringOptions
+) -> tuple[Scores, list[Draw]]:
+    """Score one value of a batch, as `score_batch`."""
     if options.top is not None:
-        of_draws = list(inputs)
+        of_draws = list(draws)
         scores = top_scores(of_draws, options.top)
-        draws = [Draw(draw.problem) for draw in of_draws]
+        kept = [Draw(draw.problem) for draw in of_draws]
     else:
-        scored = []
-        draws = []
-        for of_draw in inputs:
-            scored.append(METHODS[options.method](of_draw))  # type: ignore[index]
+        scored, kept = [], []
+        for draw in draws:
+            scored.append(METHODS[options.method](draw))  # type: ignore[index]
             if options.interactions is not None:
-                draws.append(Draw(of_draw.problem, scored[-1].left_out))
+                kept.append(Draw(draw.problem, scored[-1].left_out))
         scores = mean_scores(scored)
-    return scores, draws if options.interactions is not None else []
+    return scores, kept if options.interactions is not None else []
 
 
-def _method_input(
-    model: nn.Module,
-    layer: nn.Module,
-    batch: Batch,
-    family: Family,
-    targets: Tensor,
-    generators: Sequence[torch.Generator],
+def _draws(
+    question: Question,
+    n_draws: int,
     options: ScoringOptions,
     unchanged: LayerOutputs,
-) -> MethodInput:
-    """Return the batch with one draw of the baseline."""
-    problem = batch_problem(
-        model, layer, batch, family=family, targets=targets, generators=generators,
-        contexts=options.contexts_of(generators), max_rows=options.max_rows, unchanged=unchanged,
-    )  # fmt: skip
-    return MethodInput(
-        problem=problem,
-        model=model,
-        layer=layer,
-        inputs={"input_ids": batch.ids, **batch.others},
-        targets=targets,
-        feature_mask=batch.feature_mask,
-        generators=generators,
-        n_steps=options.n_steps,
-        new_path=DiscretizedPath,
-    )
+    column: int | None,
+) -> Iterator[MethodInput]:
+    """Yield the batch with each draw of the baseline."""
+    generators = question.new_generators()
+    for _ in range(n_draws):
+        yield MethodInput(
+            problem=question.problem(
+                generators, contexts=options.contexts_of(generators), max_rows=options.max_rows,
+                unchanged=unchanged, column=column,
+            ),
+            model=question.model,
+            layer=question.layer,
+            inputs=question.inputs,
+            as_tensor=question.as_tensor,
+            read=question.read,
+            column=0 if column is None else column,
+            example=torch.arange(len(question.batch.ids), device=question.batch.ids.device),
+            feature_mask=question.batch.feature_mask,
+            generators=generators,
+            n_steps=options.n_steps,
+            new_path=DiscretizedPath,
+        )  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,29 +13,64 @@ from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.words.cutting import SPARE_TOKENS, readable_part
 from captum_sig.words.grouping import (
+    Offsets,
     Span,
+    by_side,
     encoding_groups,
     feature_mask,
     grouping_of,
+    joined_offsets,
+    joined_texts,
     spans,
+    within,
 )
 from captum_sig.words.tokenize import tokenize
 
 MAX_PADDING = 1.25  # beyond this, more rows in a pass gain less than padding costs
 NO_LIMIT = 10**9  # tokenizers without a limit report a number beyond this
 
+# Which text of a pair is cut if both are too long together: the longer, or always the same.
+Truncation = Literal["longest_first", "only_first", "only_second"]
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """A text, or a pair of texts that the model reads together, with what else it reads."""
+
+    text: str
+    pair: str | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)  # the model's own, (…) each
+    contents: Offsets | None = None  # where in `text` words are; None is everywhere
+
+    @property
+    def joined(self) -> str:
+        """Both texts in one, by which random draws are seeded."""
+        return joined_texts(self.text, self.pair)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts of similar length, padded."""
+    """Texts of similar length, or pairs of texts, padded."""
 
     numbers: list[int]  # places of these texts in the caller's list
-    texts: list[str]
+    inputs: list[TextInput]
     ids: Tensor  # (B, L)
-    others: dict[str, Tensor]  # the model's further inputs, such as the attention mask
+    others: dict[str, Tensor]  # what the tokenizer makes besides, such as the attention mask
     feature_mask: Tensor  # (B, L)
     spans: list[list[Span]]  # the words of each text
     dropped: list[int]  # number of tokens of each text beyond the model's limit, or fewer
+    offsets: list[Offsets] | None  # of each token in `TextInput.joined`; None if not kept
+    extras: dict[str, Tensor]  # what the caller passes besides, (B, …)
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts, the first ones of pairs."""
+        return [one.text for one in self.inputs]
+
+    @property
+    def further_inputs(self) -> dict[str, Tensor]:
+        """The model's inputs besides the ids, by name."""
+        return {**self.others, **self.extras}
 
     def one_by_one(self) -> Iterator[Batch]:
         """Yield each text as a batch of its own, without the padding that the others need."""
@@ -44,12 +79,14 @@ class Batch:
             row = slice(number, number + 1)
             yield Batch(
                 numbers=self.numbers[row],
-                texts=self.texts[row],
+                inputs=self.inputs[row],
                 ids=self.ids[row, :length],
                 others={name: tensor[row, :length] for name, tensor in self.others.items()},
                 feature_mask=self.feature_mask[row, :length],
                 spans=self.spans[row],
                 dropped=self.dropped[row],
+                offsets=None if self.offsets is None else [self.offsets[number][:length]],
+                extras={name: tensor[row] for name, tensor in self.extras.items()},
             )
 
 
@@ -91,10 +128,19 @@ class Encoder:
         limit: maximum number of tokens that the model reads.
         multiple: length to whose multiples the model pads by itself; padding first keeps positions
             consistent.
+        pair_truncation: which text of a pair is cut.
     """
 
-    def __init__(self, tokenizer: Any, level: str, limit: int, multiple: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        level: str,
+        limit: int,
+        multiple: int | None = None,
+        pair_truncation: Truncation = "longest_first",
+    ) -> None:
         self.tokenizer = tokenizer
+        self.pair_truncation = pair_truncation
         self.groups = grouping_of(level)
         self.limit = min(tokenizer.model_max_length, limit)
         self.limit_of = limit_of(tokenizer, limit)
@@ -104,7 +150,7 @@ class Encoder:
 
     def batches(
         self,
-        texts: Sequence[str],
+        inputs: Sequence[TextInput],
         batch_size: int,
         *,
         truncation: bool,
@@ -115,10 +161,10 @@ class Encoder:
 
         Texts share a batch if the longest is at most `MAX_PADDING` times as long as the shortest.
         They must be equally long if the tokenizer has no pad token, or pads at the left, where most
-        models would number the words' positions differently.
+        models would number the words' positions differently. Pairs share no batch with texts alone.
 
         Args:
-            texts: the texts.
+            inputs: texts, or pairs.
             batch_size: maximum number of texts in a batch.
             truncation: whether texts beyond the limit are cut, with a warning.
             device: device of the tensors.
@@ -131,15 +177,22 @@ class Encoder:
         batch_size = checked_integer("batch_size", batch_size)
         if not isinstance(truncation, bool):
             raise ValueError(f"truncation must be True or False, got {truncation!r}")
-        parts = [readable_part(self.tokenizer, text, self.limit) for text in texts]
+        parts = [self._readable(one) for one in inputs]
         for batch in self._batches(
             parts, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
         ):
-            yield replace(batch, texts=[texts[number] for number in batch.numbers])
+            yield replace(batch, inputs=[inputs[number] for number in batch.numbers])
+
+    def _readable(self, one: TextInput) -> TextInput:
+        def readable(text: str) -> str:
+            return readable_part(self.tokenizer, text, self.limit)
+
+        pair = None if one.pair is None else readable(one.pair)
+        return replace(one, text=readable(one.text), pair=pair)
 
     def _batches(
         self,
-        texts: Sequence[str],
+        inputs: Sequence[TextInput],
         batch_size: int,
         *,
         truncation: bool,
@@ -147,69 +200,105 @@ class Encoder:
         max_tokens: int | None,
     ) -> Iterator[Batch]:
         """Yield batches of texts that are tokenised whole."""
-        if not texts:
+        if not inputs:
             return
-        encoding = tokenize(self.tokenizer, list(texts), truncation=False, verbose=False)
-        encoded = encoding["input_ids"]
-        self._warn_of_separators(encoded)
-        has_bos = self._have_bos(encoded)
+        encoded = self._encoded(inputs)
+        alone = [n for n, one in enumerate(inputs) if one.pair is None]
+        self._warn_of_separators([encoded[n] for n in alone])
+        has_bos = self._have_bos(encoded, alone)
         lengths = [len(ids) - begun for ids, begun in zip(encoded, has_bos, strict=True)]
         self._check_lengths(lengths, truncation)
+        kinds = [
+            (one.pair is not None, begun, sorted(one.extras))
+            for one, begun in zip(inputs, has_bos, strict=True)
+        ]
         pads = self.tokenizer.pad_token_id is not None and self.tokenizer.padding_side == "right"
         numbers: list[int] = []
-        for number in sorted(range(len(texts)), key=lambda n: (has_bos[n], lengths[n])):
+        for number in sorted(range(len(inputs)), key=lambda n: (kinds[n], lengths[n])):
             longest = lengths[numbers[0]] * (MAX_PADDING if pads else 1) if numbers else 0
             n_positions = (len(numbers) + 1) * lengths[number]
             full = len(numbers) == batch_size or (
                 max_tokens is not None and n_positions > max_tokens
             )
             full = full or lengths[number] > longest
-            if numbers and (full or has_bos[number] != has_bos[numbers[0]]):
-                yield self._encode(numbers, texts, lengths, has_bos, pads=pads, device=device)
+            if numbers and (full or kinds[number] != kinds[numbers[0]]):
+                yield self._encode(numbers, inputs, lengths, has_bos, pads=pads, device=device)
                 numbers = []
             numbers.append(number)
-        yield self._encode(numbers, texts, lengths, has_bos, pads=pads, device=device)
+        yield self._encode(numbers, inputs, lengths, has_bos, pads=pads, device=device)
+
+    def _encoded(self, inputs: Sequence[TextInput]) -> list[list[int]]:
+        """Return the ids of each text or pair, not cut."""
+        ids: dict[int, list[int]] = {}
+        for is_pair in (False, True):
+            numbers = [n for n, one in enumerate(inputs) if (one.pair is not None) == is_pair]
+            if numbers:
+                texts = _columns([inputs[n] for n in numbers])
+                encoding = tokenize(self.tokenizer, *texts, truncation=False, verbose=False)
+                ids.update(zip(numbers, encoding["input_ids"], strict=True))
+        return [ids[n] for n in range(len(inputs))]
 
     def _encode(
         self,
         numbers: list[int],
-        all_texts: Sequence[str],
+        all_inputs: Sequence[TextInput],
         lengths: list[int],
         has_bos: list[bool],
         *,
         pads: bool,
         device: torch.device,
     ) -> Batch:
-        texts = [all_texts[number] for number in numbers]
+        inputs = [all_inputs[number] for number in numbers]
+        is_pair = inputs[0].pair is not None
         encoding = tokenize(
-            self.tokenizer, texts, padding=pads, truncation=True,
+            self.tokenizer, *_columns(inputs), padding=pads,
+            truncation=self.pair_truncation if is_pair else True,
             max_length=min(self.limit, NO_LIMIT), pad_to_multiple_of=self.multiple,
             add_special_tokens=not has_bos[numbers[0]], return_tensors="pt", verbose=False,
         )  # fmt: skip
         names = [name for name in self.tokenizer.model_input_names if name in encoding]
         with torch.inference_mode(False):  # whose tensors no gradient may pass
             tensors = {name: encoding[name].clone().to(device) for name in names}
+            extras = {
+                name: torch.stack([one.extras[name] for one in inputs]).to(device)
+                for name in inputs[0].extras
+            }
         ids = tensors.pop("input_ids").long()
         rows = ids.tolist()
-        fast = self.tokenizer.is_fast
+        texts = [one.joined for one in inputs]
         groups = encoding_groups(self.tokenizer, encoding, self.groups, texts)
+        offsets: list[Offsets] | None = None
+        if self.tokenizer.is_fast:
+            offsets = [joined_offsets(encoding, i, text) for i, text in enumerate(texts)]
+            groups = [
+                group if one.contents is None else within(one.text, group, at, one.contents)
+                for one, group, at in zip(inputs, groups, offsets, strict=True)
+            ]
+        words = [
+            spans(self.tokenizer, text, row, group, None if offsets is None else offsets[i])
+            for i, (text, row, group) in enumerate(zip(texts, rows, groups, strict=True))
+        ]
         return Batch(
             numbers=numbers,
-            texts=texts,
+            inputs=inputs,
             ids=ids,
             others=tensors,
             feature_mask=feature_mask(groups).to(device),
-            spans=[
-                spans(self.tokenizer, text, row, group, encoding[i].offsets if fast else None)
-                for i, (text, row, group) in enumerate(zip(texts, rows, groups, strict=True))
-            ],
+            spans=[by_side(*pair) for pair in zip(words, texts, strict=True)] if is_pair else words,
             dropped=[max(0, lengths[number] - self.limit) for number in numbers],
+            offsets=offsets,
+            extras=extras,
         )
 
-    def _have_bos(self, encoded: list[list[int]]) -> list[bool]:
-        """Whether each text begins with the only token that the tokenizer adds; warn if so."""
+    def _have_bos(self, encoded: list[list[int]], alone: Sequence[int]) -> list[bool]:
+        """Whether each text begins with the only token that the tokenizer adds; warn if so.
+
+        Texts of pairs need the tokens that the tokenizer adds; `alone` are the numbers of others.
+        """
         bos = self.tokenizer.bos_token_id
-        doubled = [bos is not None and ids[:2] == [bos, bos] for ids in encoded]
+        doubled = [False] * len(encoded)
+        for number in alone:
+            doubled[number] = bos is not None and encoded[number][:2] == [bos, bos]
         if not any(doubled) or tokenize(self.tokenizer, "")["input_ids"] != [bos]:
             return [False] * len(encoded)
         warn_of_bos(self.tokenizer, f"{sum(doubled)} of {len(encoded)} texts begin")
@@ -226,8 +315,7 @@ class Encoder:
             warn(
                 f"{n_texts} of {len(encoded)} texts contain {self.tokenizer.sep_token}, which "
                 "separates the two texts of a pair, but each is read as one text (its token types "
-                "are all the same): encode a pair as tokenizer(first, second), and explain the "
-                "model with LayerSequentialIntegratedGradients"
+                "are all the same): pass a pair as a tuple, (first, second)"
             )
 
     def _check_lengths(self, lengths: list[int], truncation: bool) -> None:
@@ -246,6 +334,12 @@ class Encoder:
         warn(message + "are dropped", TruncationWarning)
 
 
+def _columns(inputs: Sequence[TextInput]) -> list[list[str]]:
+    """Return what a tokenizer takes: the texts, and if they are pairs the second ones too."""
+    pairs = [one.pair for one in inputs if one.pair is not None]
+    return [[one.text for one in inputs], pairs] if pairs else [[one.text for one in inputs]]
+
+
 def checked_texts(texts: str | Sequence[str]) -> list[str]:
     """Turn one text or several into a list.
 
@@ -260,11 +354,46 @@ def checked_texts(texts: str | Sequence[str]) -> list[str]:
     elif not is_list(several):
         raise TypeError(f"texts must be a string or a list of strings, got {and_advice(texts)}")
     for number, text in enumerate(several):
-        if not isinstance(text, str):
-            raise TypeError(f"text {number} is {type(text).__name__}; wanted a string")
-        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-            raise ValueError(f"text {number} is not valid Unicode; decode it as UTF-8 first")
+        _check_text(text, f"text {number}")
     return list(several)
+
+
+def checked_inputs(inputs: Any) -> tuple[list[TextInput], bool]:
+    """Turn a text, a pair of texts, or a list of these into a list; say if it was a single one.
+
+    Raises:
+        TypeError: if they are neither strings nor tuples of two.
+        ValueError: if a text contains half a surrogate pair, or one side of a pair is empty.
+    """
+    inputs = in_python(inputs)
+    is_single = isinstance(inputs, (str, tuple))
+    if not is_single and not is_list(inputs):
+        raise TypeError(f"texts must be a string or a list of strings, got {and_advice(inputs)}")
+    several = [inputs] if is_single else inputs
+    return [_checked_input(one, number) for number, one in enumerate(several)], is_single
+
+
+def _checked_input(value: Any, number: int) -> TextInput:
+    if not isinstance(value, tuple):
+        _check_text(value, f"text {number}")
+        return TextInput(value)
+    if len(value) != 2:
+        raise ValueError(
+            f"text {number} is a tuple of {len(value)}, and a tuple is a pair of texts: wanted "
+            "(first, second)"
+        )
+    for side, text in zip(("first", "second"), value, strict=True):
+        _check_text(text, f"the {side} text of pair {number}")
+        if not text.strip():
+            raise ValueError(f"the {side} text of pair {number} is empty: pass two texts")
+    return TextInput(*value)
+
+
+def _check_text(text: Any, name: str) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{name} is {type(text).__name__}; wanted a string")
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError(f"{name} is not valid Unicode; decode it as UTF-8 first")
 
 
 def in_python(value: Any) -> Any:

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from captum_sig._names import Level, unknown_name
+from captum_sig._names import Level, Side, unknown_name
 from captum_sig.words.tokenize import tokenize
 
 Grouping = list[int | None]
@@ -157,6 +157,27 @@ def joined(text: str, groups: Grouping, offsets: Offsets) -> Grouping:
     return result
 
 
+def within(text: str, groups: Grouping, offsets: Offsets, contents: Offsets) -> Grouping:
+    """Keep only the words of a chat's contents, and let no word span two of them.
+
+    A token belongs to a content if it shows any of it, apart from the white space around it.
+    """
+    first: dict[tuple[int, int], int] = {}  # where each content's part of a word starts
+    result: Grouping = []
+    for position, (group, (start, end)) in enumerate(zip(groups, offsets, strict=True)):
+        bare = text[start:end].strip()
+        if bare:
+            start += text[start:end].index(bare)
+            end = start + len(bare)
+        owners = (n for n, (begin, stop) in enumerate(contents) if start < stop and end > begin)
+        owner = next(owners, None)
+        if group is None or owner is None:
+            result.append(None)
+        else:
+            result.append(first.setdefault((owner, group), position))
+    return result
+
+
 def _characters(text: str) -> list[int]:
     """Return where the character as readers see it starts that each code point belongs to."""
     import regex
@@ -208,7 +229,8 @@ def encoding_groups(
         tokenizer: a transformers tokenizer.
         encoding: its output for one text or several, as lists or tensors.
         group: `word_groups` or `token_groups`.
-        texts: the encoded texts, to keep words whole at combining marks; not used for pairs.
+        texts: the encoded texts, to keep words whole at combining marks; for the two texts of a
+            pair as `joined_texts` joins them.
     """
     ids = _rows(encoding["input_ids"])
     attended = (
@@ -223,13 +245,50 @@ def encoding_groups(
         else:
             sequence_ids = encoding.sequence_ids(number)
             word_ids = number_on(encoding.word_ids(number), sequence_ids)
-            text, offsets = None, None
-            if texts is not None and 1 not in sequence_ids:  # offsets in one text
-                text, offsets = texts[number], encoding[number].offsets
+            text = offsets = None
+            if texts is not None and (1 not in sequence_ids or BETWEEN in texts[number]):
+                text, offsets = texts[number], joined_offsets(encoding, number, texts[number])
             words = group(tokenizer, row, word_ids, text, offsets)
         pairs = zip(words, attended[number], strict=True)
         groupings.append([word if seen else None for word, seen in pairs])
     return groupings
+
+
+BETWEEN = "\0"  # what stands between the texts of a pair where they are treated as one
+
+
+def joined_texts(text: str, pair: str | None) -> str:
+    """Join the two texts of a pair, of which neither is known to contain `BETWEEN`."""
+    return text if pair is None else f"{text.replace(BETWEEN, ' ')}{BETWEEN}{pair}"
+
+
+def joined_offsets(encoding: Any, number: int, text: str) -> Offsets:
+    """Return an encoded text's or pair's offsets in what `joined_texts` makes of it."""
+    offsets, sequence_ids = encoding[number].offsets, encoding.sequence_ids(number)
+    if 1 not in sequence_ids:
+        return offsets
+    start = text.index(BETWEEN) + 1
+    return [
+        (first + start, last + start) if side == 1 else (first, last)
+        for (first, last), side in zip(offsets, sequence_ids, strict=True)
+    ]
+
+
+def by_side(spans: Sequence[Span], text: str) -> list[Span]:
+    """Return the words of a pair's joined texts with their side, and their offsets in it.
+
+    A word that the tokenizer does not locate is on the side of the word before it.
+    """
+    start_of_pair = text.index(BETWEEN) + 1
+    side: Side = "text"
+    words = []
+    for span in spans:
+        if span.start is not None and span.end is not None:
+            side = "text" if span.start < start_of_pair else "text_pair"
+            shift = 0 if side == "text" else start_of_pair
+            span = replace(span, start=span.start - shift, end=span.end - shift)
+        words.append(replace(span, side=side))
+    return words
 
 
 def _rows(values: Any) -> list[list[int]]:
@@ -286,6 +345,7 @@ class Span:
     word: str
     start: int | None
     end: int | None
+    side: Side | None = None  # which text of a pair it stands in
 
 
 def spans(

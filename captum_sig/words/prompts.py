@@ -22,7 +22,7 @@ from captum_sig.words.encoding import (
     is_list,
     warn_of_bos,
 )
-from captum_sig.words.grouping import Grouping, Offsets, Span, grouping_of, spans
+from captum_sig.words.grouping import Grouping, Offsets, Span, grouping_of, spans, within
 from captum_sig.words.tokenize import decode, tokenize
 
 REPLACEMENT_CHARACTER = "\ufffd"  # decoded from a token that is part of a character
@@ -90,7 +90,7 @@ class PromptEncoder:
         groups = self.group(self.tokenizer, ids, word_ids, text, offsets)
         groups = [None if token in skipped else g for g, token in zip(groups, ids, strict=True)]
         if contents is not None and offsets is not None:
-            groups = _within(text, groups, offsets, contents)
+            groups = within(text, groups, offsets, contents)
         words = spans(self.tokenizer, text, ids, groups, offsets)
         if not words:
             raise ValueError(
@@ -221,27 +221,6 @@ class PromptEncoder:
             token if not text or REPLACEMENT_CHARACTER in text else text
             for text, token in zip(texts, tokens, strict=True)
         ]
-
-
-def _within(text: str, groups: Grouping, offsets: Offsets, contents: Offsets) -> Grouping:
-    """Keep only the words of a chat's contents, and let no word span two of them.
-
-    A token belongs to a content if it shows any of it, apart from the white space around it.
-    """
-    first: dict[tuple[int, int], int] = {}  # where each content's part of a word starts
-    result: Grouping = []
-    for position, (group, (start, end)) in enumerate(zip(groups, offsets, strict=True)):
-        bare = text[start:end].strip()
-        if bare:
-            start += text[start:end].index(bare)
-            end = start + len(bare)
-        owners = (n for n, (begin, stop) in enumerate(contents) if start < stop and end > begin)
-        owner = next(owners, None)
-        if group is None or owner is None:
-            result.append(None)
-        else:
-            result.append(first.setdefault((owner, group), position))
-    return result
 
 
 def _checked_ids(ids: Any, name: str) -> list[int]:

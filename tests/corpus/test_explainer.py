@@ -230,7 +230,7 @@ def test_rows_are_turned_back_into_results(demo):
         for result in demo(TEXTS, contexts=contexts):
             row = {"text": result.text, **to_row(result, 0)}
             again = from_row(row, result.method, result.baseline)
-            assert again == replace(result, probabilities={})
+            assert again == replace(result, probabilities={}, value=None)
 
 
 def test_random_contexts_add_no_columns_of_sides_that_few_texts_have():

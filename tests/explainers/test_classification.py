@@ -29,7 +29,7 @@ from transformers import (
 
 from captum_sig import TextClassificationExplainer, WordAttribution
 from captum_sig.demo_model import PATH
-from captum_sig.words.encoding import MAX_PADDING, NO_LIMIT, Encoder, token_limit
+from captum_sig.words.encoding import MAX_PADDING, NO_LIMIT, Encoder, TextInput, token_limit
 from tests.tiny_models import (
     MASK,
     SHAPE,
@@ -132,7 +132,11 @@ def test_nothing_to_attribute(explainer, text, method):
 def test_little_padding():
     explainer = TextClassificationExplainer(bert(), wordpiece_tokenizer())
     texts = ["bad " * count for count in (30, 1, 8, 9, 10, 2, 31, 20, 30)]
-    batches = list(explainer.encoder.batches(texts, 3, truncation=True, device=torch.device("cpu")))
+    batches = list(
+        explainer.encoder.batches(
+            list(map(TextInput, texts)), 3, truncation=True, device=torch.device("cpu")
+        )
+    )
     assert sorted(number for batch in batches for number in batch.numbers) == list(range(9))
     assert max(len(batch.texts) for batch in batches) == 3
     for batch in batches:
@@ -164,7 +168,9 @@ class TestDecoders:
         tokenizer = unsplit_tokenizer()
         explainer = TextClassificationExplainer(gpt2(2), tokenizer, baseline="unk")
         texts = ["the good good good movies", "good good good movies"]
-        (batch,) = explainer.encoder.batches(texts, 2, truncation=True, device=torch.device("cpu"))
+        (batch,) = explainer.encoder.batches(
+            list(map(TextInput, texts)), 2, truncation=True, device=torch.device("cpu")
+        )
         assert (batch.others["attention_mask"] == 0).any()
         for found, text in zip(explainer(texts), texts, strict=True):
             assert found.scores == pytest.approx(explainer(text).scores, abs=1e-10)
@@ -367,7 +373,6 @@ class TestErrors:
             {"text": "good", "text_pair": "bad"},
             wordpiece_tokenizer()("good"),
             {"good", "bad"},
-            ("good", "bad"),
             b"good",
             None,
             7,
@@ -378,7 +383,6 @@ class TestErrors:
     )
     def test_what_does_not_list_texts(self, explainer, texts):
         advice = {
-            tuple: "tuple, which is kept for the two texts of a pair: pass a list",
             pd.DataFrame: r"DataFrame: pass one of its columns, as table\[name\].tolist\(\)",
         }.get(type(texts), f"{type(texts).__name__}: pass a list for several texts")
         with pytest.raises(TypeError, match="must be a string or a list of strings, got " + advice):
@@ -390,7 +394,7 @@ class TestErrors:
         with pytest.raises(ValueError, match="internal_batch_size must be an integer of at least"):
             explainer("bad", method=method, internal_batch_size=value)
 
-    @pytest.mark.parametrize("target", [1.0, [1.0, 0.0], np.array([1.0, 0.0]), True, [None, 1]])
+    @pytest.mark.parametrize("target", [1.0, [1.0, 0.0], np.array([1.0, 0.0]), True, [None, 1.5]])
     def test_target_that_is_no_label(self, explainer, target):
         with pytest.raises((TypeError, ValueError), match="label"):
             explainer(["bad", "good"], target=target)
@@ -408,7 +412,11 @@ class TestErrors:
     def test_tokens_of_a_batch(self, explainer):
         texts = ["bad movie"] * 7 + ["bad bad movie is bad"]
         batches = explainer.encoder.batches(
-            texts, 99, truncation=True, device=torch.device("cpu"), max_tokens=13
+            list(map(TextInput, texts)),
+            99,
+            truncation=True,
+            device=torch.device("cpu"),
+            max_tokens=13,
         )
         found = [tuple(batch.ids.shape) for batch in batches]
         assert found == [(3, 4), (3, 4), (1, 4), (1, 7)]  # one that is too long goes alone
@@ -533,6 +541,6 @@ def test_words_are_whole_whatever_their_marks():
     """GPT-2's kind of tokenizer takes combining marks for no letters."""
     encoder = Encoder(byte_level_tokenizer(), "word", limit=128)
     text = "हिन्दी cafe\u0301s"
-    (batch,) = encoder.batches([text], 1, truncation=False, device=torch.device("cpu"))
+    (batch,) = encoder.batches([TextInput(text)], 1, truncation=False, device=torch.device("cpu"))
     assert [span.word for span in batch.spans[0]] == text.split()
     assert len(batch.feature_mask.unique()) == 2

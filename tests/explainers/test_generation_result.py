@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 
 from captum_sig import GenerationAttribution
-from captum_sig.explainers.results import TargetToken, scored_words
+from captum_sig.explainers.generation_result import TargetToken
+from captum_sig.explainers.results import scored_words
 from captum_sig.viz import heatmap
 from captum_sig.words import Span
 

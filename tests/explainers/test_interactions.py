@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from captum_sig import TextClassificationExplainer, WordAttribution
+from captum_sig.explainers.classification import read_labels
 from captum_sig.explainers.game import Game
 from captum_sig.explainers.interactions import interactions, joint_effects, pair_kind
 from captum_sig.explainers.results import Interaction
-from captum_sig.explainers.scoring import batch_problem, text_generator
+from captum_sig.explainers.scoring import text_generator
+from captum_sig.words.encoding import TextInput
 from tests.tiny_models import MASK, TEXTS, bert, wordpiece_tokenizer
 
 TEXT = "The movie is not unbelievable, not good."
@@ -111,15 +113,10 @@ def test_random_baselines_give_the_mean_over_their_draws():
     options = {"baseline": "uniform", "seed": 3}
     explainer = TextClassificationExplainer(bert(), wordpiece_tokenizer(), n_draws=3, **options)
     found = explainer(TEXT, 1, interactions=3).interactions
-    (batch,) = explainer._batches([TEXT], 1, True)
+    (batch,) = explainer._batches([TextInput(TEXT)], 1, True)
     generators = [text_generator(TEXT, 3)]
-    games = [
-        Game.of(batch, "POSITIVE", batch_problem(
-            explainer.model, explainer.layer, batch, family=explainer.family,
-            targets=torch.tensor([1]), generators=generators,
-        ))
-        for _ in range(3)
-    ]  # fmt: skip
+    question = explainer._question(batch, read_labels([[1]]), 1)
+    games = [Game.of(batch, "POSITIVE", question.problem(generators, column=0)) for _ in range(3)]
     for pair in found:
         masks = torch.ones(4, 9, dtype=torch.bool)
         masks[1, pair.words[0]] = masks[2, pair.words[1]] = False
@@ -190,11 +187,9 @@ def test_half_precision_and_one_row_at_a_time(explainer):
 
 
 def test_what_is_known_of_single_words_is_used(explainer):
-    (batch,) = explainer._batches([TEXT], 1, True)
-    problem = batch_problem(
-        explainer.model, explainer.layer, batch, family=explainer.family,
-        targets=torch.tensor([1]), generators=[text_generator(TEXT, 0)],
-    )  # fmt: skip
+    (batch,) = explainer._batches([TextInput(TEXT)], 1, True)
+    question = explainer._question(batch, read_labels([[1]]), 1)
+    problem = question.problem([text_generator(TEXT, 0)], column=0)
     positions = [[span.position for span in batch.spans[0]]]
     effects = joint_effects(problem, positions)
     assert torch.equal(effects, effects.transpose(1, 2))

@@ -339,7 +339,7 @@ def test_sampled_contexts_without_a_generator_draw_from_the_texts_own(explainer)
      (lambda e: e("bad", method=None), ValueError, "method None is unknown"),
      (lambda e: e("bad", contexts=3), TypeError, "contexts must be a name, or a callable .* got 3"),
      (lambda e: e("bad", contexts=contexts.auto), TypeError, r"such as .* contexts.auto\(\), got"),
-     (lambda e: e("bad", target=1.0), TypeError, "target must be a label or a list"),
+     (lambda e: e("bad", target=1.0), TypeError, "target must be a label, or a tuple or list"),
      (lambda e: e(None), TypeError, "texts must be a string or a list of strings, got NoneType"),
      (lambda e: TextClassificationExplainer(e.model, e.tokenizer, seed=None), ValueError,
       "seed must be an integer")],

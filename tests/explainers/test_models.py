@@ -222,10 +222,18 @@ OWN = "use LayerSequentialIntegratedGradients, with a function that returns"
         ),
         (lambda: "my/model", "str", r"Explainer.from_pretrained\('my/model'\)"),
         (lambda: nn.DataParallel(bert()), "DataParallel", "the model inside, model.module"),
-        (lambda: BertForTokenClassification(CONFIG), "BertForTokenClassification", OWN),
-        (lambda: BertForQuestionAnswering(CONFIG), "BertForQuestionAnswering", OWN),
+        (
+            lambda: BertForTokenClassification(CONFIG),
+            "BertForTokenClassification",
+            "use TokenClassificationExplainer",
+        ),
+        (
+            lambda: BertForQuestionAnswering(CONFIG),
+            "BertForQuestionAnswering",
+            "use QuestionAnsweringExplainer",
+        ),
         (lambda: BertForMultipleChoice(CONFIG), "BertForMultipleChoice", OWN),
-        (lambda: BertForMaskedLM(CONFIG), "BertForMaskedLM", OWN),
+        (lambda: BertForMaskedLM(CONFIG), "BertForMaskedLM", "use FillMaskExplainer"),
         (Own, "Own", f"for a module of your own {OWN}"),
         (lambda: None, "NoneType", "pass a model that transformers loaded"),
         (lambda: CONFIG, "BertConfig", "pass a model that transformers loaded"),
@@ -243,7 +251,7 @@ def test_each_task_has_its_explainer():
         TextClassificationExplainer(causal("gpt2"), tokenizer)
     with pytest.raises(TypeError, match="got BertForSequence.*: use TextClassificationExplainer"):
         TextGenerationExplainer(bert(), tokenizer)
-    with pytest.raises(TypeError, match="got BertModel: it has no head for labels"):
+    with pytest.raises(TypeError, match="got BertModel: it has no head for the task"):
         TextClassificationExplainer(BertModel(CONFIG), tokenizer)
 
 

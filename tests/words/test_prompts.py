@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from captum_sig import TextGenerationExplainer, baselines
-from captum_sig.words.encoding import Encoder
+from captum_sig.words.encoding import Encoder, TextInput
 from captum_sig.words.prompts import PromptEncoder
 from tests import oracle
 from tests.plain_loop import assert_equal, plain_loop, word_positions
@@ -376,7 +376,11 @@ class TestTextThatAChatTemplateWrote:
         encoder = Encoder(tokenizer, "word", 40)
         texts = ["<s>the film", "the film", "<s>good", "good film is good"]
         with pytest.warns(UserWarning, match="2 of 4 texts begin with <s>, .* adds no second one"):
-            batches = list(encoder.batches(texts, 8, truncation=True, device=torch.device("cpu")))
+            batches = list(
+                encoder.batches(
+                    list(map(TextInput, texts)), 8, truncation=True, device=torch.device("cpu")
+                )
+            )
         found = {n: row for b in batches for n, row in zip(b.numbers, b.ids.tolist(), strict=True)}
         assert [found[n].count(tokenizer.bos_token_id) for n in range(4)] == [1, 1, 1, 1]
         words = {n: row for b in batches for n, row in zip(b.numbers, b.spans, strict=True)}

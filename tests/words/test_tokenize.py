@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from captum_sig.words.encoding import Encoder
+from captum_sig.words.encoding import Encoder, TextInput
 from captum_sig.words.tokenize import decode, tokenize, tokenizer_lock
 from tests.tiny_models import byte_level_tokenizer, wordpiece_tokenizer
 
@@ -19,7 +19,9 @@ TEXTS = [" ".join(["good movie"] * n) for n in (1, 2, 3, 5, 8)] * 10
 
 def lengths(encoder: Encoder, n: int) -> list[list[int]]:
     """The lengths of the first n texts, which pads and cuts them in another way for every n."""
-    batches = encoder.batches(TEXTS[:n], 8, truncation=True, device=torch.device("cpu"))
+    batches = encoder.batches(
+        list(map(TextInput, TEXTS[:n])), 8, truncation=True, device=torch.device("cpu")
+    )
     return [batch.others["attention_mask"].sum(1).tolist() for batch in batches]
 
 

@@ -1,0 +1,511 @@
+"""What all explainers of encoded texts share: a task's inputs, its readout, and its results.
+
+A *task* says how inputs become texts (`_inputs`), which outputs are explained (`_readout`), and of
+which pretrained models it is (`AUTO_CLASS`). Encoding, batches, rows and scores are the same for
+all: words move in the model's word embedding, and F has T values for each text.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from captum_sig._names import Evidence, Level, TaskName, Unit
+from captum_sig._numbers import MAX_N_DRAWS, checked_integer
+from captum_sig._warnings import warn
+from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
+from captum_sig.attr.function import Read, rows_share_scales, warn_of_dropout
+from captum_sig.attr.hooks import LayerOutputs, capture, input_device
+from captum_sig.attr.problem import plain_tensors
+from captum_sig.attr.word_paths import NotFiniteError
+from captum_sig.baselines.families import family
+from captum_sig.contexts import Contexts
+from captum_sig.explainers.interactions import interactions_of_batch
+from captum_sig.explainers.matrix_results import Target, TargetsAttribution
+from captum_sig.explainers.method_input import Scores
+from captum_sig.explainers.models import (
+    check_model,
+    pretrained,
+    pretrained_tokenizer,
+    uncompiled,
+    word_embedding,
+)
+from captum_sig.explainers.results import EVIDENCE, Column, Interaction, WordAttribution
+from captum_sig.explainers.scoring import (
+    Question,
+    ScoringOptions,
+    as_logits,
+    score_batch,
+    text_generator,
+)
+from captum_sig.words.encoding import (
+    Batch,
+    Encoder,
+    TextInput,
+    Truncation,
+    checked_inputs,
+    padding_multiple,
+    token_limit,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+BATCH_SIZE = 32  # texts
+GPU_BATCH = 512, 2**14  # texts and tokens; the rows of a pass are limited separately
+
+Result = WordAttribution | TargetsAttribution
+
+
+class CallOptions(TypedDict, total=False):
+    """The keywords of a call: see `Explainer.in_batches`."""
+
+    contexts: str | Contexts | None
+    n_steps: int
+    batch_size: int | None
+    internal_batch_size: int | None
+    truncation: bool
+    interactions: int | None
+    top: int | None
+
+
+@dataclass(frozen=True)
+class TextTargets:
+    """What is explained of a text, and what the model predicts of it."""
+
+    targets: tuple[Target, ...]  # at most T
+    is_single: bool  # whether the result is that of the only target, not a matrix
+    label: str | None = None
+    probability: float | None = None
+    probabilities: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What is explained of a batch of B texts: T values, read from each row's output."""
+
+    of_texts: Sequence[TextTargets]  # B
+    read: Read  # output of R rows, (R, …), and their texts' numbers in the batch → (R, T)
+    unit: Unit = "logit"
+
+    @property
+    def n_values(self) -> int:
+        """T, the largest number of targets of a text."""
+        return max(len(of_text.targets) for of_text in self.of_texts)
+
+
+class Explainer:
+    """What the explainers of models that read a text, or a pair of texts, have in common.
+
+    Args:
+        model: a model of transformers for the task; it stays on its device and in its mode.
+        tokenizer: its tokenizer.
+        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`.
+        level: "word" moves a word's sub-tokens together, "token" each on its own.
+        layer: the word embedding; None finds it through `model.get_input_embeddings()`.
+        device: device to move the model to; None leaves it where it is.
+        masked_lm: the masked language model that baseline "blurred" needs.
+        n_draws: number of draws of a random baseline ("constant", "uniform"), over which scores
+            are averaged.
+        seed: random seed; the draws for a text depend on it and the text only.
+
+    Raises:
+        TypeError: if the model is not one for the task, or the tokenizer none.
+        ValueError: for an unknown baseline or level, or a baseline that the tokenizer lacks.
+    """
+
+    TASK: ClassVar[TaskName]
+    MODELS: ClassVar[str]  # which models of transformers the task has, in a sentence
+    AUTO_CLASS: ClassVar[str]  # of transformers, that loads them
+    TRAINED: ClassVar[str]  # what they must have been trained for
+    PAIR_TRUNCATION: ClassVar[Truncation] = "longest_first"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        baseline: str = "mask",
+        level: Level = "word",
+        layer: nn.Module | None = None,
+        device: torch.device | str | None = None,
+        masked_lm: Any = None,
+        n_draws: int = 5,
+        seed: int = 0,
+    ) -> None:
+        check_model(model, tokenizer, type(self).__name__, self.MODELS)
+        model, layer = uncompiled(model, layer)
+        if layer is None and getattr(model.config, "is_encoder_decoder", False):
+            raise ValueError(
+                f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
+                "no single layer moves a word in both; wanted an encoder or a decoder alone"
+            )
+        n_draws = checked_integer("n_draws", n_draws, most=MAX_N_DRAWS)
+        seed = checked_integer("seed", seed, least=0)
+        self.encoder = Encoder(
+            tokenizer, level, token_limit(model), padding_multiple(model), self.PAIR_TRUNCATION
+        )
+        self.tokenizer = tokenizer
+        self.model = model if device is None else model.to(device)
+        self.layer = word_embedding(model) if layer is None else layer
+        self.family = family(baseline, tokenizer, embedding=self.layer, masked_lm=masked_lm)
+        self.n_draws = n_draws if self.family.is_random else 1
+        self.seed = seed
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Self:
+        """Load model and tokenizer from a folder or hub name; safetensors only, no remote code.
+
+        Args:
+            name_or_path: as in transformers.
+            **options: keywords of the class.
+
+        Raises:
+            ValueError: if there is no trained head for the task, no tokenizer, or what is there
+                comes with pickled weights or Python code.
+        """
+        import transformers
+
+        model = pretrained(getattr(transformers, cls.AUTO_CLASS), name_or_path, cls.TRAINED)
+        return cls(model, pretrained_tokenizer(name_or_path), **options)
+
+    def __call__(
+        self, inputs: Any, target: Any = None, method: str = "sig", **options: Unpack[CallOptions]
+    ) -> Any:
+        """Explain one input or a list of them; arguments as in `in_batches`.
+
+        Returns:
+            the result of a single input, or a list of them in the order of the inputs.
+        """
+        results: dict[int, Result] = {}
+        for batch, of_batch in self.in_batches(inputs, target, method, **options):
+            results.update(zip(batch.numbers, of_batch, strict=True))
+        top = options.get("top")
+        most_words = max((len(result.words) for result in results.values()), default=0)
+        if top is not None and top > most_words > 0:
+            warn(
+                f"top={top} is more than the {most_words} words of the "
+                f"{'text' if len(results) == 1 else 'longest text'}, so all words are explained "
+                "exactly: leave top out"
+            )
+        _, is_single = self._inputs(inputs)
+        return results[0] if is_single else [results[number] for number in range(len(results))]
+
+    def in_batches(
+        self,
+        inputs: Any,
+        target: Any = None,
+        method: str = "sig",
+        *,
+        contexts: str | Contexts | None = None,
+        n_steps: int = 50,
+        batch_size: int | None = None,
+        internal_batch_size: int | None = None,
+        truncation: bool = True,
+        interactions: int | None = None,
+        top: int | None = None,
+    ) -> Iterator[tuple[Batch, list[Result]]]:
+        """Explain inputs, and yield each batch when it is done, short texts first.
+
+        Args:
+            inputs: a string, or a tuple of the two texts of a pair; or a list of these.
+            target: what is explained, as the explainer's call has it.
+            method: a name in `METHODS` of `captum_sig.explainers.methods`; "sig" gives exact word
+                scores.
+            contexts: backgrounds in which a word moves, for "sig" and "sequential_dig": one of
+                `captum_sig.contexts`, or its name ("two_sided", "auto", "sampled4"), which may also
+                follow the method after a colon; None is the input. A callable of yours is called
+                for each text, short ones first, and again for each draw of a random baseline.
+            n_steps: steps of "ig".
+            batch_size: maximum number of texts in a padded batch; None is 32, and on a GPU, where
+                method "sig" benefits, 512 with at most 2**14 tokens together.
+            internal_batch_size: maximum number of rows in a pass; None limits their memory.
+            truncation: cut texts beyond the model's limit, with a warning; False refuses them.
+            interactions: how many of a text's strongest words, 2 or more, to measure two by two:
+                the exact second differences of k words take k (k − 1) / 2 rows more, and k more
+                for methods that do not leave each word out. A text with fewer words has all of
+                its pairs, a text with one word none. Words that say the same are among the
+                strongest in contexts "two_sided", where "sig" scores them near zero.
+            top: for "sig": the number of words that get exact scores, the strongest by a screen;
+                the others' are estimates, which the result's `audit` bounds. Saves time where it
+                is at most a third of a text's words, and there are 50 or more; a text is explained
+                in full if that takes little more. See `captum_sig.explainers.top`.
+
+        Raises:
+            TypeError: if the inputs are neither texts nor pairs of texts.
+            ValueError: for an unknown target, method or contexts, an interaction of one word, or a
+                text that is too long.
+            FloatingPointError: if the model's output is not finite.
+        """
+        texts, is_single = self._inputs(inputs)
+        options = ScoringOptions.checked(
+            method, contexts, n_steps=n_steps, max_rows=internal_batch_size,
+            interactions=interactions, top=top,
+        )  # fmt: skip
+        targets = self._targets(target, texts, is_single)
+        yield from self._explained(
+            texts, targets, options, batch_size=batch_size, truncation=truncation
+        )
+
+    # What a task says.
+
+    def _inputs(self, inputs: Any) -> tuple[list[TextInput], bool]:
+        """Turn inputs into a list, and say whether a single one was passed."""
+        return checked_inputs(inputs)
+
+    def _targets(self, target: Any, inputs: Sequence[TextInput], is_single: bool) -> list[Any]:
+        """Return what is to be explained of each input, as `_readout` takes it."""
+        raise NotImplementedError
+
+    def _readout(self, batch: Batch, output: Tensor, targets: Sequence[Any]) -> Readout:
+        """Say what is explained of a batch, given the model's output for it, (B, …)."""
+        raise NotImplementedError
+
+    def _as_tensor(self, output: Any) -> Tensor:
+        """Return what is read of the model's output, (R, …)."""
+        return as_logits(output)
+
+    # What all tasks share.
+
+    def _explained(
+        self,
+        inputs: Sequence[TextInput],
+        targets: Sequence[Any],
+        options: ScoringOptions,
+        *,
+        batch_size: int | None,
+        truncation: bool,
+    ) -> Iterator[tuple[Batch, list[Result]]]:
+        """Explain each input's targets; yield each batch when it is done, short texts first."""
+        if self._takes_single_rows:
+            options = replace(options, max_rows=1)
+        batches = self._batches(inputs, batch_size, truncation, options.method)
+        for batch, how, unchanged in self._independent(batches, options):
+            try:
+                of_batch = [targets[number] for number in batch.numbers]
+                results = self._explain(batch, of_batch, how, unchanged)
+            except NotFiniteError as error:
+                number = batch.numbers[error.example]
+                raise NotFiniteError(error.what, number, error.where) from None
+            yield batch, results
+
+    @property
+    def _takes_single_rows(self) -> bool:
+        """Whether the model refuses several rows, as it cannot recognise padding."""
+        return getattr(self.model.config, "pad_token_id", 0) is None
+
+    def _batches(
+        self,
+        inputs: Sequence[TextInput],
+        batch_size: int | None,
+        truncation: bool,
+        method: str | None = None,
+    ) -> Iterator[Batch]:
+        device, max_tokens = input_device(self.model, self.layer), None
+        if self._takes_single_rows:
+            batch_size = 1
+            warn(
+                "the model's config has no pad_token_id, so rows are evaluated one by one: set it "
+                "if you can"
+            )
+        elif batch_size is None and method == "sig" and device.type != "cpu":
+            batch_size, max_tokens = GPU_BATCH
+        elif batch_size is None:
+            batch_size = BATCH_SIZE
+        warn_of_dropout(self.model.modules())
+        return self.encoder.batches(
+            inputs, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
+        )
+
+    def _independent(
+        self, batches: Iterable[Batch], options: ScoringOptions
+    ) -> Iterator[tuple[Batch, ScoringOptions, LayerOutputs | None]]:
+        """Take rows one by one if the model's output for a text depends on the texts beside it.
+
+        The pass that shows that comes with a batch.
+        """
+        alone = replace(options, max_rows=1)
+        depends = rows_share_scales(self.model.modules())
+        if depends and options.max_rows != 1:
+            warn_of_dependent_rows()
+        for batch in batches:
+            unchanged = None
+            if len(batch.inputs) > 1 and batch.ids.numel() and not depends:
+                unchanged = self._capture(batch)
+                output: Any = unchanged.output
+                last = functools.partial(self._batch_output, batch, slice(-1, None))
+                depends = depends_on_others(last, output, rounding_error(output))
+                if depends:
+                    warn_of_dependent_rows()
+            if depends:
+                yield from ((text, alone, None) for text in batch.one_by_one())
+            else:
+                yield batch, options, unchanged
+
+    @plain_tensors()
+    def _capture(self, batch: Batch) -> LayerOutputs:
+        """Evaluate the texts as they are, once: what the embedding returns, and (B, …)."""
+        return capture(
+            lambda ids: self._batch_output(replace(batch, ids=ids)), [self.layer], (batch.ids,)
+        )
+
+    @plain_tensors()
+    def _batch_output(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
+        others = {name: tensor[rows] for name, tensor in batch.further_inputs.items()}
+        output = self._as_tensor(self.model(input_ids=batch.ids[rows], **others))
+        return output.detach()
+
+    def _question(self, batch: Batch, read: Read, n_values: int) -> Question:
+        return Question(
+            model=self.model, layer=self.layer, as_tensor=self._as_tensor, read=read,
+            n_values=n_values, batch=batch, family=self.family,
+            new_generators=lambda: [text_generator(one.joined, self.seed) for one in batch.inputs],
+        )  # fmt: skip
+
+    @plain_tensors()
+    def _explain(
+        self,
+        batch: Batch,
+        targets: Sequence[Any],
+        options: ScoringOptions,
+        unchanged: LayerOutputs | None,  # of the batch, if it is known
+    ) -> list[Result]:
+        if batch.ids.shape[1] == 0:  # not even a special token: the model has nothing to read
+            return [self._without_token(one, options) for one in batch.inputs]
+        unchanged = unchanged or self._capture(batch)
+        output: Any = unchanged.output  # (B, …)
+        readout = self._readout(batch, output, targets)
+        example = torch.arange(len(batch.inputs), device=output.device)
+        values = readout.read(output, example).cpu()  # (B, T): each copy from a GPU waits for it
+        scored = score_batch(
+            self._question(batch, readout.read, values.shape[1]), n_draws=self.n_draws,
+            options=options, unchanged=unchanged,
+        )  # fmt: skip
+        scores = [of_value for of_value, _ in scored]
+        checked = [output.flatten(1).cpu(), *(of_value.values for of_value in scores)]
+        finite = torch.cat(checked, 1).isfinite().all(1)
+        if not finite.all():
+            failed = int((~finite).nonzero()[0])
+            raise NotFiniteError("output", failed, "the unchanged input or a word of it")
+        pairs = [
+            None if options.interactions is None
+            else interactions_of_batch(draws, batch, of_value.values, options.interactions)
+            for of_value, draws in scored
+        ]  # fmt: skip
+        return [
+            _Explained(
+                batch, number, readout, values[number].tolist(), scores, pairs, self, options.name
+            ).result
+            for number in range(len(batch.inputs))
+        ]
+
+    def _without_token(self, one: TextInput, options: ScoringOptions) -> WordAttribution:
+        return WordAttribution(
+            text=one.text, label=None, probability=None, target=None, method=options.name,
+            baseline=self.family.name, max_abs_word_delta=0.0, words=(), task=self.TASK,
+            interactions=None if options.interactions is None else (),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """All that is known of one text of a batch."""
+
+    batch: Batch
+    number: int
+    readout: Readout
+    values: Sequence[float]  # T
+    scores: Sequence[Scores]  # T
+    interactions: Sequence[list[tuple[Interaction, ...]] | None]  # T
+    explainer: Explainer
+    method: str
+
+    @property
+    def result(self) -> Result:
+        of_text = self.readout.of_texts[self.number]
+        targets = [
+            replace(target, value=value)
+            for target, value in zip(of_text.targets, self.values, strict=False)
+        ]
+        return self._of_one(targets[0]) if of_text.is_single else self._of_all(targets)
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        of_text, one = self.readout.of_texts[self.number], self.batch.inputs[self.number]
+        return {
+            "text": one.text,
+            "text_pair": one.pair,
+            "label": of_text.label,
+            "probability": of_text.probability,
+            "probabilities": of_text.probabilities,
+            "method": self.method,
+            "baseline": self.explainer.family.name,
+            "task": self.explainer.TASK,
+            "unit": self.readout.unit,
+            "dropped_tokens": self.batch.dropped[self.number],
+        }
+
+    def _of_one(self, target: Target) -> WordAttribution:
+        (scores, *_), number = self.scores, self.number
+        residual = None if scores.residual is None else float(scores.residual[number])
+        audit = None if scores.audits is None else scores.audits[number]
+        pairs = self.interactions[0]
+        return WordAttribution(
+            **self._common,
+            target=target.name,
+            value=target.value,
+            target_start=target.start,
+            target_end=target.end,
+            max_abs_word_delta=scores.word_deltas[number],
+            words=scores.words(self.batch, number),
+            residual=residual if audit is None else None,
+            interactions=None if pairs is None else pairs[number],
+            audit=audit,
+        )
+
+    def _of_all(self, targets: Sequence[Target]) -> TargetsAttribution:
+        number, scores = self.number, self.scores[: len(targets)]
+        spans = self.batch.spans[number]
+        positions = [span.position for span in spans]
+
+        def matrix(name: str) -> Tensor | None:
+            rows = [getattr(of_target, name) for of_target in scores]
+            if any(row is None for row in rows) or not rows:
+                return None
+            return torch.stack([row[number, positions] for row in rows]).cpu().double()
+
+        def of_each(name: str) -> tuple[Any, ...] | None:
+            values = [getattr(of_target, name) for of_target in scores]
+            return None if any(v is None for v in values) else tuple(v[number] for v in values)
+
+        empty = torch.zeros(len(targets), len(spans), dtype=torch.float64)
+        values, residual, evidence = matrix("values"), of_each("residual"), matrix("evidence")
+        audits = of_each("audits")
+        pairs = [of_batch[number] for of_batch in self.interactions if of_batch is not None]
+        return TargetsAttribution(
+            **self._common,
+            targets=tuple(targets),
+            words=tuple(Column(span.word, span.start, span.end, span.side) for span in spans),
+            matrix=empty if values is None else values,
+            max_abs_word_delta=tuple(of_target.word_deltas[number] for of_target in scores),
+            matrix_first=matrix("first"),
+            matrix_last=matrix("last"),
+            standard_error=matrix("standard_error"),
+            std=matrix("std"),
+            residual=(
+                None if residual is None or audits is not None else tuple(map(float, residual))
+            ),
+            interactions=tuple(pairs) if pairs else None,
+            evidence=None if evidence is None else _evidence_names(evidence),
+            audit=audits,
+        )
+
+
+def _evidence_names(matrix: Tensor) -> tuple[tuple[Evidence, ...], ...]:  # (T, W)
+    return tuple(tuple(EVIDENCE[int(index)] for index in row) for row in matrix)
