@@ -226,7 +226,7 @@ def score_batch(
     if not any(batch.spans):
         none = Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.inputs))
         return [(none, [])] * n_values
-    if n_values != 1 and options.scores_all_values:
+    if n_values > 1 and options.scores_all_values:
         draws = _draws(question, n_draws, options, unchanged, None)
         of_draws = [sig_of_values(draw) for draw in draws]
         return [(mean_scores(of_value), []) for of_value in zip(*of_draws, strict=True)]
