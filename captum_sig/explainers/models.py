@@ -292,6 +292,23 @@ def word_embedding(model: nn.Module) -> nn.Module:
     return tied[-1] if tied else named  # the encoder's own follows the one that all share
 
 
+def decoder_embedding(model: nn.Module) -> nn.Module | None:
+    """Find the word embedding of the decoder that reads a text beside the encoder; None without.
+
+    Raises:
+        ValueError: if the model has such a decoder, and does not name its word embedding.
+    """
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return None
+    try:
+        return model.get_decoder().get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError) as error:
+        raise ValueError(
+            f"{type(model).__name__} does not name its decoder's word embedding: pass layer, the "
+            "encoder's, to move words there alone"
+        ) from error
+
+
 def is_bidirectional(model: nn.Module) -> bool:
     """Whether a language model without an encoder attends to later tokens, such as the target's."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
