@@ -1,13 +1,17 @@
 """Random models that read pairs of texts, with local tokenizers of their kinds."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
+import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from tests.tiny_models import PIECES, SHAPE, SPECIALS, WORDS, spread
+from tests import oracle
+from tests.tiny_models import CLS, PIECES, SEP, SHAPE, SPECIALS, WORDS, SlowTokenizer, spread
 
 MORE = ["who", "made", "it", "this", "example", "sport", "music", "?", "##er", "é", "😀", "c", "f"]
 LIMIT = 40
@@ -82,3 +86,68 @@ def pair_model(kind: str, head: str, **changes: Any) -> nn.Module:
     model = spread(getattr(transformers, f"{prefix}{head}")(config))
     nn.init.normal_(model.get_input_embeddings().weight)
     return model.double()
+
+
+class SlowPairTokenizer(SlowTokenizer):
+    """A tokenizer in plain Python that reads pairs: [CLS] A [SEP] B [SEP], no token types."""
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        second = [] if token_ids_1 is None else [*token_ids_1, SEP]
+        return [CLS, *token_ids_0, SEP, *second]
+
+
+# Words as each kind of tokenizer splits them.
+SPLITS = {"bert": r"\w+|[^\w\s]", "roberta": r"\w+|[^\w\s]+", "deberta-v2": r"\S+"}
+
+
+def word_tokens(tokenizer: Any, kind: str, pair: tuple[str, str]) -> list[list[list[int]]]:
+    """The positions of each word of both texts, by the characters that tokens show."""
+    encoding = tokenizer(*pair, return_offsets_mapping=True)
+    sides = encoding.sequence_ids()
+    found = []
+    for side, text in enumerate(pair):
+        places = [
+            (position, *_bare(text, start, end))
+            for position, (start, end) in enumerate(encoding["offset_mapping"])
+            if sides[position] == side
+        ]
+        words = [match.span() for match in re.finditer(SPLITS[kind], text)]
+        found.append(
+            [
+                [position for position, start, end in places if start < last and end > first]
+                for first, last in words
+            ]
+        )
+    return found
+
+
+def _bare(text: str, start: int, end: int) -> tuple[int, int]:
+    """A token's characters without the space before; a space alone belongs to what follows."""
+    start += len(text[start:end]) - len(text[start:end].lstrip())
+    return (start, end) if start < end else (end, end + 1)
+
+
+def plain_loop(
+    model: nn.Module,
+    tokenizer: Any,
+    pair: tuple[str, str],
+    words: list[list[int]],
+    values: Callable[[Any], Tensor],  # the model's output for one pair → (T,)
+    kept: bool = True,  # whether other words are at the input
+) -> Tensor:
+    """What F loses when a word's ids are masked, one pass a word: (T, W)."""
+    encoding = tokenizer(*pair, return_tensors="pt")
+    ids = encoding.pop("input_ids")
+    masked = torch.full_like(ids, tokenizer.mask_token_id)
+
+    def f(ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            return values(model(ids, **encoding))
+
+    columns = []
+    for number, word in enumerate(words):
+        at = oracle.in_background(ids, masked, words, [kept] * len(words), number)
+        columns.append(f(at) - f(oracle.at_baseline(at, masked, word)))
+    return torch.stack(columns, 1)

@@ -25,6 +25,7 @@ from captum_sig.words.grouping import Span
 
 MAX_TOKENS = 15  # of an answer that is found
 N_CANDIDATES = 12
+MAX_QUOTED = 60  # characters of an answer in a message
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,13 @@ class Context:
         read = max((place[1] for place in self.places if place is not None), default=0)
         if self.is_cut and self.text[max(read, start) : end].strip():
             raise ValueError(
-                f"the answer {self.text[start:end]!r} is beyond the tokens that the model reads of "
-                "the context: shorten what stands before it"
+                f"the answer {_short(self.text[start:end])} is beyond the tokens that the model "
+                "reads of the context: shorten what stands before it"
             )
         if not any(shows):
             raise ValueError(
-                f"no token of the context shows the answer {self.text[start:end]!r}: name another"
+                f"no token of the context shows the answer {_short(self.text[start:end])}: pass "
+                "another"
             )
         tokens = [token for token, is_shown in enumerate(shows) if is_shown]
         answer = self._answer(tokens[0], tokens[-1], *self._probabilities(logits))
@@ -150,3 +152,7 @@ class Context:
 
 def _place(start: int | None, end: int | None) -> tuple[int, int] | None:
     return None if start is None or end is None else (start, end)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]} …")

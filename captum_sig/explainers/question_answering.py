@@ -121,7 +121,7 @@ class QuestionAnsweringExplainer(Explainer):
             context = Context.of(batch, number, self.tokenizer.cls_token_id)
             if not context.positions:
                 raise ValueError(
-                    f"the context of question {batch.numbers[number]} has no word that the model "
+                    f"the context of input {batch.numbers[number]} has no word that the model "
                     "reads: pass another"
                 )
             found = context.found(logits)
@@ -167,12 +167,15 @@ def _pair(value: Any, number: int) -> tuple[str, str]:
     if not isinstance(value, tuple) or len(value) != 2:
         got = f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
         raise TypeError(
-            f"question {number} is {got}; wanted a tuple, (question, context), or a dict with "
-            "these keys"
+            f"input {number} is {got}; wanted a tuple, (question, context), or a dict with "
+            "'question' and 'context'"
         )
     for side, text in zip(SIDES, value, strict=True):
-        if isinstance(text, str) and not text.strip():
-            raise ValueError(f"the {side} of question {number} is empty: pass a question and text")
+        if not isinstance(text, str):
+            got = type(text).__name__
+            raise TypeError(f"the {side} of input {number} is {got}; wanted a string")
+        if not text.strip():
+            raise ValueError(f"the {side} of input {number} is empty: pass a question and a text")
     return value
 
 

@@ -153,8 +153,8 @@ class ZeroShotClassificationExplainer(Explainer):
         self.entailment = entailed[0]
         self.contradiction = 0 if self.entailment else len(labels) - 1  # as the pipeline
 
-    @overload
-    def __call__(  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def __call__(  # type: ignore[overload-overlap]
         self, texts: str, candidate_labels: str | Sequence[str], *, hypothesis_template: str = ...,
         multi_label: bool = ..., words: Moving = ..., target: str | Sequence[str] | None = ...,
         method: str = ..., **options: Unpack[CallOptions],

@@ -28,6 +28,7 @@ from captum_sig.words.grouping import (
     within,
     word_groups,
 )
+from captum_sig.words.slow_pairs import spans_by_side, token_sides
 from captum_sig.words.tokenize import tokenize
 
 MAX_PADDING = 1.25  # beyond this, more rows in a pass gain less than padding costs
@@ -346,8 +347,15 @@ class Encoder:
     def _spans(
         self, one: TextInput, ids: list[int], group: Grouping, offsets: Offsets | None
     ) -> list[Span]:
-        found = spans(self.tokenizer, one.joined, ids, group, offsets)
-        return found if one.pair is None else by_side(found, one.joined)
+        if one.pair is None:
+            return spans(self.tokenizer, one.text, ids, group, offsets)
+        if offsets is not None:
+            return by_side(spans(self.tokenizer, one.joined, ids, group, offsets), one.joined)
+        texts = one.text, one.pair
+        sides = token_sides(
+            self.tokenizer, texts, limit=self.limit, truncation=self.pair_truncation
+        )
+        return spans_by_side(self.tokenizer, texts, ids, group, sides)
 
     def _have_bos(self, encoded: list[list[int]], alone: Sequence[int]) -> list[bool]:
         """Whether each text begins with the only token that the tokenizer adds; warn if so.
