@@ -108,7 +108,8 @@ class Candidates:
         by_name = {target.name: target for target in targets}
         if self.multi_label or len(by_name) == 1:
             return {name: by_name[name].probability or 0.0 for name in self.hypotheses}
-        logits = torch.tensor([by_name[name].value for name in self.hypotheses]).double()
+        values = [by_name[name].value for name in self.hypotheses]
+        logits = torch.tensor(values, dtype=torch.float64)
         return dict(zip(self.hypotheses, logits.softmax(0).tolist(), strict=True))
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 
+from captum_sig.baselines import BASELINES
 from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.methods import METHODS
 from captum_sig.explainers.zero_shot import Candidates, ZeroShotClassificationExplainer
@@ -97,7 +98,7 @@ def test_words_of_the_hypotheses_too(explainer, kind):
             assert one.text_pair == hypothesis
             words = [word for word in one.words if word.side == "text_pair"]
             assert [hypothesis[w.start : w.end] for w in words] == [w.word for w in words]
-            scores = torch.tensor(one.scores).double()
+            scores = torch.tensor(one.scores, dtype=torch.float64)
             both = ("text", "text_pair")
             assert_close(scores, expected(explainer, kind, text, label, both))
             n_columns += len(words)
@@ -111,7 +112,7 @@ def test_words_of_the_hypotheses_too(explainer, kind):
 def test_hypotheses_that_do_not_move_take_no_rows(bert):
     """Two texts of one word take two rows for each candidate, and the pass that predicts."""
     n_rows = []
-    handle = bert.model.bert.register_forward_pre_hook(
+    handle = bert.model.register_forward_pre_hook(
         lambda module, args, kwargs: n_rows.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     try:
@@ -172,7 +173,8 @@ def test_some_of_the_candidates(bert):
         assert_close(found.matrix, bert(found.text, LABELS).matrix[2:])
     found = bert(TEXTS[0], LABELS, target=["music", "sport"], multi_label=True)
     assert found.rows == ["music", "sport"]
-    assert found.probabilities == bert(TEXTS[0], LABELS, multi_label=True).probabilities
+    in_full = bert(TEXTS[0], LABELS, multi_label=True)
+    assert found.probabilities == pytest.approx(in_full.probabilities, abs=1e-10)
     commas = bert(TEXTS[0], ["sport, or music", "art"], target="sport, or music")
     assert commas.rows == ["sport, or music"]
 
@@ -195,12 +197,34 @@ def test_methods_of_other_architectures(explainer, method):
 def test_draws_depend_on_the_text_alone(options, contexts):
     """Candidates share the text's draws, whichever others there are."""
     explainer = make("bert", **options)
-    found = explainer(TEXTS, LABELS, contexts=contexts)
-    for result, text in zip(found, TEXTS, strict=True):
+    texts = TEXTS[1], "a bad movie"
+    for result, text in zip(explainer(list(texts), LABELS, contexts=contexts), texts, strict=True):
         alone = explainer(text, ["sport"], contexts=contexts)
         assert_close(result.matrix[:1], alone.matrix)
         equal = explainer(text, ["sport", "Sport"], contexts=contexts)  # the same to the model
         assert_close(equal.matrix[0], equal.matrix[1])
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_hypotheses_stay_whatever_the_baseline(baseline):
+    """And the text's baseline does not depend on them."""
+    options = {} if baseline != "blurred" else {"masked_lm": pair_model("bert", "ForMaskedLM")}
+    if baseline == "eos":
+        pytest.skip("BERT's kind of tokenizer has no such token")
+    if baseline == "blurred":
+        options["masked_lm"].resize_token_embeddings(len(TOKENIZERS["bert"]()))
+    explainer = make("bert", baseline=baseline, **options)
+    candidates = Candidates.checked(["sport", "music"])
+    pairs = [candidates.pair("a movie is bad", name) for name in ("sport", "music")]
+    (batch,) = explainer._batches(pairs, 2, True)
+    assert batch.held.sum(1).tolist() == [5, 5]  # This example is sport .
+    question = explainer._question(batch, lambda output, example: output, 3)
+    ((kind, found),) = question.baseline(question.new_generators()).items()
+    with torch.no_grad():
+        at_input = batch.ids if kind == "baselines" else explainer.layer(batch.ids)
+    assert found[batch.held].equal(at_input[batch.held])
+    assert found[0, :6].equal(found[1, :6])
+    assert not found[0, 1:5].equal(at_input[0, 1:5])
 
 
 def test_ig_is_complete(bert):
@@ -246,13 +270,12 @@ def test_a_text_is_cut_as_its_hypothesis_needs(bert):
     text = "good movie " * 40
     with pytest.warns(UserWarning, match="2 of 2 texts exceed"):
         found = bert(text, ["sport", "a very bad movie"])
-    lost = found.matrix.isnan().sum(1).tolist()
-    assert lost == [0, 6]  # what "a very bad movie" has more, its unknown word too
-    assert [len(one.words) for one in found] == [len(found.words), len(found.words) - 6]
-    assert found.dropped_tokens == 80 + 3 + 9 - 80 + 2
-    assert found["sport"].words[-1].end == text.rindex(found.words[-1].word, 0, 11 * 35 + 11) + len(
-        found.words[-1].word
-    )
+    n_words = 80 - 3 - 5  # beside the special tokens, and "This example is sport."
+    assert [len(one.words) for one in found] == [n_words, n_words - 3]
+    assert len(found.words) == n_words
+    assert found.matrix.isnan().sum(1).tolist() == [0, 3]
+    assert found.dropped_tokens == 80 - (n_words - 3)
+    assert [(w.word, w.start) for w in found.words[-2:]] == [("good", 11 * 35), ("movie", 390)]
 
 
 def test_a_slow_tokenizer_tells_both_sides_apart():
@@ -261,7 +284,7 @@ def test_a_slow_tokenizer_tells_both_sides_apart():
     found = explainer("the zzz", ["sport", "good"])
     assert [(w.word, w.side) for w in found.words] == [("the", "text"), ("[UNK]", "text")]
     both = explainer("the zzz", ["sport", "good"], words="both")
-    assert [w.side for w in both.words].count("text_pair") == 8
+    assert [w.side for w in both.words].count("text_pair") == 12  # every token
     assert_close(both.matrix[:, :2], found.matrix)
 
 
