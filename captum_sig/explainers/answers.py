@@ -112,14 +112,19 @@ class Context:
             ValueError: if no token that the model reads shows them, or not all of them.
         """
         start, end = characters
-        shows = [place is not None and place[0] < end and place[1] > start for place in self.places]
+        bare = self.text[start:end].strip() or " "
+        first = self.text.index(bare, start)  # some tokens show the space before a word
+        last = first + len(bare)
+        shows = [
+            place is not None and place[0] < last and place[1] > first for place in self.places
+        ]
         read = max((place[1] for place in self.places if place is not None), default=0)
         if self.is_cut and self.text[max(read, start) : end].strip():
             raise ValueError(
                 f"the answer {_short(self.text[start:end])} is beyond the tokens that the model "
                 "reads of the context: shorten what stands before it"
             )
-        if not any(shows):
+        if bare.isspace() or not any(shows):
             raise ValueError(
                 f"no token of the context shows the answer {_short(self.text[start:end])}: pass "
                 "another"

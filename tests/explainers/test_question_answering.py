@@ -298,6 +298,13 @@ class TestTargets:
         both = bert([PAIRS[0], PAIRS[3]], "movie")
         assert [one.targets[0].start for one in both] == [2, 15]
 
+    def test_space_around_an_answer(self, explainer):
+        """The next word's token may show it."""
+        pair = "who", "a movie is good"
+        spaced, bare = explainer(pair, (1, 8)), explainer(pair, (2, 7))
+        assert (spaced.targets[0].start, spaced.targets[0].end) == (1, 8)
+        assert_close(spaced.matrix, bare.matrix)
+
     def test_part_of_a_word(self, bert):
         found = bert(("who", "bad movies"), "s")
         whole = bert(("who", "bad movies"), "movies")
