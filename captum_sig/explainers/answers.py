@@ -112,7 +112,7 @@ class Context:
             ValueError: if no token that the model reads shows them, or not all of them.
         """
         start, end = characters
-        bare = self.text[start:end].strip() or " "
+        bare = self.text[start:end].strip() or self.text[start:end]
         first = self.text.index(bare, start)  # some tokens show the space before a word
         last = first + len(bare)
         shows = [
