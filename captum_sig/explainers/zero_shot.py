@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from captum_sig._names import Level, TaskName, suggestion, unknown_name
 from captum_sig.attr.word_paths import NotFiniteError
+from captum_sig.explainers.chosen_baselines import Names
 from captum_sig.explainers.classification import read_labels
 from captum_sig.explainers.explainer import CallOptions, Explainer, Readout, Result, TextTargets
 from captum_sig.explainers.matrix_results import TENSORS, Target, TargetsAttribution
@@ -131,7 +132,7 @@ class ZeroShotClassificationExplainer(Explainer):
         model: nn.Module,
         tokenizer: Any,
         *,
-        baseline: str = "mask",
+        baseline: Names = "mask",
         level: Level = "word",
         layer: nn.Module | None = None,
         device: torch.device | str | None = None,
