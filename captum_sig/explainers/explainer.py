@@ -408,7 +408,7 @@ class Explainer:
             model=self.model, embeddings=self.embeddings, as_tensor=self._as_tensor, read=read,
             n_values=n_values, batch=batch, unchanged=unchanged or self._capture(batch),
             families=self.baselines[0].families,
-            new_generators=lambda: [text_generator(one.joined, self.seed) for one in batch.inputs],
+            new_generators=lambda: [text_generator(one.moving, self.seed) for one in batch.inputs],
         )  # fmt: skip
 
     @plain_tensors()

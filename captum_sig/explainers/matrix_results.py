@@ -98,6 +98,7 @@ class TargetsAttribution(MatrixAttribution):
     which has a second text of its own. `label`, `probability` and `probabilities` are the model's
     prediction, where it has one. All that `WordAttribution` has for a target is here for each:
     `max_abs_word_delta`, `residual`, `interactions`, `evidence` and `audit`, as a tuple, (T,).
+    `interactions` and `evidence` count the words that belong to the target, as its result does.
     `matrix_first`, `matrix_last`, `standard_error` and `std` are (T, W) as the matrix, or None.
     """
 

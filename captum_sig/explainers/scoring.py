@@ -176,7 +176,11 @@ class Question:
 
     def baseline(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
         """Draw the baseline as the layer classes take it: ids, or activations of each embedding."""
-        ids, attended = self.batch.ids, self.batch.others.get("attention_mask")
+        ids, held = self.batch.ids, self.batch.held
+        attended = self.batch.others.get("attention_mask")
+        if held is not None:  # what is not attended is not replaced
+            seen = torch.ones_like(ids) if attended is None else attended
+            attended = seen.masked_fill(held, 0)
         first, *others = self.families
         baseline = first(ids, attended, generators)
         if baseline.shape == ids.shape:
