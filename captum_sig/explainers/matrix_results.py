@@ -287,9 +287,11 @@ class TargetsAttribution(MatrixAttribution):
 
     @property
     def main_row(self) -> int | None:
-        """The predicted label's row, or else the first; None without targets."""
+        """The predicted label's row, an answer's sum, or else the first; None without targets."""
         if not self.targets:
             return None
+        if self.task == "question-answering":
+            return len(self.targets) - 1
         return self.rows.index(self.label) if self.label in self.rows else 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -352,7 +354,7 @@ class TargetsAttribution(MatrixAttribution):
         return self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
-        return hash((self.text, self.text_pair, self.targets, self.words))
+        return hash((self.text, self.text_pair, tuple(self.rows), self.words))
 
 
 OPTIONAL_OF_TARGETS = ("probability", "start", "end", "text_pair")

@@ -220,7 +220,7 @@ class WordAttribution(Views):
                 f"±{self.audit.bound:.2g} at {self.audit.confidence:.0%}"
             )
         if self.label is not None and self.target not in (None, self.label) and self._has_labels:
-            how = f"predicted {self._with_probability(self.label)}; {how}"
+            how = f"predicted {self.label}{self._percentage(self.label)}; {how}"
         return f"{self._explained}  ({how})"
 
     @property
@@ -237,17 +237,20 @@ class WordAttribution(Views):
             name = shortened(self.target or "", MAX_NAME) if is_named else ""
             return ": ".join(filter(None, [name, value])) or "no value"
         shown = self.label if self.target is None else self.target
-        name = "no prediction" if shown is None else self._with_probability(shown)
+        if shown is None:
+            return ", ".join(filter(None, ["no prediction", value]))
+        name = shown.strip(" ") or shown
         if self.task == "question-answering" and self.target_start is not None:
             answer = (self.text_pair or self.text)[self.target_start : self.target_end]
             name += f" of the answer “{shortened(answer, MAX_NAME)}”"
-        return ", ".join(filter(None, [name, value]))
+        return ", ".join(filter(None, [f"{name}{self._percentage(shown)}", value]))
 
-    def _with_probability(self, label: str) -> str:
+    def _percentage(self, label: str) -> str:
+        """Return a label's probability after a space; nothing if it is not known."""
         probability = self.probabilities.get(label)
         if label == self.label:
             probability = self.probability
-        return label if probability is None else f"{label} {probability:.1%}"
+        return "" if probability is None else f" {probability:.1%}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings, ready for `json.dumps`.

@@ -44,6 +44,7 @@ def to_figure(result: Result) -> Figure:
     every_axes = figure.subplots(1, max(1, len(parts)), sharex=True, squeeze=False)[0]
     for axes, (part, words) in zip(every_axes, parts, strict=False):
         _draw(axes, result, part, words)
+        axes.set_ylim(max(1, longest) - 0.4, -0.6)  # bars of both panels are equally high
     lines = [result.summary, *notes(result)]
     if len(shown) < len(result.words):
         lines.append(f"the {len(shown)} strongest of {len(result.words)} words")
@@ -65,15 +66,12 @@ def _draw(axes: Axes, result: Result, part: Passage, words: Sequence[int]) -> No
     names = [picture_label(result.words[n].word) for n in words]
     axes.set_yticks(range(len(words)), names, parse_math=False)
     for tick, n in zip(axes.get_yticklabels(), words, strict=True):
-        if _overlaps(result.words[n], part):
+        if any(word == n for word, _ in part.words_of_targets()):
             tick.set_fontweight("bold")
-    axes.set_ylim(max(1, len(words)) - 0.4, -0.6)
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    measure = measure_of(result)
-    units = f" ({measure.units})" if measure.units else ""
-    axes.set_xlabel(f"effect on {measure.name}{units}")
+    axes.set_xlabel(measure_of(result).effect)
     if part.label:
         axes.set_title(part.label, fontsize=10, loc="left")
     if not words:
@@ -83,10 +81,3 @@ def _draw(axes: Axes, result: Result, part: Passage, words: Sequence[int]) -> No
 def _error(word: Any) -> float:
     known = (getattr(word, name, None) for name in ("standard_error", "std"))
     return next((value for value in known if value is not None), 0.0)
-
-
-def _overlaps(word: Any, part: Passage) -> bool:
-    """Whether a word has characters of the target."""
-    return word.start is not None and any(
-        word.start < end and start < word.end for _, start, end in part.targets
-    )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from captum_sig.viz import arcs
 from captum_sig.viz.agreement import residual_line, side_cells
 from captum_sig.viz.characters import label, on_one_line, visible
-from captum_sig.viz.colours import AGAINST, FOR, WHITE, Colour, shades, style
+from captum_sig.viz.colours import AGAINST, FOR, TARGET, WHITE, Colour, shades, style
 from captum_sig.viz.legends import terminal_legend
 from captum_sig.viz.passages import Located, Passage, passages, words_of_side
 from captum_sig.viz.pictures import picture_label
@@ -104,6 +104,12 @@ def own_passages(result: Result) -> list[tuple[int, Passage]]:
 def belonging(result: Result, row: int) -> list[int]:
     """Return the columns that belong to a target."""
     return [n for n, score in enumerate(result.matrix[row].tolist()) if not math.isnan(score)]
+
+
+def second_sides(result: Result) -> set[int]:
+    """Return the column where the second text of a pair begins, if any."""
+    sides = [getattr(word, "side", None) for word in result.words]
+    return {n for n in range(1, len(sides)) if sides[n] != sides[n - 1]}
 
 
 def shown_words(result: Result) -> dict[int, tuple[Any, Colour]]:
@@ -220,11 +226,12 @@ def _panels(result: Result, width: int) -> Iterator[range]:
     """Split the targets so that each part fits beside the words and their totals."""
     totals = [] if result.totals is None else result.totals.tolist()
     available = width - max(WORD_WIDTH, *map(len, result.figures), 0) - COLUMN_GAP
-    available -= (_width(totals) + COLUMN_GAP) if totals else 0
+    digits = _digits(result)
+    available -= (_width(totals, digits) + COLUMN_GAP) if totals else 0
     start, used = 0, 0
     for row, name in enumerate(result.rows):
         cells = [len(number(values[row])) for values in result.figures.values()]
-        cells += [_width(result.matrix[row].tolist()), min(TARGET_WIDTH, len(label(name)))]
+        cells += [_width(result.matrix[row].tolist(), digits), min(TARGET_WIDTH, len(label(name)))]
         column = max(cells) + COLUMN_GAP
         if used and used + column > available:
             yield range(start, row)
@@ -234,8 +241,14 @@ def _panels(result: Result, width: int) -> Iterator[range]:
         yield range(start, len(result.rows))
 
 
-def _width(values: Sequence[float]) -> int:
-    return max((len(_signed(value, 2)) for value in values), default=0)
+def _digits(result: Result) -> int:
+    """Return the decimals of scores in a terminal: more for similarities than for logits."""
+    limit = strongest(result)
+    return 2 if limit >= 1 else 3 if limit >= 0.1 else 4
+
+
+def _width(values: Sequence[float], digits: int) -> int:
+    return max((len(_signed(value, digits)) for value in values), default=0)
 
 
 def _table(result: Result, targets: range) -> Table:
@@ -251,25 +264,28 @@ def _table(result: Result, targets: range) -> Table:
         shown = [*([""] if totals else []), *(number(values[t]) for t in targets)]
         is_last = n == len(result.figures)
         table.add_row(name, *shown, style="dim", end_section=is_last)
-    total_colours, limit = shades(totals), strongest(result)
+    total_colours, limit, digits = shades(totals), strongest(result), _digits(result)
+    seconds = second_sides(result)
     for n, name in enumerate(result.columns):
         cells = result.matrix[targets, n].tolist()
         values_shown = [*totals[n : n + 1], *cells]
         colours = [*total_colours[n : n + 1], *shades(cells, limit)]
-        table.add_row(Text(label(name)), *map(_cell, values_shown, colours))
+        in_colour = zip(values_shown, colours, strict=True)
+        shown_cells = [_cell(v, c, digits) for v, c in in_colour]
+        table.add_row(Text(label(name)), *shown_cells, end_section=n + 1 in seconds)
     return table
 
 
-def _cell(value: float, colour: Colour) -> Any:
+def _cell(value: float, colour: Colour, digits: int) -> Any:
     from rich.text import Text
 
-    return Text("") if math.isnan(value) else Text(_signed(value, 2), style(colour))
+    return Text("") if math.isnan(value) else Text(_signed(value, digits), style(colour))
 
 
 def to_figure(result: Result) -> Figure:
     """Return the heat map: targets from top to bottom, words from left to right.
 
-    Beside the targets, on the right, stand their figures.
+    Beside the targets, on the right, stand their figures. A target's own words are outlined.
     """
     from matplotlib.figure import Figure
 
@@ -299,6 +315,7 @@ def _in_lines(title: str) -> str:
 
 def _draw(figure: Figure, axes: Axes, result: Result) -> None:
     from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
 
     colours = [tuple(part / 255 for part in colour) for colour in (AGAINST, WHITE, FOR)]
     limit = strongest(result) or 1.0
@@ -317,7 +334,10 @@ def _draw(figure: Figure, axes: Axes, result: Result) -> None:
         figures.tick_params(length=0)
         figures.spines[:].set_visible(False)
         axes.set_title(", ".join(beside), fontsize=8, loc="right")
-    measure = measure_of(result)
-    units = f" ({measure.units})" if measure.units else ""
-    bar = figure.colorbar(image, fraction=0.05, pad=0.01)
-    bar.set_label(f"effect on {measure.name}{units}")
+    for column in second_sides(result):
+        axes.axvline(column - 0.5, color="0.6", linewidth=1)
+    for part in passages(result):
+        for column, row in part.words_of_targets():
+            corner = column - 0.5, row - 0.5
+            axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=TARGET, linewidth=1.5))
+    figure.colorbar(image, fraction=0.05, pad=0.01, label=measure_of(result).effect)

@@ -37,7 +37,8 @@ def terminal_legend(results: Iterable[Any]) -> Text:
 
     shown = list(results)
     measure, noun = common_measure(shown)
-    line = Text.assemble((measure.raises, style(FOR)), " and ", (measure.lowers, style(AGAINST)))
+    swatches = ((measure.raises, FOR), (measure.lowers, AGAINST))
+    line = Text(" and ").join(Text(name, f"not dim {style(colour)}") for name, colour in swatches)
     line.append(f" {noun}; the strongest has the full colour")
     if any(map(has_target_characters, shown)):
         line.append("; bold: the target itself")

@@ -6,6 +6,7 @@ Whatever comes from texts, models or options is escaped.
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def _environment(package: str) -> Environment:
         "LOOKS": arcs.LOOKS, "NONE_DEPENDS": arcs.NONE_DEPENDS, "pair_name": arcs.name,
         "pairs_by_kind": arcs.by_kind, "strip_of": arcs.strip,
         "measured_pairs": arcs.measured_pairs, "heatmap": heatmap, "notes": text.notes,
-        "shown_words": shown_words, "word_title": word_title, "numbers": numbers,
+        "shown_words": shown_words, "word_title": word_title, "as_json": as_json,
         "has_totals": has_totals, "fragment": fragment, "is_nan": math.isnan,
     }  # fmt: skip
     return environment
@@ -73,9 +74,10 @@ def word_title(result: Any, word: Any) -> str:
     return score if is_matrix(result) else f"{score}, {word.normalized:+.3f} normalised"
 
 
-def numbers(values: Sequence[float]) -> list[float | None]:
-    """Return scores with four digits, for JSON; None for NaN."""
-    return [None if math.isnan(value) else float(f"{value:.4g}") for value in values]
+def as_json(scores: Sequence[float]) -> str:
+    """Return scores with four digits as JSON, null for NaN."""
+    rounded = [None if math.isnan(score) else float(f"{score:.4g}") for score in scores]
+    return json.dumps(rounded, allow_nan=False)
 
 
 def to_html(result: Any) -> str:

@@ -30,6 +30,16 @@ class Passage:
     words: Sequence[tuple[int, Located]]
     targets: Sequence[tuple[int, int, int]] = ()  # number, start and end
 
+    def words_of_targets(self) -> list[tuple[int, int]]:
+        """Return the numbers of each word that has characters of a target, and of the target."""
+        return [
+            (number, target)
+            for target, start, end in self.targets
+            for number, word in self.words
+            if word.start is not None and word.end is not None
+            if word.start < end and start < word.end
+        ]
+
 
 @dataclass(frozen=True)
 class Piece:

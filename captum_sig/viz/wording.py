@@ -19,16 +19,19 @@ class Measure:
     raises: str
     lowers: str
     noun: str  # of what scores raise and lower
+    effect: str  # what a score is, beside an axis
 
 
 MEASURES: dict[Unit, Measure] = {
-    "logit": Measure("logit", "logits", "for", "against", "the target"),
-    "value": Measure("score", "", "raises", "lowers", "the score"),
-    "cosine": Measure("cosine", "", "raises", "lowers", "the similarity"),
-    "dot product": Measure("dot product", "", "raises", "lowers", "the similarity"),
-    "nat": Measure("log p", "nats", "for", "against", "the target"),
+    "logit": Measure("logit", "logits", "for", "against", "the target", "effect on the logit"),
+    "value": Measure("score", "", "raises", "lowers", "the score", "effect on the score"),
+    "cosine": Measure("cosine", "", "raises", "lowers", "the similarity", "effect on the cosine"),
+    "dot product": Measure(
+        "dot product", "", "raises", "lowers", "the similarity", "effect on the dot product"
+    ),
+    "nat": Measure("log p", "nats", "for", "against", "the target", "effect on log p (nats)"),
 }
-MIXED = Measure("value", "", "raises", "lowers", "what is explained")
+MIXED = Measure("value", "", "raises", "lowers", "what is explained", "effect")
 
 SIDES: dict[TaskName, tuple[str, str]] = {
     "question-answering": ("question", "context"),
@@ -57,14 +60,16 @@ def measure_of(result: Any) -> Measure:
 
 
 def number(value: float | None) -> str:
-    """Return a value with two decimals or three digits; nothing if it is not known.
+    """Return a value with two decimals, or three below 1; nothing if it is not known.
 
-    >>> number(12.345), number(0.012345), number(None)
-    ('12.35', '0.0123', '')
+    >>> number(12.345), number(0.5), number(0.000123), number(None)
+    ('12.35', '0.500', '1.2e-04', '')
     """
     if value is None or not math.isfinite(value):
         return ""
-    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
+    size = abs(value)
+    spec = ".2f" if size >= 1 or size == 0 else ".3f" if size >= 1e-3 else ".1e"
+    return format(value, spec)
 
 
 def explained_value(value: float | None, unit: Unit) -> str:

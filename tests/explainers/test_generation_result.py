@@ -73,7 +73,7 @@ def test_both_sides_of_prompt_words_are_shown(sided):
     lines = heatmap.to_plain(sided).splitlines()
     assert "residual +0.2500: the scores sum to +1.7500, F(x) − F(x̄) is +1.5000" in lines[0]
     assert lines[2].split("\t")[-3:] == ["alone", "in the text", "agreement"]
-    assert lines[3] == "log p\t\t-1.50\t-0.25\t\t\t"
+    assert lines[3] == "log p\t\t-1.50\t-0.250\t\t\t"
     assert lines[4] == "It\t+0.6000\t+0.5000\t+0.1000\t-0.4000\t+1.6000\tsynergistic"
     page = viz.to_page([sided])
     assert "+0.6000 nats; alone -0.4000, in the text +1.6000: synergistic (" in page
@@ -165,7 +165,7 @@ def test_lines_for_a_file(result):
     assert lines[0] == "log p(target) = -1.75  (sig, baseline pad, nats)"
     assert lines[1] == "target:  a lot␊"
     assert lines[2] == "word\tsum\ta\tlot␊"
-    assert lines[3] == "log p\t\t-1.50\t-0.25"
+    assert lines[3] == "log p\t\t-1.50\t-0.250"
     assert lines[5] == "costs\t-0.8000\t-1.0000\t+0.2000"
     assert len(lines) == 4 + len(WORDS)
     assert "\x1b" not in heatmap.to_plain(result)

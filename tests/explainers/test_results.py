@@ -16,6 +16,7 @@ import captum_sig
 from captum_sig import WordAttribution, viz
 from captum_sig.explainers.results import Word
 from captum_sig.viz import AGAINST, FOR, passages, pieces, shades, style
+from tests import made_results as made
 
 NASTY = '<script>alert("x")</script> & good'
 RESULT = WordAttribution(
@@ -244,3 +245,55 @@ def test_words_without_offsets_stand_one_after_the_other():
     assert (
         "".join(piece.text for part in passages(result) for piece in pieces(part)) == "good movi "
     )
+
+
+@pytest.mark.parametrize(
+    ("result", "explained"),
+    [
+        (made.LABEL, "joy 75.0%, logit +4.31"),
+        (made.REWARD, "score 4.31"),
+        (made.RERANKER, "score -7.90"),
+        (
+            dataclasses.replace(made.REWARD, target="quality", label="quality"),
+            "quality: score 4.31",
+        ),
+        (made.SIMILARITY, "cosine 0.831"),
+        (dataclasses.replace(made.SIMILARITY, value=83.1, unit="dot product"), "dot product 83.10"),
+        (made.SEARCH[0], "cosine 0.500"),
+        (made.QUESTION["end"], "end of the answer “Warsaw” 90.0%, logit +8.00"),
+        (made.ENTITIES[0], "X: Angela Merkel 99.0%, logit +9.00"),
+        (made.GENERATION[0], "of, -1.50 nats"),
+        (made.one_target("", label=None), "no prediction"),
+        (made.one_target("", unit="value"), "no value"),
+    ],
+)
+def test_one_line_says_what_is_explained_and_its_value(result, explained):
+    how = f"{result.method}, baseline {result.baseline}"
+    assert result.summary == f"{explained}  ({how})"
+
+
+def test_the_predicted_label_is_named_if_it_is_another():
+    other = dataclasses.replace(made.LABEL, target="fear", value=-1.0)
+    assert other.summary == ("fear 25.0%, logit -1.00  (predicted joy 75.0%; sig, baseline mask)")
+
+
+def test_lines_say_which_text_of_a_pair_a_word_stands_in():
+    lines = [line.split() for line in viz.to_plain(made.RERANKER).splitlines()[1:]]
+    assert [line[-1] for line in lines] == ["first"] * 4 + ["second"] * 5
+    assert viz.to_terminal(made.RERANKER).plain.startswith(
+        "first: how tall is it\nsecond: It is 330 metres tall\nscore -7.90"
+    )
+
+
+def test_a_terminal_names_the_strongest_words_and_how_many_others_there_are():
+    many = made.one_target(" ".join(f"w{n}" for n in range(12)))
+    numbers = viz.to_terminal(many, legend=False).plain.splitlines()[2]
+    assert len(re.findall(r"w\d+ [+-]", numbers)) == 10
+    assert numbers.endswith("   and 2 weaker words")
+
+
+def test_a_terminal_has_the_targets_characters_in_bold():
+    shown = viz.to_terminal(made.ENTITIES[1])
+    bold = [shown.plain[s.start : s.end] for s in shown.spans if str(s.style).startswith("bold bl")]
+    assert bold == ["New", "York"]
+    assert "bold: the target itself" in shown.plain
