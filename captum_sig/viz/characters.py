@@ -14,6 +14,8 @@ def visible(text: str) -> str:
     Those that order text from right to left are spelled out, since they would act beyond their
     word, on its score among others.
     """
+    if text.isprintable():
+        return text
     pictures = (chr(0x2400 + ord(c)) if c < " " and c not in "\n\t" else c for c in text)
     shown = "".join("\ufffd" if "\x7f" <= c <= "\x9f" else c for c in pictures)
     return shown.translate(BIDI_CONTROLS)

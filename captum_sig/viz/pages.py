@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from captum_sig.viz import arcs, heatmap, text
 from captum_sig.viz.agreement import explained_sides, mark_of, marks_shown
 from captum_sig.viz.characters import label, visible
-from captum_sig.viz.colours import AGAINST, FOR, TARGET, shades
+from captum_sig.viz.colours import AGAINST, FOR, TARGET, Colour, shades
 from captum_sig.viz.legends import has_totals, is_matrix, page_legend
 from captum_sig.viz.passages import passages, pieces
 from captum_sig.viz.wording import measure_of, number
@@ -43,8 +43,9 @@ def _environment(package: str) -> Environment:
         "pairs_by_kind": arcs.by_kind, "strip_of": arcs.strip,
         "measured_pairs": arcs.measured_pairs, "heatmap": heatmap, "notes": text.notes,
         "shown_words": shown_words, "word_title": word_title, "as_json": as_json,
-        "has_totals": has_totals, "fragment": fragment, "is_nan": math.isnan,
+        "has_totals": has_totals, "fragment": fragment, "cells": cells,
     }  # fmt: skip
+    environment.filters["label"] = label
     return environment
 
 
@@ -61,7 +62,7 @@ def fragment(result: Any) -> str:
     return "heatmap.html" if is_matrix(result) else "text.html"
 
 
-def shown_words(result: text.Result) -> dict[int, tuple[Any, tuple[int, int, int]]]:
+def shown_words(result: text.Result) -> dict[int, tuple[Any, Colour]]:
     """Return the words of one target and their colours, by their numbers."""
     colours = shades([word.score for word in result.words])
     return dict(enumerate(zip(result.words, colours, strict=True)))
@@ -72,6 +73,17 @@ def word_title(result: Any, word: Any) -> str:
     units = measure_of(result).units
     score = f"{word.score:+.4f} {units}".rstrip()
     return score if is_matrix(result) else f"{score}, {word.normalized:+.3f} normalised"
+
+
+def cells(
+    target: str, words: Sequence[str], scores: Sequence[float], limit: float
+) -> list[tuple[str, Colour]]:
+    """Return the title and colour of each cell of a row; no title where a word does not belong."""
+    shown = label(target)
+    return [
+        ("" if math.isnan(score) else f"{word} → {shown}: {score:+.4f}", colour)
+        for word, score, colour in zip(words, scores, shades(scores, limit), strict=True)
+    ]
 
 
 def as_json(scores: Sequence[float]) -> str:
