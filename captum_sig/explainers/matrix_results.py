@@ -251,7 +251,8 @@ class TargetsAttribution(MatrixAttribution):
 
         Such as "28 labels, predicted joy 93.1%  (sig, baseline mask)".
         """
-        one, several = TARGETS.get(self.task, ("target", "targets"))
+        names = ("value", "values") if self.unit == "value" else TARGETS.get(self.task)
+        one, several = names or ("target", "targets")
         shown = f"{len(self.targets)} {one if len(self.targets) == 1 else several}"
         if self.label is not None and self.unit == "logit":
             shown += f", predicted {self.label}"

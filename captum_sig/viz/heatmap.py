@@ -225,7 +225,7 @@ def to_terminal(result: Result, width: int, *, legend: bool = True) -> Group:
 def _panels(result: Result, width: int) -> Iterator[range]:
     """Split the targets so that each part fits beside the words and their totals."""
     totals = [] if result.totals is None else result.totals.tolist()
-    available = width - max(WORD_WIDTH, *map(len, result.figures), 0) - COLUMN_GAP
+    available = width - WORD_WIDTH - COLUMN_GAP
     digits = _digits(result)
     available -= (_width(totals, digits) + COLUMN_GAP) if totals else 0
     start, used = 0, 0

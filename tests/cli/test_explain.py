@@ -45,6 +45,12 @@ def test_html_goes_to_a_file(tmp_path, explain):
     assert "<i>" not in page
 
 
+def test_a_picture_goes_to_a_file(tmp_path, explain):
+    result = explain(TEXT, "--output", str(tmp_path / "out.png"))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_options_reach_the_explainer(explain):
     result = explain(TEXT, "--target", "negative", "--method", "ig", "--baseline", "pad", "--level",
                  "token", "--format", "json")  # fmt: skip

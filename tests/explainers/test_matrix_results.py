@@ -97,7 +97,7 @@ def test_shapes_are_checked():
         ),
         (
             several_targets("x", [Target("LABEL_0")], unit="value", label="LABEL_0"),
-            "1 label  (sig, baseline mask)",
+            "1 value  (sig, baseline mask)",
         ),
     ],
 )
