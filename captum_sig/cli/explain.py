@@ -86,7 +86,7 @@ def explain(
     format: Annotated[
         Format | None,
         OUTPUT_PANEL(
-            help="Output format; json: one line per text, png: one prompt of a generation task; "
+            help="Output format; json: one line per text, png: one text; "
             "default: from the ending of --output, else text."
         ),
     ] = None,
@@ -98,8 +98,6 @@ def explain(
     """
     _check_options_fit_task(context, task)
     format_name = terminal.choose_format(format, output, FORMAT_OF_ENDING)
-    if format_name == "png" and task == CLASSIFICATION:
-        terminal.fail(f"--format png is for {GENERATION} only: use html")
     terminal.check_output(format_name, output)
     lines = [line for text in texts for line in (_read_stdin() if text == "-" else [text])]
     if not any(map(str.strip, lines)):
@@ -120,7 +118,7 @@ def explain(
             contrast=contrast, attribute_target=attribute_target, contexts=contexts,
             interactions=interactions,
         )  # fmt: skip
-    _write(results, task, format_name, output)
+    _write(results, format_name, output)
 
 
 def _check_options_fit_task(context: typer.Context, task: str) -> None:
@@ -138,46 +136,34 @@ def _read_stdin() -> list[str]:
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
-def _write(results: Sequence[Any], task: str, format: str, output: Path | None) -> None:
+def _write(results: Sequence[Any], format: str, output: Path | None) -> None:
     """Write results to a file, or to stdout, coloured where a terminal can show a score's size."""
     from rich.console import Console
 
-    from captum_sig import viz
-    from captum_sig.viz import heatmap
-    from captum_sig.viz.agreement import terminal_legend
+    from captum_sig.viz import terminal_legend
 
     console = Console(highlight=False)
     has_shades = console.color_system in ("256", "truecolor") and not console.no_color
     if output is None and format == "text" and console.is_terminal and has_shades:
         for result in results:
-            drawn = (
-                viz.to_terminal(result, legend=False)
-                if task == CLASSIFICATION
-                else heatmap.to_terminal(result, console.width, legend=False)
-            )
-            console.print(drawn, end="\n\n")
-        if legend := terminal_legend(results):
-            console.print(legend)
+            console.print(result.to_terminal(console.width, legend=False), end="\n\n")
+        console.print(terminal_legend(results))
     else:
-        terminal.write(_to_bytes(results, task, format), output)
+        terminal.write(_to_bytes(results, format), output)
 
 
-def _to_bytes(results: Sequence[Any], task: str, format: str) -> bytes:
+def _to_bytes(results: Sequence[Any], format: str) -> bytes:
     from captum_sig import viz
-    from captum_sig.viz import heatmap
 
     if format == "png":
         if len(results) != 1:
-            raise ValueError(
-                f"a picture shows one prompt, got {len(results)}: use html for several"
-            )
-        return heatmap.to_png(results[0])
-    view: Any = viz if task == CLASSIFICATION else heatmap
+            raise ValueError(f"a picture shows one text, got {len(results)}: use html for several")
+        return results[0].to_png()
     if format == "html":
-        return view.to_page(results).encode()
+        return viz.to_page(results).encode()
     if format == "json":
         lines = (
             json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False) for result in results
         )
         return "".join(f"{line}\n" for line in lines).encode()
-    return "\n".join(f"{view.to_plain(result)}\n" for result in results).encode()
+    return "\n".join(f"{result}\n" for result in results).encode()

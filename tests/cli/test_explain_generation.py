@@ -34,8 +34,9 @@ def test_lines_in_a_pipe(generate):
     lines = result.stdout.splitlines()
     assert lines[0].startswith("log p(target) = -")
     assert lines[1] == "target:  so good"
-    assert [line.split("\t")[0] for line in lines[3:7]] == ["the", "good", "movie", "is"]
-    assert all(float(cell) for line in lines[3:7] for cell in line.split("\t")[1:])
+    assert lines[3].startswith("log p\t\t-")
+    assert [line.split("\t")[0] for line in lines[4:8]] == ["the", "good", "movie", "is"]
+    assert all(float(cell) for line in lines[4:8] for cell in line.split("\t")[1:])
 
 
 def test_json_has_an_object_a_line(generate, folder):
@@ -83,7 +84,7 @@ def test_a_chat(generate):
         (["--target", ""], "the target is empty"),
         (["--baseline", "uniform"], "not for generation"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
-        (["again", "--target", " a", "--output", "x.png"], "a picture shows one prompt"),
+        (["again", "--target", " a", "--output", "x.png"], "a picture shows one text"),
     ],
 )
 def test_mistakes_are_one_line(generate, options, message):
