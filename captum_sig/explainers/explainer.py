@@ -8,7 +8,7 @@ all: words move in the model's word embedding, and F has T values for each text.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -30,7 +30,10 @@ from captum_sig.explainers.interactions import interactions_of_batch
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
 from captum_sig.explainers.method_input import Scores
 from captum_sig.explainers.models import (
+    check_architecture,
     check_model,
+    described,
+    hub_options,
     pretrained,
     pretrained_tokenizer,
     uncompiled,
@@ -151,6 +154,7 @@ class Explainer:
         self.encoder = Encoder(
             tokenizer, level, token_limit(model), padding_multiple(model), self.PAIR_TRUNCATION
         )
+        self.level = level
         self.tokenizer = tokenizer
         self.model = model if device is None else model.to(device)
         self.layer = word_embedding(model) if layer is None else layer
@@ -159,11 +163,19 @@ class Explainer:
         self.seed = seed
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Self:
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        model_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
         """Load model and tokenizer from a folder or hub name; safetensors only, no remote code.
 
         Args:
-            name_or_path: as in transformers.
+            name_or_path: as in transformers; or a PEFT adapter, which is loaded with its base.
+            model_kwargs: for the model's `from_pretrained`, such as `dtype`, `device_map` or
+                `revision`.
             **options: keywords of the class.
 
         Raises:
@@ -172,8 +184,21 @@ class Explainer:
         """
         import transformers
 
-        model = pretrained(getattr(transformers, cls.AUTO_CLASS), name_or_path, cls.TRAINED)
-        return cls(model, pretrained_tokenizer(name_or_path), **options)
+        check_architecture(name_or_path, cls.__name__, **hub_options(model_kwargs))
+        auto_class = getattr(transformers, cls.AUTO_CLASS)
+        model = pretrained(auto_class, name_or_path, cls.TRAINED, **(model_kwargs or {}))
+        tokenizer = pretrained_tokenizer(name_or_path, **hub_options(model_kwargs))
+        return cls(model, tokenizer, **options)
+
+    def __repr__(self) -> str:
+        return described(
+            self, baseline=self.family.name, level=self.level, labels=getattr(self, "labels", None)
+        )
+
+    @property
+    def task(self) -> TaskName:
+        """The task's name."""
+        return self.TASK
 
     def __call__(
         self, inputs: Any, target: Any = None, method: str = "sig", **options: Unpack[CallOptions]

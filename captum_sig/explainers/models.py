@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from captum_sig._files import check_model_path
 from captum_sig.attr.function import with_shared_weights
+from captum_sig.explainers import adapters
 
 SAFE = {"trust_remote_code": False, "use_safetensors": True}  # of models that are loaded here
 CLASSIFICATION, GENERATION = "TextClassificationExplainer", "TextGenerationExplainer"
@@ -31,19 +32,23 @@ SERVED: dict[str, tuple[str, ...]] = {  # by the ends of transformers' class nam
     "ForQuestionAnswering": (ANSWERS,),
     "ForMultipleChoice": (),
 }
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+OF_ONE_REPOSITORY = ("revision", "subfolder")  # on the hub
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", *OF_ONE_REPOSITORY)
 
 
 def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **options: Any) -> Any:
     """Load a model in eval mode, with all its weights from the checkpoint.
 
-    Only safetensors are read, and no Python code that comes with the model is run.
+    Only safetensors are read, and no Python code that comes with the model is run. An adapter of
+    PEFT is loaded with its base model, whose path passes the same checks; weights that the base
+    lacks, such as those of a head, may come with the adapter.
 
     Args:
         auto_class: one of transformers' auto classes of models.
         name_or_path: as in transformers.
         purpose: what the model must have been trained for.
-        **options: as in transformers, such as `dtype`.
+        **options: as in transformers, such as `dtype`; for an adapter, those of the base model,
+            except for where the adapter is found on the hub.
 
     Raises:
         ValueError: if weights are missing, such as those of an untrained head, are pickled, or if
@@ -57,15 +62,78 @@ def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **option
             )
     with _no_code(name_or_path):
         _check_weights(name_or_path, options)
+        adapter = _adapter_config(name_or_path, hub_options(options))
+    if adapter:
+        model, missing = _with_adapter(auto_class, name_or_path, adapter, options)
+    else:
+        model, missing = _loaded(auto_class, name_or_path, options)
+    if missing:
+        raise ValueError(
+            f"{name_or_path} has no weights for {', '.join(sorted(missing))}; wanted a model that "
+            f"was trained {purpose}"
+        )
+    return model.eval()
+
+
+def _loaded(
+    auto_class: Any, name_or_path: str | Path, options: Mapping[str, Any]
+) -> tuple[Any, set[str]]:
+    """Load a model, and return the names of the weights that it lacks, too."""
+    with _no_code(name_or_path):
         model, info = auto_class.from_pretrained(
             name_or_path, **{**options, **SAFE}, output_loading_info=True
         )
-    if info["missing_keys"]:
+    return model, set(info["missing_keys"])
+
+
+def _with_adapter(
+    auto_class: Any, name_or_path: str | Path, adapter: Mapping[str, Any], options: dict[str, Any]
+) -> tuple[Any, set[str]]:
+    """Load an adapter with its base model, as `_loaded` does a model."""
+    where = hub_options(options)
+    base, where_base = base_of(name_or_path, adapter)
+    base_options = {name: options[name] for name in options if name not in OF_ONE_REPOSITORY}
+    base_options |= where_base
+    _check_weights(base, base_options)
+    if _found(name_or_path, "config.json", where):  # names the labels
+        base_options.setdefault("config", pretrained_config(name_or_path, **where))
+    model, missing = _loaded(auto_class, base, base_options)
+    file = _found(name_or_path, adapters.WEIGHTS, where)
+    n_labels = None if file is None else adapters.n_labels(model, file)
+    if n_labels is not None and not {"num_labels", "id2label", "config"} & set(base_options):
+        model, missing = _loaded(auto_class, base, {**base_options, "num_labels": n_labels})
+    model, trained = adapters.with_adapter(model, name_or_path, where)
+    return model, missing - trained
+
+
+def base_of(name_or_path: str | Path, adapter: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the base model of an adapter that can be read here, and where it is on the hub.
+
+    Raises:
+        ValueError: if it cannot be read, lies in the same folder as a whole model, or its base is
+            an adapter too, or not there.
+    """
+    adapters.check_adapter(name_or_path, adapter)
+    for whole in ("model.safetensors", "model.safetensors.index.json"):
+        if Path(name_or_path, whole).exists():
+            raise ValueError(
+                f"{name_or_path} holds both a model, {whole}, and an adapter: move the files of "
+                "the adapter (adapter_…) to a folder of their own"
+            )
+    base = adapter["base_model_name_or_path"]
+    where = {"revision": adapter["revision"]} if adapter.get("revision") else {}
+    check_model_path(base)
+    if _adapter_config(base, where):
         raise ValueError(
-            f"{name_or_path} has no weights for {', '.join(sorted(info['missing_keys']))}; "
-            f"wanted a model that was trained {purpose}"
+            f"{name_or_path} is an adapter of {base}, which is an adapter too: {adapters.MERGE}"
         )
-    return model.eval()
+    return base, where
+
+
+def hub_options(model_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return those options of a model that say where on the hub all its files are."""
+    given = model_kwargs or {}
+    return {name: given[name] for name in HUB_OPTIONS if given.get(name) is not None}
 
 
 def pretrained_masked_lm(name_or_path: str | Path) -> Any:
@@ -79,32 +147,90 @@ def pretrained_language_model(name_or_path: str | Path, **options: Any) -> Any:
     """Load a model that generates text, with an encoder or without; as `pretrained`."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    has_encoder = pretrained_config(name_or_path).is_encoder_decoder
+    has_encoder = pretrained_config(name_or_path, **hub_options(options)).is_encoder_decoder
     auto_class = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
     return pretrained(auto_class, name_or_path, "to generate text", **options)
 
 
-def pretrained_config(name_or_path: str | Path) -> Any:
-    """Load a model's config, without code of its own."""
+def pretrained_config(name_or_path: str | Path, **where: Any) -> Any:
+    """Load the config of a model, or that of an adapter's base, without code of its own.
+
+    Args:
+        name_or_path: as in transformers.
+        **where: as `hub_options` returns them.
+    """
     from transformers import AutoConfig
 
     with _no_code(name_or_path):
-        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+        if not _found(name_or_path, "config.json", where) and (
+            adapter := _adapter_config(name_or_path, where)
+        ):
+            base, where_base = base_of(name_or_path, adapter)
+            return pretrained_config(base, **where_base)
+        return AutoConfig.from_pretrained(name_or_path, **where, trust_remote_code=False)
 
 
-def pretrained_tokenizer(name_or_path: str | Path) -> Any:
+def pretrained_tokenizer(name_or_path: str | Path, **where: Any) -> Any:
     """Load a tokenizer; transformers makes up an empty one where there are no files.
+
+    That of an adapter may lie beside its base model.
+
+    Args:
+        name_or_path: as in transformers.
+        **where: as `hub_options` returns them.
 
     Raises:
         ValueError: if it knows only special tokens, or comes with code of its own.
     """
     from transformers import AutoTokenizer
 
+    adapter = _adapter_config(name_or_path, where)
+    if adapter and not _found(name_or_path, "tokenizer_config.json", where):
+        base, where_base = base_of(name_or_path, adapter)
+        return pretrained_tokenizer(base, **where_base)
     with _no_code(name_or_path):
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **where, trust_remote_code=False)
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ValueError(f"{name_or_path} has no tokenizer: save it beside the model")
     return tokenizer
+
+
+def architectures(name_or_path: str | Path, **where: Any) -> list[str]:
+    """Return the names of the classes that a model's config, or that of an adapter's base, names.
+
+    Args:
+        name_or_path: as in transformers.
+        **where: as `hub_options` returns them.
+    """
+    check_model_path(name_or_path)
+    config = _json(name_or_path, "config.json", where)
+    adapter = {} if config else _adapter_config(name_or_path, where)
+    if adapter:
+        base, where_base = base_of(name_or_path, adapter)
+        return architectures(base, **where_base)
+    return list(map(str, config.get("architectures") or ()))
+
+
+def check_architecture(name_or_path: str | Path, explainer: str, **where: Any) -> None:
+    """Check that a model was not trained for the task of another explainer.
+
+    The heads of two tasks may have the same names, so that one would load the other's weights.
+
+    Args:
+        name_or_path: as in transformers.
+        explainer: the name of the explainer's class.
+        **where: as `hub_options` returns them.
+
+    Raises:
+        ValueError: if the config names a model that another explainer serves.
+    """
+    for name in architectures(name_or_path, **where):
+        serves = serving(name)
+        if serves is not None and explainer not in serves:
+            raise ValueError(
+                f"{name_or_path} holds a {name}, which {explainer} does not explain: use "
+                f"{' or '.join(serves) or OWN_MODULES}"
+            )
 
 
 @contextmanager
@@ -127,9 +253,9 @@ def _check_weights(name_or_path: str | Path, options: Mapping[str, Any]) -> None
 
     An index or the config may name them, and an adapter may have no others.
     """
-    where = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
+    where = hub_options(options)
     config = _json(name_or_path, "config.json", where)
-    adapter = _json(name_or_path, "adapter_config.json", where)
+    adapter = _adapter_config(name_or_path, where)
     variant = options.get("variant")
     default = (
         f"model.safetensors.index.{variant}.json" if variant else "model.safetensors.index.json"
@@ -138,7 +264,7 @@ def _check_weights(name_or_path: str | Path, options: Mapping[str, Any]) -> None
     weights = [named]
     if named.endswith(".json"):
         weights = list(_json(name_or_path, named, where).get("weight_map", {}).values())
-    if adapter and _found(name_or_path, "adapter_model.safetensors", where) is None:
+    if adapter and _found(name_or_path, adapters.WEIGHTS, where) is None:
         weights.append("adapter_model.bin")
     for file_name in sorted(set(weights)):
         if not file_name.endswith(".safetensors"):
@@ -146,8 +272,11 @@ def _check_weights(name_or_path: str | Path, options: Mapping[str, Any]) -> None
                 f"{name_or_path} has weights in {file_name}, which is not a safetensors file and "
                 "may be a pickle: save the model anew with transformers (save_pretrained)"
             )
-    if adapter and not config:
-        _check_weights(adapter.get("base_model_name_or_path", ""), {})
+
+
+def _adapter_config(name_or_path: str | Path, where: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the config of an adapter of PEFT; {} if there is none."""
+    return _json(name_or_path, "adapter_config.json", where)
 
 
 def _json(name_or_path: str | Path, file_name: str, where: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,6 +327,7 @@ def check_model(model: Any, tokenizer: Any, explainer: str, wanted: str) -> None
 
 def _advice(model: Any, explainer: str) -> str | None:
     """Say what to do with a model that an explainer does not take; None for one that it takes."""
+    model = adapters.without_wrapper(model)
     name = type(model).__name__
     if isinstance(model, (str, Path)):
         return f"use {explainer}.from_pretrained({str(model)!r})"
@@ -211,15 +341,24 @@ def _advice(model: Any, explainer: str) -> str | None:
         return f"for a module of your own use {OWN_MODULES}"
     if getattr(model.config, "model_type", None) == "xlnet":
         return "it puts positions before texts, (L, B, D), where words are moved in (B, L, D)"
-    for head, serves in SERVED.items():
-        if name.endswith(head):
-            return None if explainer in serves else f"use {' or '.join(serves) or OWN_MODULES}"
+    serves = serving(name)
+    if serves is not None:
+        return None if explainer in serves else f"use {' or '.join(serves) or OWN_MODULES}"
     if name.endswith("Model") and explainer not in (GENERATION, SIMILARITY):
         return (
             "it has no head for the task: load it with the task's AutoModel class, such as "
             f"AutoModelForSequenceClassification, or use {SIMILARITY}"
         )
     return None
+
+
+def serving(architecture: str) -> tuple[str, ...] | None:
+    """Return the explainers of a model of transformers by its class name; None if unknown.
+
+    >>> serving("BertForMaskedLM")
+    ('FillMaskExplainer',)
+    """
+    return next((SERVED[head] for head in SERVED if architecture.endswith(head)), None)
 
 
 def classifier_logits(model: nn.Module, output: Any) -> Tensor:
@@ -236,6 +375,24 @@ def classifier_logits(model: nn.Module, output: Any) -> Tensor:
         f"{type(model).__name__} returns {got}; {CLASSIFICATION} wants (texts, labels): use "
         f"{OWN_MODULES}"
     )
+
+
+MAX_LABELS = 8  # shown of a model
+
+
+def described(
+    explainer: Any, *, baseline: str, level: str, labels: Sequence[str] | None = None
+) -> str:
+    """Say in a line what an explainer has taken: its model, task, baseline, level and labels."""
+    parts = [
+        type(adapters.without_wrapper(explainer.model)).__name__,
+        f"task={explainer.task!r}, baseline={baseline!r}, level={level!r}",
+    ]
+    if labels is not None:
+        shown = ", ".join(map(repr, labels[:MAX_LABELS]))
+        more = len(labels) - MAX_LABELS
+        parts.append(f"labels=[{shown}{f', … {more} more' if more > 0 else ''}]")
+    return f"{type(explainer).__name__}({', '.join(parts)})"
 
 
 def uncompiled(model: Any, layer: nn.Module | None) -> tuple[Any, nn.Module | None]:

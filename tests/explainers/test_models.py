@@ -148,7 +148,8 @@ def adapters_model_is_a_pickle(folder: Path) -> None:
     index_names_a_pickle(base)
     (folder / "config.json").unlink()
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    config = {"base_model_name_or_path": str(base), "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize(
