@@ -211,6 +211,12 @@ def architectures(name_or_path: str | Path, **where: Any) -> list[str]:
     return list(map(str, config.get("architectures") or ()))
 
 
+def is_saved_sentence_transformer(name_or_path: str | Path, **where: Any) -> bool:
+    """Whether a folder or hub name holds a model of sentence-transformers."""
+    check_model_path(name_or_path)
+    return _found(name_or_path, "modules.json", where) is not None
+
+
 def check_architecture(name_or_path: str | Path, explainer: str, **where: Any) -> None:
     """Check that a model was not trained for the task of another explainer.
 
