@@ -83,8 +83,7 @@ def test_an_empty_text_is_nothing_to_explain(explain, arguments, task):
     ("options", "message"),
     [
         (["--target", "happy"], "NEGATIVE (0), POSITIVE (1)"),
-        (["--format", "png"], "--format png is for text-generation only: use html"),
-        (["--output", "out.png"], "--format png is for text-generation only: use html"),
+        (["--format", "png"], "png cannot go to stdout: pass --output FILE.png"),
         (["--baseline", "blurred"], "pass --masked-lm, a model that AutoModelForMaskedLM can"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["--output", "/no/such/folder/file"], "there is no folder /no/such/folder"),

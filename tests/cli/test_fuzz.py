@@ -95,7 +95,7 @@ def arguments(of_command):
 
 @pytest.fixture(scope="module", autouse=True)
 def _demo_is_loaded_once(demo, tmp_path_factory):
-    load = terminal.load_classifiers
+    load, load_explainer = terminal.load_classifiers, terminal.load_explainer
 
     def loaded(model, baselines, masked_lm, **options):
         if model is not None or masked_lm is not None:
@@ -105,8 +105,14 @@ def _demo_is_loaded_once(demo, tmp_path_factory):
             for name in baselines
         ]
 
+    def loaded_for(task, model, masked_lm, **options):
+        if model is not None or masked_lm is not None:
+            return load_explainer(task, model, masked_lm, **options)
+        return TextClassificationExplainer(demo.model, demo.tokenizer, **options)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(terminal, "load_classifiers", loaded)
+        patch.setattr(terminal, "load_explainer", loaded_for)
         patch.chdir(tmp_path_factory.mktemp("work"))
         yield
 
