@@ -157,7 +157,7 @@ def _masked_lm_option(masked_lm: str | None) -> dict[str, Any]:
     if masked_lm is None:
         return {}
     with _loading(masked_lm):
-        from captum_sig.explainers.models import pretrained_masked_lm
+        from captum_sig.explainers.loading import pretrained_masked_lm
 
         return {"masked_lm": pretrained_masked_lm(masked_lm)}
 

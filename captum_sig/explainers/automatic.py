@@ -17,12 +17,12 @@ from torch import nn
 
 from captum_sig._names import TaskName, unknown_name
 from captum_sig.explainers.adapters import without_wrapper
-from captum_sig.explainers.models import (
+from captum_sig.explainers.loading import (
     architectures,
     hub_options,
     is_saved_sentence_transformer,
-    serving,
 )
+from captum_sig.explainers.models import serving
 
 # Of each task, where its explainer is defined, and the explainer's class.
 EXPLAINERS: dict[TaskName, tuple[str, str]] = {
@@ -135,7 +135,7 @@ def task_of(source: Any, **where: Any) -> TaskName:
 
     Args:
         source: what has a task.
-        **where: options of the hub, see `captum_sig.explainers.models.hub_options`.
+        **where: options of the hub, see `captum_sig.explainers.loading.hub_options`.
 
     Raises:
         TypeError: if it is not a model of text.

@@ -27,15 +27,17 @@ from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.interactions import interactions_of_batch
-from captum_sig.explainers.matrix_results import Target, TargetsAttribution
-from captum_sig.explainers.method_input import Scores
-from captum_sig.explainers.models import (
+from captum_sig.explainers.loading import (
     check_architecture,
-    check_model,
-    described,
     hub_options,
     pretrained,
     pretrained_tokenizer,
+)
+from captum_sig.explainers.matrix_results import Target, TargetsAttribution
+from captum_sig.explainers.method_input import Scores
+from captum_sig.explainers.models import (
+    check_model,
+    described,
     uncompiled,
     word_embedding,
 )

@@ -20,15 +20,17 @@ from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import BASELINES, NEEDS, family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.generation_result import GenerationAttribution, TargetToken
+from captum_sig.explainers.loading import (
+    hub_options,
+    pretrained_language_model,
+    pretrained_tokenizer,
+)
 from captum_sig.explainers.matrix import MatrixOptions, TargetMatrix, target_matrix
 from captum_sig.explainers.models import (
     GENERATION,
     check_model,
     described,
-    hub_options,
     is_bidirectional,
-    pretrained_language_model,
-    pretrained_tokenizer,
     uncompiled,
     word_embedding,
 )

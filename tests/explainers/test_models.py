@@ -27,7 +27,10 @@ from transformers import (
 from captum_sig import TextClassificationExplainer, TextGenerationExplainer
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
-from captum_sig.explainers.models import pretrained_masked_lm, pretrained_tokenizer
+from captum_sig.explainers.loading import (
+    pretrained_masked_lm,
+    pretrained_tokenizer,
+)
 from tests.tiny_language_models import causal, chat_tokenizer
 from tests.tiny_models import SHAPE, bert, wordpiece_tokenizer
 
