@@ -48,7 +48,8 @@ def explain(
             metavar="TARGET",
             help="What to explain. Classification: a label (name or index), all, or >0.5 for "
             "every likelier label; default: the predicted one. Answer, filled-in token, or text "
-            "after the prompt; default: the model's. Repeat it for several labels or tokens.",
+            "after the prompt; default: the model's. Zero-shot: candidates; default: all. Repeat "
+            "it for several labels or tokens.",
         ),
     ] = None,
     level: Annotated[Level, options.LEVEL()] = "word",

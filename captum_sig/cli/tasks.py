@@ -64,8 +64,8 @@ def explainer_options(task: TaskName, options: Options) -> dict[str, Any]:
 def paired(task: TaskName, inputs: Sequence[Input], options: Options) -> list[Any]:
     """Join texts with the second texts of their pairs, and check that the task reads these."""
     of_task = TASKS[task]
-    seconds = options[of_task.second] or []
-    seconds = [seconds] if isinstance(seconds, str) else seconds
+    seconds = options[of_task.second]
+    seconds = [seconds] if isinstance(seconds, str) else list(seconds or ())
     option = terminal.option_name(of_task.second)
     if seconds and not all(isinstance(one, str) for one in inputs):
         terminal.fail(f"{option} goes with texts, and stdin has more than texts: leave it out")
@@ -106,6 +106,7 @@ def _zero_shot(explainer: Any, inputs: list[Any], options: Options) -> list[Any]
     if not candidates:
         terminal.fail('there is no candidate label: pass --candidates "sports,politics"')
     more = {name: options[name] for name in ("hypothesis_template", "multi_label", "words")}
+    more["target"] = list(options["target"] or ()) or None  # of the candidates
     return _call(explainer, inputs, options, candidates, **_without_none(more))
 
 
@@ -175,7 +176,10 @@ TASKS: dict[TaskName, Task] = {
     ),
     "zero-shot-classification": Task(
         _zero_shot,
-        (*READER, "stdin_format", "candidates", "hypothesis_template", "multi_label", "words"),
+        (
+            *READER, "stdin_format", "target", "candidates", "hypothesis_template", "multi_label",
+            "words",
+        ),
     ),
     "token-classification": Task(
         _find_entities, (*READER, "stdin_format", "span", "aggregation"),

@@ -94,6 +94,8 @@ def test_zero_shot(taken):
     )  # fmt: skip
     own = {"multi_label": True, "words": "both", "hypothesis_template": "About {}."}
     assert found == (MADE, ["a", "b"], (["art"],), CALL | own)
+    found = taken("a", "--candidates", "art,law", "--target", "law", task=task)
+    assert found[2:] == ((["art", "law"],), {**CALL, "multi_label": False, "target": ["law"]})
     taken("a", task=task, message="there is no candidate label: pass --candidates")
     taken("a", "--candidates", ",", task=task, message="there is no candidate label")
 
@@ -122,6 +124,7 @@ def test_question_answering(taken):
     assert taken("who?", "--context", "me", task=task) == (MADE, ("who?", "me"), (None,), CALL)
     found = taken("who?", "where?", "--context", "me", "--target", "me", task=task)
     assert found[1:3] == ([("who?", "me"), ("where?", "me")], ("me",))
+    assert taken("who?", "--context", "", task=task)[1] == ("who?", "")
     found = taken("who?", "--context", "me", "--span", "0:2", task=task)
     assert found[2] == ((0, 2),)
     stdin = '{"question": "who?", "context": "me"}\n'
