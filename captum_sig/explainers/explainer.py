@@ -8,7 +8,7 @@ all: words move in the model's word embedding, and F has T values for each text.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -29,12 +29,17 @@ from captum_sig.contexts import Contexts
 from captum_sig.explainers.chosen_baselines import Names, chosen_baselines
 from captum_sig.explainers.embeddings import WordEmbeddings
 from captum_sig.explainers.interactions import interactions_of_batch
+from captum_sig.explainers.loading import (
+    check_architecture,
+    hub_options,
+    pretrained,
+    pretrained_tokenizer,
+)
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
 from captum_sig.explainers.method_input import Scores
 from captum_sig.explainers.models import (
     check_model,
-    pretrained,
-    pretrained_tokenizer,
+    described,
     uncompiled,
 )
 from captum_sig.explainers.results import EVIDENCE, Column, Interaction, WordAttribution
@@ -153,6 +158,7 @@ class Explainer:
         self.encoder = Encoder(
             tokenizer, level, token_limit(model), padding_multiple(model), self.PAIR_TRUNCATION
         )
+        self.level = level
         self.tokenizer = tokenizer
         self.model = model if device is None else model.to(device)
         self.embeddings = WordEmbeddings.of(model, layer)
@@ -191,11 +197,19 @@ class Explainer:
             )
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Self:
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        model_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
         """Load model and tokenizer from a folder or hub name; safetensors only, no remote code.
 
         Args:
-            name_or_path: as in transformers.
+            name_or_path: as in transformers; or a PEFT adapter, which is loaded with its base.
+            model_kwargs: for the model's `from_pretrained`, such as `dtype`, `device_map` or
+                `revision`.
             **options: keywords of the class.
 
         Raises:
@@ -204,8 +218,21 @@ class Explainer:
         """
         import transformers
 
-        model = pretrained(getattr(transformers, cls.AUTO_CLASS), name_or_path, cls.TRAINED)
-        return cls(model, pretrained_tokenizer(name_or_path), **options)
+        check_architecture(name_or_path, cls.__name__, **hub_options(model_kwargs))
+        auto_class = getattr(transformers, cls.AUTO_CLASS)
+        model = pretrained(auto_class, name_or_path, cls.TRAINED, **(model_kwargs or {}))
+        tokenizer = pretrained_tokenizer(name_or_path, **hub_options(model_kwargs))
+        return cls(model, tokenizer, **options)
+
+    def __repr__(self) -> str:
+        return described(
+            self, baseline=self.family.name, level=self.level, labels=getattr(self, "labels", None)
+        )
+
+    @property
+    def task(self) -> TaskName:
+        """The task's name."""
+        return self.TASK
 
     def __call__(
         self, inputs: Any, target: Any = None, method: str = "sig", **options: Unpack[CallOptions]

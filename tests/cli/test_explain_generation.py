@@ -78,11 +78,11 @@ def test_a_chat(generate):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "ig"], "--method is for text-classification only"),
-        (["--no-truncation"], "--truncation is for text-classification only"),
+        (["--method", "ig"], "--method is not for text-generation: leave it out"),
+        (["--no-truncation"], "--truncation is not for text-generation: leave it out"),
         (["--format", "png"], "png cannot go to stdout"),
         (["--target", ""], "the target is empty"),
-        (["--baseline", "uniform"], "not for generation"),
+        (["--baseline", "pad"], "text-generation has one baseline, got 2: pass one --baseline"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["again", "--target", " a", "--output", "x.png"], "a picture shows one text"),
     ],
@@ -110,7 +110,12 @@ def test_choices_are_checked(generate, options, message):
 
 def test_there_is_no_model_by_default(run):
     result = run("explain", PROMPT, "--task", "text-generation")
-    assert "no language model is included: pass --model" in result.stderr
+    assert "no model for text-generation is included: pass --model" in result.stderr
+
+
+def test_random_baselines_are_not_for_generation(run, folder):
+    result = run("explain", PROMPT, "--model", folder, "--baseline", "uniform")
+    assert "baseline 'uniform' is not for generation" in result.stderr
 
 
 def test_options_of_generation_are_for_generation_only(run):
