@@ -50,6 +50,8 @@ from captum_sig.words.encoding import (
     TextInput,
     Truncation,
     checked_inputs,
+    in_python,
+    is_list,
     padding_multiple,
     token_limit,
 )
@@ -73,6 +75,20 @@ class CallOptions(TypedDict, total=False):
     truncation: bool
     interactions: int | None
     top: int | None
+
+
+def target_of_each(target: Any, n_inputs: int, is_single: bool) -> list[Any]:
+    """Return each input's target: a list has one for each of several, all else is for all.
+
+    Raises:
+        ValueError: if a list has another length.
+    """
+    target = in_python(target)
+    if is_single or not is_list(target):
+        return [target] * n_inputs
+    if len(target) != n_inputs:
+        raise ValueError(f"target has {len(target)} entries; wanted one, or {n_inputs}")
+    return list(target)
 
 
 @dataclass(frozen=True)
@@ -482,12 +498,15 @@ class _Explained:
 
         def of_each(name: str) -> tuple[Any, ...] | None:
             values = [getattr(of_target, name) for of_target in scores]
-            return None if any(v is None for v in values) else tuple(v[number] for v in values)
+            if any(value is None for value in values) or not values:
+                return None
+            return tuple(value[number] for value in values)
 
         empty = torch.zeros(len(targets), len(spans), dtype=torch.float64)
         values, residual, evidence = matrix("values"), of_each("residual"), matrix("evidence")
         audits = of_each("audits")
-        pairs = [of_batch[number] for of_batch in self.interactions if of_batch is not None]
+        of_targets = self.interactions[: len(targets)]
+        pairs = [of_batch[number] for of_batch in of_targets if of_batch is not None]
         return TargetsAttribution(
             **self._common,
             targets=tuple(targets),
