@@ -283,6 +283,11 @@ class Explainer:
         """Say what is explained of a batch, given the model's output for it, (B, …)."""
         raise NotImplementedError
 
+    @property
+    def _evaluated(self) -> nn.Module:
+        """What evaluates rows: the model, or what calls it."""
+        return self.model
+
     def _as_tensor(self, output: Any) -> Tensor:
         """Return what is read of the model's output, (R, …)."""
         return as_logits(output)
@@ -374,12 +379,12 @@ class Explainer:
     @plain_tensors()
     def _batch_output(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
         others = {name: tensor[rows] for name, tensor in batch.further_inputs.items()}
-        output = self._as_tensor(self.model(input_ids=batch.ids[rows], **others))
+        output = self._as_tensor(self._evaluated(input_ids=batch.ids[rows], **others))
         return output.detach()
 
     def _question(self, batch: Batch, read: Read, n_values: int) -> Question:
         return Question(
-            model=self.model, layer=self.layer, as_tensor=self._as_tensor, read=read,
+            model=self._evaluated, layer=self.layer, as_tensor=self._as_tensor, read=read,
             n_values=n_values, batch=batch, family=self.family,
             new_generators=lambda: [text_generator(one.joined, self.seed) for one in batch.inputs],
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from captum_sig._names import Level, TaskName
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.function import at_least_float32
+from captum_sig.attr.hooks import with_input
 from captum_sig.explainers.explainer import (
     CallOptions,
     Explainer,
@@ -58,6 +60,58 @@ class _Masks:
 
     places: tuple[tuple[int, int], ...]  # characters of each mask
     tokens: Sequence[Sequence[int]] | _Top  # ids for each mask
+
+
+class AtMasks(nn.Module):
+    """A masked language model whose logits are those of the masks: (R, M, V), not (R, L, V).
+
+    M is the largest number of masks of a row; a row with fewer has the first one's in place of the
+    rest. The logits of all positions would take most of the memory, and a third to two thirds of
+    the time: the last layer is given the masks alone, if it is one that is given all positions.
+    """
+
+    def __init__(self, model: nn.Module, mask_token_id: int) -> None:
+        super().__init__()
+        self.model, self.mask_token_id = model, mask_token_id
+        self.head: nn.Module | None = getattr(model, "get_output_embeddings", lambda: None)()
+
+    def forward(self, input_ids: Tensor, **others: Tensor) -> Any:
+        """Evaluate the model on rows of ids, each with a mask at least."""
+        places = mask_places(input_ids, self.mask_token_id)
+        is_given_masks = False
+
+        def of_masks(hidden: Tensor) -> Tensor:
+            nonlocal is_given_masks
+            if hidden.dim() != 3 or hidden.shape[:2] != input_ids.shape:
+                return hidden
+            is_given_masks = True
+            return _at(hidden, places)
+
+        with nullcontext() if self.head is None else with_input(self.head, of_masks):
+            output = self.model(input_ids=input_ids, **others)
+        if not is_given_masks:
+            output.logits = _at(output.logits, places)
+        return output
+
+
+def mask_places(ids: Tensor, mask_token_id: int) -> Tensor:
+    """Return the positions of each row's masks, (R, L) → (R, M), padded with the first.
+
+    >>> mask_places(torch.tensor([[7, 4, 7, 4], [7, 7, 4, 7]]), 4)
+    tensor([[1, 3],
+            [2, 2]])
+    """
+    is_mask = ids == mask_token_id
+    n_masks = is_mask.sum(1, keepdim=True)
+    places = (~is_mask).long().argsort(dim=1, stable=True)[:, : int(n_masks.max())]
+    is_one = torch.arange(places.shape[1], device=ids.device) < n_masks
+    return torch.where(is_one, places, places[:, :1])
+
+
+def _at(tensor: Tensor, places: Tensor) -> Tensor:
+    """Take each row's places, (R, L, D), (R, M) → (R, M, D)."""
+    row = torch.arange(len(tensor), device=tensor.device)[:, None]
+    return tensor[row, places.to(tensor.device)]
 
 
 class FillMaskExplainer(Explainer):
@@ -108,6 +162,7 @@ class FillMaskExplainer(Explainer):
         if tokenizer.mask_token is None:
             raise ValueError("the tokenizer has no mask token: wanted that of a masked model")
         self.vocabulary: dict[str, int] = tokenizer.get_vocab()
+        self._at_masks = AtMasks(self.model, tokenizer.mask_token_id)
 
     @overload  # a string is a sequence of strings
     def __call__(  # type: ignore[overload-overlap]
@@ -226,11 +281,45 @@ class FillMaskExplainer(Explainer):
             f"{', '.join(map(repr, pieces)) or 'nothing'}: name a word that is one token"
         )
 
+    @property
+    def _evaluated(self) -> nn.Module:
+        return self._at_masks
+
+    def _batches(
+        self,
+        inputs: Sequence[TextInput],
+        batch_size: int | None,
+        truncation: bool,
+        method: str | None = None,
+    ) -> Iterator[Batch]:
+        """Yield batches.
+
+        Raises:
+            ValueError: if a mask is not among the tokens that the model reads.
+        """
+        for batch in super()._batches(inputs, batch_size, truncation, method):
+            n_read = (batch.ids == self.tokenizer.mask_token_id).sum(1).tolist()
+            for number, n_masks in enumerate(n_read):
+                n_written = batch.texts[number].count(self.tokenizer.mask_token)
+                if n_masks != n_written:
+                    raise ValueError(
+                        f"the model reads {n_masks} of the {n_written} masks of text "
+                        f"{batch.numbers[number]}, from which {batch.dropped[number]} tokens "
+                        "beyond its limit are dropped: shorten the text"
+                    )
+            yield batch
+
+    def _batch_output(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
+        """Return the logits at masks; some rows' have as many as those of the whole batch."""
+        output = super()._batch_output(batch, rows)  # (R, M, V)
+        places = mask_places(batch.ids, self.tokenizer.mask_token_id)
+        n_more = places.shape[1] - output.shape[1]
+        return torch.cat([output, output[:, :1].expand(-1, n_more, -1)], 1) if n_more else output
+
     def _readout(self, batch: Batch, output: Tensor, targets: Sequence[_Masks]) -> Readout:
         of_texts, places = [], []
         for number, masks in enumerate(targets):
-            positions = self._positions(batch, number, masks)
-            logits = output[number, positions].cpu()  # (M, V)
+            logits = output[number, : len(masks.places)].cpu()  # (M, V)
             tokens: Sequence[Sequence[int]] = (
                 logits.topk(min(masks.tokens.k, logits.shape[1])).indices.tolist()
                 if isinstance(masks.tokens, _Top)
@@ -239,29 +328,9 @@ class FillMaskExplainer(Explainer):
             probabilities = logits.to(at_least_float32(logits.dtype)).softmax(-1)
             of_texts.append(self._text_targets(masks.places, tokens, probabilities))
             places.append(
-                [
-                    [(position, token)]
-                    for position, of_mask in zip(positions, tokens, strict=True)
-                    for token in of_mask
-                ]
+                [[(mask, token)] for mask, of_mask in enumerate(tokens) for token in of_mask]
             )
         return Readout(of_texts, read_means(places))
-
-    def _positions(self, batch: Batch, number: int, masks: _Masks) -> list[int]:
-        """Return the positions of a text's masks.
-
-        Raises:
-            ValueError: if not all of them are among the tokens that the model reads.
-        """
-        is_mask = batch.ids[number] == self.tokenizer.mask_token_id
-        positions = is_mask.nonzero()[:, 0].tolist()
-        if len(positions) != len(masks.places):
-            raise ValueError(
-                f"the model reads {len(positions)} of the {len(masks.places)} masks of text "
-                f"{batch.numbers[number]}, from which {batch.dropped[number]} tokens beyond its "
-                "limit are dropped: shorten the text"
-            )
-        return positions
 
     def _text_targets(
         self,

@@ -6,7 +6,7 @@ from transformers import BertConfig, BertForMaskedLM, FillMaskPipeline
 
 from captum_sig import contexts
 from captum_sig._warnings import TruncationWarning
-from captum_sig.explainers.fill_mask import FillMaskExplainer
+from captum_sig.explainers.fill_mask import AtMasks, FillMaskExplainer
 from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.methods import METHODS
 from tests.tiny_models import SHAPE, SlowTokenizer, bert, byte_level_tokenizer, spread
@@ -171,6 +171,26 @@ def test_two_sided_contexts_interactions_and_top(of_bert):
         torch.testing.assert_close(
             strongest.matrix[number, known], exact.matrix[number, known], rtol=0, atol=1e-10
         )
+
+
+@pytest.mark.parametrize("has_head", [True, False])
+def test_logits_of_masks_alone_are_those_of_the_model(explainer, has_head):
+    """The last layer is given the masks, or gives all positions if it is not found."""
+    model, mask = explainer.model, explainer.tokenizer.mask_token_id
+    ids = torch.randint(5, 25, (3, 7), generator=torch.Generator().manual_seed(0))
+    ids[0, 2] = ids[0, 5] = ids[1, 1] = ids[2, 3:] = mask
+    at_masks = AtMasks(model, mask)
+    given = []
+    handle = at_masks.head.register_forward_hook(lambda _, args, out: given.append(out.shape[1]))
+    if not has_head:
+        at_masks.head = None
+    with torch.no_grad():
+        found, expected = at_masks(input_ids=ids).logits, model(ids).logits
+    handle.remove()
+    assert given == [4 if has_head else 7, 7]
+    assert found.shape[1] == 4
+    for row, positions in enumerate([[2, 5, 2, 2], [1, 1, 1, 1], [3, 4, 5, 6]]):
+        torch.testing.assert_close(found[row], expected[row, positions], rtol=0, atol=1e-12)
 
 
 def test_where_a_token_stands_decides_what_a_word_is():
