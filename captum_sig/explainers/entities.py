@@ -3,7 +3,7 @@
 First tokens form *units*: each token alone (strategies "none" and "simple"), or the tokens of a
 word as the pipeline sees it. A unit has one label; then units next to each other whose labels say
 the same, "B-PER" and "I-PER", form an entity, unless the second begins one of its own with "B-".
-Other than the pipeline's, an entity here knows its tokens.
+Unlike the pipeline's, an entity here knows its tokens.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def find_entities(
         labels: the model's labels.
         units: the positions of each unit, as `units_of` returns them.
         strategy: a name in `STRATEGIES`.
-        ignored: names of entities that are none.
+        ignored: names of what is not an entity.
 
     >>> ids = torch.tensor([0, 1, 2, 1])  # what the model is sure of
     >>> probabilities = torch.nn.functional.one_hot(ids).double()

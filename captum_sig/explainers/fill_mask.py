@@ -26,12 +26,7 @@ from captum_sig.explainers.explainer import (
 )
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
 from captum_sig.explainers.token_readout import read_means
-from captum_sig.words.encoding import (
-    Batch,
-    TextInput,
-    checked_single_texts,
-    in_python,
-)
+from captum_sig.words.encoding import Batch, TextInput, checked_single_texts, in_python
 from captum_sig.words.tokenize import decode, tokenize
 
 if TYPE_CHECKING:
@@ -297,10 +292,11 @@ class FillMaskExplainer(Explainer):
         Raises:
             ValueError: if a mask is not among the tokens that the model reads.
         """
+        mask = self.tokenizer.mask_token
         for batch in super()._batches(inputs, batch_size, truncation, method):
             n_read = (batch.ids == self.tokenizer.mask_token_id).sum(1).tolist()
             for number, n_masks in enumerate(n_read):
-                n_written = batch.texts[number].count(self.tokenizer.mask_token)
+                n_written = batch.texts[number].count(mask)
                 if n_masks != n_written:
                     raise ValueError(
                         f"the model reads {n_masks} of the {n_written} masks of text "
@@ -325,6 +321,12 @@ class FillMaskExplainer(Explainer):
                 if isinstance(masks.tokens, _Top)
                 else masks.tokens
             )
+            largest = max(map(max, tokens))
+            if largest >= logits.shape[1]:
+                raise ValueError(
+                    f"target {self.tokenizer.convert_ids_to_tokens(largest)!r} is token {largest}, "
+                    f"and the model has {logits.shape[1]}: name another, or resize its embeddings"
+                )
             probabilities = logits.to(at_least_float32(logits.dtype)).softmax(-1)
             of_texts.append(self._text_targets(masks.places, tokens, probabilities))
             places.append(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._names import AggregationStrategy, Level, TaskName, suggestion, unknown_name
+from captum_sig.attr.function import at_least_float32
 from captum_sig.explainers.entities import (
     STRATEGIES,
     WITHOUT_WORDS,
@@ -68,7 +69,7 @@ class TokenClassificationExplainer(Explainer):
         aggregation_strategy: how tokens become entities, as in transformers'
             `TokenClassificationPipeline`: "none" (each token is one), "simple", "first", "average"
             or "max".
-        ignore_labels: labels that are no entity.
+        ignore_labels: labels that are not entities, by the name that an entity would have.
         baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`.
         level: "word" moves a word's sub-tokens together, "token" each on its own.
         layer: the word embedding; None finds it through `model.get_input_embeddings()`.
@@ -240,7 +241,7 @@ class TokenClassificationExplainer(Explainer):
         self, batch: Batch, output: Tensor, targets: Sequence[list[_Wanted] | None]
     ) -> Readout:
         logits = output.cpu()
-        probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+        probabilities = logits.to(at_least_float32(logits.dtype)).softmax(-1)
         of_texts, places = [], []
         for number, wanted in enumerate(targets):
             if wanted is None:

@@ -227,6 +227,15 @@ def test_tokens_without_a_name():
     assert len(set(result.rows)) == len(result.rows)
 
 
+def test_a_token_that_the_model_lacks():
+    tokenizer = TOKENIZERS["bert"]()
+    explain = FillMaskExplainer(spread(BertForMaskedLM(BertConfig(**SHAPE))), tokenizer)
+    tokenizer.add_tokens([f"new{number}" for number in range(300)])
+    explain.vocabulary = tokenizer.get_vocab()
+    with pytest.raises(ValueError, match="^target 'new299' is token 326, and the model has 300"):
+        explain("[MASK] bad", "new299")
+
+
 TWO = "bad [MASK] movie [MASK]"
 
 
