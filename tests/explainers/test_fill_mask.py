@@ -1,5 +1,7 @@
 """Tokens at masks explained: equal to a plain loop over ids, and found as the pipeline does."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, FillMaskPipeline
@@ -191,6 +193,17 @@ def test_logits_of_masks_alone_are_those_of_the_model(explainer, has_head):
     assert found.shape[1] == 4
     for row, positions in enumerate([[2, 5, 2, 2], [1, 1, 1, 1], [3, 4, 5, 6]]):
         torch.testing.assert_close(found[row], expected[row, positions], rtol=0, atol=1e-12)
+
+
+def test_threads_share_a_model(of_bert):
+    """The masks of one thread's text are not those of another's, and no hook remains."""
+    texts = ["bad [MASK] movie", "[MASK] is not [MASK] good", "the mess is a [MASK]"] * 4
+    alone = [of_bert(text, "good").matrix for text in texts]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda text: of_bert(text, "good").matrix, texts))
+    for found, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert not any(module._forward_pre_hooks for module in of_bert.model.modules())
 
 
 def test_where_a_token_stands_decides_what_a_word_is():
