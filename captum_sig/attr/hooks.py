@@ -352,6 +352,17 @@ def patched(
     calls.require_all()
 
 
+@contextmanager
+def with_input(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Change a layer's first positional argument, in passes of this thread."""
+
+    def act(number: int, module: nn.Module, args: Any) -> Any:
+        return change(args[0]), *args[1:]
+
+    with _hooks([layer], act, None, True):
+        yield
+
+
 def _names(layers: Iterable[nn.Module]) -> str:
     return "layer " + ", ".join(type(layer).__name__ for layer in layers)
 

@@ -14,14 +14,20 @@ from captum_sig.attr.function import Read
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import choose_token
 from captum_sig.explainers.chosen_baselines import Names
-from captum_sig.explainers.explainer import CallOptions, Explainer, Readout, TextTargets
+from captum_sig.explainers.explainer import (
+    CallOptions,
+    Explainer,
+    Readout,
+    TextTargets,
+    target_of_each,
+)
 from captum_sig.explainers.game import Game
 from captum_sig.explainers.matrix_results import Target as ResultTarget
 from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.models import classifier_logits
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.path import TextTrace, path_named, trace
-from captum_sig.words.encoding import Batch, Sentence, TextInput, checked_texts, in_python, is_list
+from captum_sig.words.encoding import Batch, Sentence, TextInput, checked_texts, in_python
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -143,12 +149,7 @@ class TextClassificationExplainer(Explainer):
         return super().__call__(texts, target, method, **options)
 
     def _targets(self, target: Any, inputs: Sequence[TextInput], is_single: bool) -> list[_Labels]:
-        target = in_python(target)
-        if is_single or not is_list(target):
-            return [self._labels(target)] * len(inputs)
-        if len(target) != len(inputs):
-            raise ValueError(f"target has {len(target)} entries; wanted one, or {len(inputs)}")
-        return [self._labels(of_text) for of_text in target]
+        return [self._labels(one) for one in target_of_each(target, len(inputs), is_single)]
 
     def _labels(self, target: Any) -> _Labels:
         """Read what the caller wants explained of a text."""

@@ -56,6 +56,8 @@ from captum_sig.words.encoding import (
     TextInput,
     Truncation,
     checked_inputs,
+    in_python,
+    is_list,
     padding_multiple,
     token_limit,
 )
@@ -81,6 +83,20 @@ class CallOptions(TypedDict, total=False):
     top: int | None
     smooth: int | None
     noise: float | None
+
+
+def target_of_each(target: Any, n_inputs: int, is_single: bool) -> list[Any]:
+    """Return each input's target: a list has one for each of several, all else is for all.
+
+    Raises:
+        ValueError: if a list has another length.
+    """
+    target = in_python(target)
+    if is_single or not is_list(target):
+        return [target] * n_inputs
+    if len(target) != n_inputs:
+        raise ValueError(f"target has {len(target)} entries; wanted one, or {n_inputs}")
+    return list(target)
 
 
 @dataclass(frozen=True)
@@ -333,6 +349,11 @@ class Explainer:
         """Say what is explained of a batch, given the model's output for it, (B, …)."""
         raise NotImplementedError
 
+    @property
+    def _evaluated(self) -> nn.Module:
+        """What evaluates rows: the model, or what calls it."""
+        return self.model
+
     def _as_tensor(self, output: Any) -> Tensor:
         """Return what is read of the model's output, (R, …)."""
         return as_logits(output)
@@ -424,7 +445,7 @@ class Explainer:
     @plain_tensors()
     def _batch_output(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
         others = {name: tensor[rows] for name, tensor in batch.further_inputs.items()}
-        output = self._as_tensor(self.model(input_ids=batch.ids[rows], **others))
+        output = self._as_tensor(self._evaluated(input_ids=batch.ids[rows], **others))
         return output.detach()
 
     def _question(
@@ -432,7 +453,7 @@ class Explainer:
     ) -> Question:
         """Ask for values of a batch; the baseline is the first, unless it is replaced."""
         return Question(
-            model=self.model, embeddings=self.embeddings, as_tensor=self._as_tensor, read=read,
+            model=self._evaluated, embeddings=self.embeddings, as_tensor=self._as_tensor, read=read,
             n_values=n_values, batch=batch, unchanged=unchanged or self._capture(batch),
             families=self.baselines[0].families,
             new_generators=lambda: [text_generator(one.moving, self.seed) for one in batch.inputs],
@@ -552,12 +573,15 @@ class _Explained:
 
         def of_each(name: str) -> tuple[Any, ...] | None:
             values = [getattr(of_target, name) for of_target in scores]
-            return None if any(v is None for v in values) else tuple(v[number] for v in values)
+            if any(value is None for value in values) or not values:
+                return None
+            return tuple(value[number] for value in values)
 
         empty = torch.zeros(len(targets), len(spans), dtype=torch.float64)
         values, residual, evidence = matrix("values"), of_each("residual"), matrix("evidence")
         audits = of_each("audits")
-        pairs = [of_batch[number] for of_batch in self.interactions if of_batch is not None]
+        of_targets = self.interactions[: len(targets)]
+        pairs = [of_batch[number] for of_batch in of_targets if of_batch is not None]
         return TargetsAttribution(
             **self._common,
             targets=tuple(targets),

@@ -451,6 +451,22 @@ def checked_inputs(inputs: Any) -> tuple[list[TextInput], bool]:
     return [_checked_input(one, number) for number, one in enumerate(several)], is_single
 
 
+def checked_single_texts(inputs: Any, task: str) -> tuple[list[TextInput], bool]:
+    """Check inputs as `checked_inputs`, for a task that reads one text at a time.
+
+    Raises:
+        TypeError: if they are neither a string nor a list of strings; a tuple is a pair of texts.
+        ValueError: if a text contains half a surrogate pair.
+    """
+    texts, is_single = checked_inputs(inputs)
+    if any(one.pair is not None for one in texts):
+        raise TypeError(
+            f"a tuple is a pair of texts, and {task} reads one text at a time: pass a string, or a "
+            "list for several texts"
+        )
+    return texts, is_single
+
+
 def _checked_input(value: Any, number: int) -> TextInput:
     if not isinstance(value, tuple):
         _check_text(value, f"text {number}")
