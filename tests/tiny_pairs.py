@@ -88,6 +88,17 @@ def pair_model(kind: str, head: str, **changes: Any) -> nn.Module:
     return model.double()
 
 
+def bart(head: str, **changes: Any) -> nn.Module:
+    """A float64 BART with a head, for RoBERTa's kind of tokenizer."""
+    config = transformers.BartConfig(
+        vocab_size=300, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, pad_token_id=1,
+        max_position_embeddings=80, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2,
+        **changes,
+    )  # fmt: skip
+    return spread(getattr(transformers, f"Bart{head}")(config))
+
+
 class SlowPairTokenizer(SlowTokenizer):
     """A tokenizer in plain Python that reads pairs: [CLS] A [SEP] B [SEP], no token types."""
 

@@ -17,6 +17,7 @@ from tests.tiny_pairs import (
     KINDS,
     TOKENIZERS,
     SlowPairTokenizer,
+    bart,
     pair_model,
     plain_loop,
     word_tokens,
@@ -89,6 +90,13 @@ def test_rows_are_what_a_plain_loop_over_ids_finds(explainer, kind):
         assert {(t.start, t.end) for t in found.targets} == {(0, len(target))}
         assert_close(found.matrix, expected(explainer, kind, pair, 0, target.count(" ")))
         assert max(found.max_abs_word_delta) < 1e-12
+
+
+def test_an_encoder_and_a_decoder():
+    explainer = QuestionAnsweringExplainer(bart("ForQuestionAnswering"), TOKENIZERS["roberta"]())
+    for found, pair in zip(explainer(PAIRS[:2], (0, 1)), PAIRS[:2], strict=True):
+        first_letter = expected(explainer, "roberta", pair, 0, 0)[0]
+        assert_close(found.matrix[0], first_letter)
 
 
 def test_values_and_probabilities_are_those_of_the_logits(explainer, kind):
@@ -483,7 +491,7 @@ def test_from_pretrained(tmp_path, bert):
     loaded = QuestionAnsweringExplainer.from_pretrained(tmp_path)
     assert loaded(PAIRS[0]).label == bert(PAIRS[0]).label
     pair_model("bert", "ForMaskedLM").save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="wanted a model that was trained to answer questions"):
+    with pytest.raises(ValueError, match="does not explain: use FillMaskExplainer"):
         QuestionAnsweringExplainer.from_pretrained(tmp_path)
 
 

@@ -12,6 +12,7 @@ from tests.tiny_pairs import (
     KINDS,
     TOKENIZERS,
     SlowPairTokenizer,
+    bart,
     pair_model,
     plain_loop,
     word_tokens,
@@ -86,6 +87,19 @@ def test_rows_are_what_a_plain_loop_over_ids_finds(explainer, kind):
             assert_close(row, expected(explainer, kind, text, label))
         assert max(found.max_abs_word_delta) < 1e-12
         assert TargetsAttribution.from_dict(found.to_dict()) == found
+
+
+def test_an_encoder_and_a_decoder():
+    """BART's kind: words of the text move in both, those of the hypothesis in neither."""
+    names = {"contradiction": 0, "neutral": 1, "entailment": 2}
+    model = bart(
+        "ForSequenceClassification", label2id=names,
+        id2label={index: name for name, index in names.items()},
+    )  # fmt: skip
+    explainer = ZeroShotClassificationExplainer(model, TOKENIZERS["roberta"]())
+    for found in explainer(["a movie", "bad"], ["sport", "art"]):
+        for row, label in zip(found.matrix, found.rows, strict=True):
+            assert_close(row, expected(explainer, "roberta", found.text, label))
 
 
 def test_words_of_the_hypotheses_too(explainer, kind):
@@ -220,6 +234,8 @@ def test_hypotheses_stay_whatever_the_baseline(baseline):
     assert batch.held.sum(1).tolist() == [5, 5]  # This example is sport .
     question = explainer._question(batch, lambda output, example: output, 3)
     ((kind, found),) = question.baseline(question.new_generators()).items()
+    if kind == "layer_baselines":
+        (found,) = found
     with torch.no_grad():
         at_input = batch.ids if kind == "baselines" else explainer.layer(batch.ids)
     assert found[batch.held].equal(at_input[batch.held])
