@@ -319,9 +319,7 @@ def test_embeddings_that_cannot_be_compared():
     silent = SimilarityExplainer(Silent(encoder(), 0.0), wordpiece_tokenizer())
     with pytest.raises(ValueError, match="'bad' is zero, so that it has no cosine: use simil"):
         silent(("bad", "good movies"))
-    dot = SimilarityExplainer(
-        Silent(encoder(), 0.0), wordpiece_tokenizer(), similarity="dot"
-    )
+    dot = SimilarityExplainer(Silent(encoder(), 0.0), wordpiece_tokenizer(), similarity="dot")
     assert dot(("bad", "good movies")).scores == [0, 0, 0]
     broken = SimilarityExplainer(Silent(encoder(), math.nan), wordpiece_tokenizer())
     with pytest.raises(FloatingPointError, match="not finite for example 1, text 'mess'"):
