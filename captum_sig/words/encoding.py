@@ -13,6 +13,7 @@ from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.words.cutting import SPARE_TOKENS, readable_part
 from captum_sig.words.grouping import (
+    Grouping,
     Offsets,
     Span,
     by_side,
@@ -24,6 +25,7 @@ from captum_sig.words.grouping import (
     spans,
     within,
 )
+from captum_sig.words.sides import spans_of_sides, token_sides, within_sides
 from captum_sig.words.tokenize import tokenize
 
 MAX_PADDING = 1.25  # beyond this, more rows in a pass gain less than padding costs
@@ -200,6 +202,8 @@ class Encoder:
         Of two long texts, the tokenizer leaves one token more of the longer one if their number is
         odd, so both stay whole.
         """
+        if self.tokenizer.truncation_side != "right":  # the ends are what is read
+            return one
         text = readable_part(self.tokenizer, one.text, self.limit)
         if one.pair is None:
             return replace(one, text=text)
@@ -297,21 +301,45 @@ class Encoder:
                 group if one.contents is None else within(one.text, group, at, one.contents)
                 for one, group, at in zip(inputs, groups, offsets, strict=True)
             ]
-        words = [
-            spans(self.tokenizer, text, row, group, None if offsets is None else offsets[i])
-            for i, (text, row, group) in enumerate(zip(texts, rows, groups, strict=True))
-        ]
+        if is_pair and offsets is None:
+            groups, words = self._pairs_without_offsets(inputs, rows, groups, encoding)
+        else:
+            words = [
+                spans(self.tokenizer, text, row, group, None if offsets is None else offsets[i])
+                for i, (text, row, group) in enumerate(zip(texts, rows, groups, strict=True))
+            ]
+            if is_pair:
+                words = [by_side(*of_pair) for of_pair in zip(words, texts, strict=True)]
         return Batch(
             numbers=numbers,
             inputs=inputs,
             ids=ids,
             others=tensors,
             feature_mask=feature_mask(groups).to(device),
-            spans=[by_side(*pair) for pair in zip(words, texts, strict=True)] if is_pair else words,
+            spans=words,
             dropped=[max(0, lengths[number] - self.limit) for number in numbers],
             offsets=offsets,
             extras=extras,
         )
+
+    def _pairs_without_offsets(
+        self,
+        inputs: Sequence[TextInput],
+        rows: Sequence[Sequence[int]],
+        groups: Sequence[Grouping],
+        encoding: Any,
+    ) -> tuple[list[Grouping], list[list[Span]]]:
+        """Return the words of pairs that a tokenizer in plain Python has encoded."""
+        masks = encoding.get("attention_mask", torch.ones(len(rows), len(rows[0]))).tolist()
+        apart, words = [], []
+        for one, row, group, attended in zip(inputs, rows, groups, masks, strict=True):
+            pair = one.text, one.pair or ""
+            sides = token_sides(
+                self.tokenizer, pair, attended, limit=self.limit, truncation=self.pair_truncation
+            )
+            apart.append(within_sides(group, sides))
+            words.append(spans_of_sides(self.tokenizer, pair, row, apart[-1], sides))
+        return apart, words
 
     def _have_bos(self, encoded: list[list[int]], alone: Sequence[int]) -> list[bool]:
         """Whether each text begins with the only token that the tokenizer adds; warn if so.
