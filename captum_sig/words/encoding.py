@@ -197,12 +197,12 @@ class Encoder:
             yield replace(batch, inputs=[inputs[number] for number in batch.numbers])
 
     def _readable(self, one: TextInput) -> TextInput:
-        """Cut what is far longer than the model reads.
+        """Cut what is far longer than the model reads, so that the same tokens are read.
 
         Of two long texts, the tokenizer leaves one token more of the longer one if their number is
-        odd, so both stay whole.
+        odd, so the longer one stays longer here.
         """
-        if self.tokenizer.truncation_side != "right":  # the ends are what is read
+        if self.tokenizer.truncation_side != "right":  # the end is what is read
             return one
         text = readable_part(self.tokenizer, one.text, self.limit)
         if one.pair is None:
@@ -210,8 +210,19 @@ class Encoder:
         pair = readable_part(self.tokenizer, one.pair, self.limit)
         if (text, pair) == (one.text, one.pair):
             return one
-        shorter = min(len(ids) for ids in tokenize(self.tokenizer, [text, pair])["input_ids"])
-        return one if 2 * shorter > self.limit else replace(one, text=text, pair=pair)
+        n_text, n_pair = self._n_tokens(text, pair)
+        if 2 * min(n_text, n_pair) > self.limit:
+            n_whole = self._n_tokens(one.text, one.pair)
+            if n_whole[0] > n_whole[1]:
+                text = readable_part(self.tokenizer, one.text, self.limit + n_pair)
+            else:
+                pair = readable_part(self.tokenizer, one.pair, self.limit + n_text)
+        return replace(one, text=text, pair=pair)
+
+    def _n_tokens(self, *texts: str) -> list[int]:
+        """Return how many tokens each text has, not cut."""
+        encoding = tokenize(self.tokenizer, list(texts), truncation=False, verbose=False)
+        return list(map(len, encoding["input_ids"]))
 
     def _batches(
         self,
