@@ -275,6 +275,15 @@ def check_model(model: Any, tokenizer: Any, explainer: str, wanted: str) -> None
         )
 
 
+def check_own_module(model: Any, explainer: str) -> None:
+    """Check that what comes with a function of the user's is a module; raise TypeError if not."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model is {type(model).__name__}; with forward, {explainer} wants the module that it "
+            "runs"
+        )
+
+
 def _advice(model: Any, explainer: str) -> str | None:
     """Say what to do with a model that an explainer does not take; None for one that it takes."""
     name = type(model).__name__
@@ -287,7 +296,9 @@ def _advice(model: Any, explainer: str) -> str | None:
     if not isinstance(model, nn.Module):
         return "pass a model that transformers loaded"
     if not hasattr(model, "config"):
-        return f"for a module of your own use {OWN_MODULES}"
+        own = "pass forward, a function that returns its logits, and labels, or "
+        own = own if explainer == CLASSIFICATION else ""
+        return f"for a module of your own {own}use {OWN_MODULES}"
     if getattr(model.config, "model_type", None) == "xlnet":
         return "it puts positions before texts, (L, B, D), where words are moved in (B, L, D)"
     for head, serves in SERVED.items():

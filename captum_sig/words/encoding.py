@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -478,7 +478,7 @@ def in_python(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def is_list(value: object) -> bool:
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether a value lists several texts in an order; a tuple is kept for a pair of texts."""
     return isinstance(value, Sequence) and not isinstance(value, (str, tuple, bytes, bytearray))
 
