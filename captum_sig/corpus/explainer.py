@@ -26,8 +26,8 @@ from captum_sig.corpus.rows import (
 )
 from captum_sig.data.columns import checked_text
 from captum_sig.explainers.classification import TextClassificationExplainer
+from captum_sig.explainers.loading import pretrained_masked_lm
 from captum_sig.explainers.methods import IN_CONTEXTS
-from captum_sig.explainers.models import pretrained_masked_lm
 from captum_sig.explainers.scoring import ScoringOptions
 from captum_sig.explainers.top import Plan
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, overload
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from captum_sig._names import Level, Side, TaskName, Unit, unknown_name
 from captum_sig.attr.function import Read, at_least_float32
 from captum_sig.attr.word_paths import NotFiniteError
+from captum_sig.explainers.chosen_baselines import Names
 from captum_sig.explainers.embedders import (
     PooledEncoder,
     Pooling,
@@ -27,15 +28,15 @@ from captum_sig.explainers.explainer import (
     Result,
     TextTargets,
 )
-from captum_sig.explainers.matrix_results import TENSORS, Target, TargetsAttribution
-from captum_sig.explainers.models import (
-    check_model,
+from captum_sig.explainers.loading import (
+    hub_options,
     is_saved_sentence_transformer,
     pretrained_encoder,
     pretrained_sentence_transformer,
     pretrained_tokenizer,
-    uncompiled,
 )
+from captum_sig.explainers.matrix_results import TENSORS, Target, TargetsAttribution
+from captum_sig.explainers.models import check_model, uncompiled
 from captum_sig.explainers.results import Column, Interaction, WordAttribution
 from captum_sig.explainers.scoring import ScoringOptions
 from captum_sig.words.encoding import (
@@ -91,7 +92,8 @@ class SimilarityExplainer(Explainer):
         tokenizer: the encoder's tokenizer; None for a SentenceTransformer, which has its own.
         pooling: of an encoder: "mean" over the tokens, or "cls", the first of them.
         similarity: "cosine" or "dot".
-        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`.
+        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`; or a list of
+            names, whose scores are averaged with equal weights: `std` is their spread.
         level: "word" moves a word's sub-tokens together, "token" each on its own.
         layer: the word embedding; None finds it through `model.get_input_embeddings()`.
         device: device to move the model to; None leaves it where it is.
@@ -118,7 +120,7 @@ class SimilarityExplainer(Explainer):
         *,
         pooling: Pooling | None = None,
         similarity: Similarity = "cosine",
-        baseline: str = "mask",
+        baseline: Names = "mask",
         level: Level = "word",
         layer: nn.Module | None = None,
         device: torch.device | str | None = None,
@@ -146,20 +148,29 @@ class SimilarityExplainer(Explainer):
         self.similarity = similarity
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Self:
-        """Load an encoder, or a SentenceTransformer, which `modules.json` tells; safetensors only.
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        model_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load an encoder, or a SentenceTransformer, which has a `modules.json`; safetensors only.
 
         Args:
             name_or_path: a folder or hub name.
+            model_kwargs: for the model's `from_pretrained`, such as `dtype`.
             **options: keywords of the class.
 
         Raises:
             ImportError: if it is a SentenceTransformer, and sentence-transformers is missing.
             ValueError: if weights are missing or pickled, or there is no tokenizer, or Python code.
         """
-        if is_saved_sentence_transformer(name_or_path):
-            return cls(pretrained_sentence_transformer(name_or_path), **options)
-        return cls(pretrained_encoder(name_or_path), pretrained_tokenizer(name_or_path), **options)
+        given, where = dict(model_kwargs or {}), hub_options(model_kwargs)
+        if is_saved_sentence_transformer(name_or_path, **where):
+            return cls(pretrained_sentence_transformer(name_or_path, **given), **options)
+        tokenizer = pretrained_tokenizer(name_or_path, **where)
+        return cls(pretrained_encoder(name_or_path, **given), tokenizer, **options)
 
     @overload  # a tuple is a sequence, and a string one of strings
     def __call__(  # type: ignore[overload-overlap]

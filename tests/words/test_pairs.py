@@ -212,11 +212,3 @@ class TestTokenizersInPlainPython:
     def test_a_second_text_that_begins_inside_a_word(self):
         batch = encoded(SlowTogether(), "good", "movies bad")
         assert words(batch) == [("good", "text"), ("movies", "text_pair"), ("bad", "text_pair")]
-
-    def test_a_tokenizer_that_puts_pairs_together_in_its_own_way(self):
-        class Own(SlowPairs):
-            def prepare_for_model(self, ids, pair_ids=None, **options):
-                return super().prepare_for_model(ids, [*(pair_ids or []), 5], **options)
-
-        with pytest.raises(ValueError, match="Own does not say which text of a pair its tokens"):
-            encoded(Own(), "good", "bad")
