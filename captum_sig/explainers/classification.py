@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
@@ -18,16 +18,26 @@ from captum_sig.explainers.explainer import (
     CallOptions,
     Explainer,
     Readout,
+    Result,
     TextTargets,
     target_of_each,
 )
 from captum_sig.explainers.game import Game
 from captum_sig.explainers.matrix_results import Target as ResultTarget
 from captum_sig.explainers.matrix_results import TargetsAttribution
-from captum_sig.explainers.models import classifier_logits
+from captum_sig.explainers.models import check_own_module, classifier_logits, word_embedding
+from captum_sig.explainers.own_heads import OwnHead, checked_labels, with_extras
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.path import TextTrace, path_named, trace
-from captum_sig.words.encoding import Batch, Sentence, TextInput, checked_texts, in_python
+from captum_sig.words.chat import Message, with_chats_rendered
+from captum_sig.words.encoding import (
+    Batch,
+    Sentence,
+    TextInput,
+    checked_inputs,
+    checked_texts,
+    in_python,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -36,7 +46,14 @@ Label = str | int
 Target = Label | Sequence[Any] | None
 Several = Literal["all"] | tuple[Label, ...] | list[Label]
 Text = str | tuple[str, str]
+Chat = list[Message]
 ALL = "all"  # labels
+
+
+class ClassificationOptions(CallOptions, total=False):
+    """The keywords of a call: see `TextClassificationExplainer.in_batches`."""
+
+    extra_inputs: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -52,8 +69,17 @@ class TextClassificationExplainer(Explainer):
     """Explains the logit of a class, or the value that a model predicts, word by word.
 
     Args:
-        model: a sequence classifier of transformers; it stays on its device and in its mode.
+        model: a sequence classifier of transformers; it stays on its device and in its mode. With
+            `forward`, any module.
         tokenizer: its tokenizer.
+        forward: for a module of your own: a function that takes the encoding's tensors by name
+            (`input_ids`, `attention_mask`, …), runs the module, and returns logits (R, C), or (R,)
+            for one value. It must not let padding, 0 in the mask, change them. What the model reads
+            at most is the tokenizer's `model_max_length`.
+        labels: the labels' names, in the order of the logits; None takes those of the model's
+            config, and with `forward` is for one value.
+        multi_label: with `forward`: whether each label has a probability of its own, the sigmoid of
+            its logit. A model of transformers has it in its config (`problem_type`).
         baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`; or a list of
             names, whose scores are averaged with equal weights: `std` is their spread.
         level: "word" moves a word's sub-tokens together, "token" each on its own.
@@ -89,6 +115,9 @@ class TextClassificationExplainer(Explainer):
         model: nn.Module,
         tokenizer: Any,
         *,
+        forward: Callable[..., Tensor] | None = None,
+        labels: Sequence[str] | None = None,
+        multi_label: bool = False,
         baseline: Names = "mask",
         level: Level = "word",
         layer: nn.Module | None = None,
@@ -97,44 +126,64 @@ class TextClassificationExplainer(Explainer):
         n_draws: int = 5,
         seed: int = 0,
     ) -> None:
+        if labels is not None:
+            labels = checked_labels(labels)
+        if forward is not None:
+            check_own_module(model, type(self).__name__)
+            layer = word_embedding(model) if layer is None else layer
+            model = OwnHead(model, forward, labels, multi_label)
+        elif multi_label:
+            raise ValueError(
+                "multi_label is for modules with forward: set model.config.problem_type to "
+                "'multi_label_classification'"
+            )
         super().__init__(
             model, tokenizer, baseline=baseline, level=level, layer=layer, device=device,
             masked_lm=masked_lm, n_draws=n_draws, seed=seed,
         )  # fmt: skip
         self.labels = label_names(self.model.config)
+        if labels is not None:
+            if len(labels) != len(self.labels):
+                raise ValueError(
+                    f"labels has {len(labels)} names; the model has {len(self.labels)} labels"
+                )
+            self.labels = list(labels)
 
     @overload  # a pair is a sequence, and a string one of strings
     def __call__(  # type: ignore[overload-overlap]
-        self, texts: Text, target: Several, method: str = ..., **options: Unpack[CallOptions]
+        self,
+        texts: Text,
+        target: Several,
+        method: str = ...,
+        **options: Unpack[ClassificationOptions],
     ) -> TargetsAttribution: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
-        self, texts: Text, target: Label | None = ..., method: str = ...,
-        **options: Unpack[CallOptions],
+        self, texts: Text | Chat, target: Label | None = ..., method: str = ...,
+        **options: Unpack[ClassificationOptions],
     ) -> WordAttribution: ...  # fmt: skip
     @overload
     def __call__(
-        self, texts: Sequence[Text], target: Target = ..., method: str = ...,
-        **options: Unpack[CallOptions],
+        self, texts: Sequence[Text | Chat], target: Target = ..., method: str = ...,
+        **options: Unpack[ClassificationOptions],
     ) -> list[Any]: ...  # fmt: skip
     def __call__(
-        self,
-        texts: Any,
-        target: Target = None,
-        method: str = "sig",
-        **options: Unpack[CallOptions],
+        self, texts: Any, target: Target = None, method: str = "sig", **options: Any
     ) -> Any:
         """Explain one text or several.
 
         Args:
-            texts: a string, or a tuple of the two texts of a pair; or a list of these.
+            texts: a string, or a tuple of the two texts of a pair, or a chat, which is a list of
+                messages with "role" and "content", complete as reward models read it; or a list of
+                these. Only the words of a chat's messages move; the result's text is the whole chat
+                as the model reads it.
             target: the label to explain, by name or index; None explains each text's predicted
                 label. Several labels give a matrix: a tuple of them, "all", or ">0.5" for every
                 label whose probability is above that. For a list of texts, a list has an entry for
                 each text, each of these kinds.
             method: a name in `METHODS` of `captum_sig.explainers.methods`; "sig" gives exact word
                 scores.
-            **options: see `Explainer.in_batches`.
+            **options: see `in_batches`.
 
         Returns:
             a `WordAttribution` for one label, a `TargetsAttribution` for several, or a list of them
@@ -143,10 +192,38 @@ class TextClassificationExplainer(Explainer):
         Raises:
             TypeError: if the texts are neither a string nor a list of strings.
             ValueError: for an unknown target, method or contexts, an interaction of one word, or a
-                text that is too long.
+                text that is too long; or for extra inputs that do not fit.
             FloatingPointError: if the model's output is not finite.
         """
         return super().__call__(texts, target, method, **options)
+
+    def in_batches(
+        self,
+        inputs: Any,
+        target: Any = None,
+        method: str = "sig",
+        *,
+        extra_inputs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[Batch, list[Result]]]:
+        """Explain texts, as `Explainer.in_batches`.
+
+        Args:
+            inputs: as in the call.
+            target: as in the call.
+            method: as in the call.
+            extra_inputs: tensors (N, …) by name, with a row for each of N texts, which the model
+                (or `forward`) takes besides the encoding; they do not move.
+            **options: see `Explainer.in_batches`.
+        """
+        if extra_inputs is not None:
+            texts, is_single = self._inputs(inputs)
+            texts = with_extras(texts, extra_inputs, self.model, self.tokenizer)
+            inputs = texts[0] if is_single else texts
+        return super().in_batches(inputs, target, method, **options)
+
+    def _inputs(self, inputs: Any) -> tuple[list[TextInput], bool]:
+        return checked_inputs(with_chats_rendered(self.tokenizer, inputs))
 
     def _targets(self, target: Any, inputs: Sequence[TextInput], is_single: bool) -> list[_Labels]:
         return [self._labels(one) for one in target_of_each(target, len(inputs), is_single)]

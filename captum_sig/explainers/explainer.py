@@ -69,6 +69,8 @@ BATCH_SIZE = 32  # texts
 GPU_BATCH = 512, 2**14  # texts and tokens; the rows of a pass are limited separately
 
 Result = WordAttribution | TargetsAttribution
+# Texts, how to score them, and what the model returns for them as they are, if that is known.
+EncodedBatch = tuple[Batch, ScoringOptions, LayerOutputs | None]
 
 
 class CallOptions(TypedDict, total=False):
@@ -370,10 +372,27 @@ class Explainer:
         truncation: bool,
     ) -> Iterator[tuple[Batch, list[Result]]]:
         """Explain each input's targets; yield each batch when it is done, short texts first."""
+        batches = self._encoded(inputs, options, batch_size, truncation)
+        yield from self._explain_each(batches, targets)
+
+    def _encoded(
+        self,
+        inputs: Sequence[TextInput],
+        options: ScoringOptions,
+        batch_size: int | None,
+        truncation: bool,
+    ) -> Iterator[EncodedBatch]:
+        """Yield batches with how to score them, short texts first."""
         if self._takes_single_rows:
             options = replace(options, max_rows=1)
         batches = self._batches(inputs, batch_size, truncation, options.method)
-        for batch, how, unchanged in self._independent(batches, options):
+        return self._independent(batches, options)
+
+    def _explain_each(
+        self, batches: Iterable[EncodedBatch], targets: Sequence[Any]
+    ) -> Iterator[tuple[Batch, list[Result]]]:
+        """Explain each batch; `targets` has an entry for each input."""
+        for batch, how, unchanged in batches:
             try:
                 of_batch = [targets[number] for number in batch.numbers]
                 results = self._explain(batch, of_batch, how, unchanged)
@@ -412,10 +431,10 @@ class Explainer:
 
     def _independent(
         self, batches: Iterable[Batch], options: ScoringOptions
-    ) -> Iterator[tuple[Batch, ScoringOptions, LayerOutputs | None]]:
+    ) -> Iterator[EncodedBatch]:
         """Take rows one by one if the model's output for a text depends on the texts beside it.
 
-        The pass that shows that comes with a batch.
+        The pass that shows that comes with a batch, if there was one.
         """
         alone = replace(options, max_rows=1)
         depends = rows_share_scales(self.model.modules())

@@ -13,11 +13,19 @@ from captum_sig.explainers import adapters
 from captum_sig.explainers.models import OWN_MODULES, serving
 
 SAFE = {"trust_remote_code": False, "use_safetensors": True}  # of models that are loaded here
+MODULES_FILE = "modules.json"  # in the folder of a model of sentence-transformers
 OF_ONE_REPOSITORY = ("revision", "subfolder")  # on the hub
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", *OF_ONE_REPOSITORY)
 
 
-def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **options: Any) -> Any:
+def pretrained(
+    auto_class: Any,
+    name_or_path: str | Path,
+    purpose: str,
+    *,
+    unread: str | None = None,
+    **options: Any,
+) -> Any:
     """Load a model in eval mode, with all its weights from the checkpoint.
 
     Only safetensors are read, and no Python code that comes with the model is run. An adapter of
@@ -28,6 +36,7 @@ def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **option
         auto_class: one of transformers' auto classes of models.
         name_or_path: as in transformers.
         purpose: what the model must have been trained for.
+        unread: a module that the task does not read, whose weights may be missing.
         **options: as in transformers, such as `dtype`; for an adapter, those of the base model,
             except for where the adapter is found on the hub.
 
@@ -48,6 +57,7 @@ def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **option
         model, missing = _with_adapter(auto_class, name_or_path, adapter, options)
     else:
         model, missing = _loaded(auto_class, name_or_path, options)
+    missing = {name for name in missing if name.split(".")[0] != unread}
     if missing:
         raise ValueError(
             f"{name_or_path} has no weights for {', '.join(sorted(missing))}; wanted a model that "
@@ -133,6 +143,68 @@ def pretrained_language_model(name_or_path: str | Path, **options: Any) -> Any:
     return pretrained(auto_class, name_or_path, "to generate text", **options)
 
 
+def pretrained_encoder(name_or_path: str | Path, **options: Any) -> Any:
+    """Load an encoder without a head, whose pooler is not read; as `pretrained`."""
+    from transformers import AutoModel
+
+    purpose = "to encode text"
+    return pretrained(AutoModel, name_or_path, purpose, unread="pooler", **options)
+
+
+def pretrained_sentence_transformer(name_or_path: str | Path, **model_kwargs: Any) -> Any:
+    """Load a model of sentence-transformers; safetensors only, no code of its own.
+
+    Args:
+        name_or_path: a folder or hub name.
+        **model_kwargs: as in transformers, such as `dtype`.
+
+    Raises:
+        ImportError: if sentence-transformers is not installed.
+        ValueError: if weights are pickled, or a module is of another library.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ImportError(
+            f"{name_or_path} is a model of sentence-transformers, which is not installed: "
+            "pip install sentence-transformers"
+        ) from error
+    for module in _modules_of(name_or_path):
+        if not module["type"].startswith("sentence_transformers."):
+            raise ValueError(
+                f"{name_or_path} has a module {module['type']}, which is not one of "
+                "sentence-transformers and is not run here: if you trust it, load the model with "
+                "SentenceTransformer, and pass it"
+            )
+        _check_module(name_or_path, module.get("path", ""))
+    with _no_code(name_or_path):
+        return SentenceTransformer(
+            str(name_or_path),
+            trust_remote_code=SAFE["trust_remote_code"],
+            model_kwargs={**model_kwargs, "use_safetensors": SAFE["use_safetensors"]},
+        ).eval()
+
+
+def _modules_of(name_or_path: str | Path) -> list[dict[str, str]]:
+    path = _found(name_or_path, MODULES_FILE, {})
+    modules = json.loads(Path(path or "").read_text("utf-8"))
+    if not isinstance(modules, list) or not all("type" in module for module in modules):
+        raise ValueError(f"{MODULES_FILE} of {name_or_path} does not list modules: save it anew")
+    return modules
+
+
+def _check_module(name_or_path: str | Path, folder: str) -> None:
+    """Refuse a module's weights that sentence-transformers would unpickle."""
+    where = {"subfolder": folder} if folder else {}
+    _check_weights(name_or_path, where)
+    pickled = _found(name_or_path, "pytorch_model.bin", where)
+    if pickled is not None and _found(name_or_path, "model.safetensors", where) is None:
+        raise ValueError(
+            f"{name_or_path} has weights in {folder or '.'}/pytorch_model.bin, which is a pickle: "
+            "save the model anew with sentence-transformers (save_pretrained)"
+        )
+
+
 def pretrained_config(name_or_path: str | Path, **where: Any) -> Any:
     """Load the config of a model, or that of an adapter's base, without code of its own.
 
@@ -195,7 +267,7 @@ def architectures(name_or_path: str | Path, **where: Any) -> list[str]:
 def is_saved_sentence_transformer(name_or_path: str | Path, **where: Any) -> bool:
     """Whether a folder or hub name holds a model of sentence-transformers."""
     check_model_path(name_or_path)
-    return _found(name_or_path, "modules.json", where) is not None
+    return _found(name_or_path, MODULES_FILE, where) is not None
 
 
 def check_architecture(name_or_path: str | Path, explainer: str, **where: Any) -> None:

@@ -24,6 +24,7 @@ from captum_sig.attr.arguments import integrator
 from captum_sig.attr.function import Tensors, with_shared_weights
 from captum_sig.explainers import screens
 from captum_sig.explainers.method_input import Method, MethodInput, Scores
+from captum_sig.explainers.own_heads import OwnHead
 from captum_sig.words.grouping import word_sums
 
 MAX_ERROR = 0.1  # of sequential_dig, as a fraction of the largest score, without a warning
@@ -170,6 +171,11 @@ def deep_lift(batch: MethodInput) -> Scores:
     Raises:
         ValueError: if DeepLift cannot follow the model.
     """
+    if isinstance(batch.model, OwnHead):
+        raise ValueError(
+            "DeepLift runs a copy of the model, which a forward function of your own does not: use "
+            "another method"
+        )
 
     def attribute(texts: MethodInput) -> Tensors:
         model = with_shared_weights(texts.at_embedding)  # DeepLift hooks it, for all threads

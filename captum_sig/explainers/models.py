@@ -27,6 +27,7 @@ SERVED: dict[str, tuple[str, ...]] = {  # by the ends of transformers' class nam
     "ForTokenClassification": (TOKENS,),
     "ForQuestionAnswering": (ANSWERS,),
     "ForMultipleChoice": (),
+    "SentenceTransformer": (SIMILARITY,),
 }
 
 
@@ -52,6 +53,15 @@ def check_model(model: Any, tokenizer: Any, explainer: str, wanted: str) -> None
         )
 
 
+def check_own_module(model: Any, explainer: str) -> None:
+    """Check that what comes with a function of the user's is a module; raise TypeError if not."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model is {type(model).__name__}; with forward, {explainer} wants the module that it "
+            "runs"
+        )
+
+
 def _advice(model: Any, explainer: str) -> str | None:
     """Say what to do with a model that an explainer does not take; None for one that it takes."""
     if adapters.has_own_tokens(model) and explainer not in (CLASSIFICATION, ZERO_SHOT):
@@ -70,7 +80,9 @@ def _advice(model: Any, explainer: str) -> str | None:
     if not isinstance(model, nn.Module):
         return "pass a model that transformers loaded"
     if not hasattr(model, "config"):
-        return f"for a module of your own use {OWN_MODULES}"
+        own = "pass forward, a function that returns its logits, and labels, or "
+        own = own if explainer == CLASSIFICATION else ""
+        return f"for a module of your own {own}use {OWN_MODULES}"
     if getattr(model.config, "model_type", None) == "xlnet":
         return "it puts positions before texts, (L, B, D), where words are moved in (B, L, D)"
     serves = serving(name)

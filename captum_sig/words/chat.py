@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from captum_sig.words.encoding import TextInput, is_list
 from captum_sig.words.grouping import Offsets
 
 Message = dict[str, str]  # "role" and "content"
@@ -17,10 +18,18 @@ TEMPLATE_FILE = "<template>"  # as Jinja2 names the file of a template that has 
 MAX_LINES, MAX_CHARACTERS = 10**6, 10**7  # run and written by a template; chats need thousands
 
 
-def render_chat(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, Offsets]:
+def render_chat(
+    tokenizer: Any, messages: Sequence[Message], *, is_complete: bool = False
+) -> tuple[str, Offsets]:
     """Render messages with the tokenizer's chat template, up to where the model's answer begins.
 
     A last message with the role "assistant" is left open for the model to continue.
+
+    Args:
+        tokenizer: a transformers tokenizer with a chat template.
+        messages: with "role" and "content".
+        is_complete: whether the chat ends with its last message, whosever it is, and no answer
+            begins: what a reward model reads.
 
     Returns:
         the text, and the character offsets of each message's content in it.
@@ -41,18 +50,37 @@ def render_chat(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, Offse
             "the tokenizer has no chat template: set tokenizer.chat_template, or pass the text "
             "that the model reads"
         )
-    text = _by_template(tokenizer, messages)
-    return text, _contents(tokenizer, messages, text)
+    text = _by_template(tokenizer, messages, is_complete)
+    return text, _contents(tokenizer, messages, text, is_complete)
 
 
-def _by_template(tokenizer: Any, messages: Sequence[Message]) -> str:
+def is_chat(value: object) -> bool:
+    """Whether this is a list of messages."""
+    return is_list(value) and len(value) > 0 and isinstance(value[0], dict)
+
+
+def with_chats_rendered(tokenizer: Any, inputs: Any) -> Any:
+    """Put the text of each complete chat in its place, in a list or alone; the rest stays.
+
+    Raises:
+        TypeError, ValueError: as `render_chat`.
+    """
+    if is_chat(inputs):
+        text, contents = render_chat(tokenizer, inputs, is_complete=True)
+        return TextInput(text, contents=contents, is_rendered=True)
+    if is_list(inputs):
+        return [with_chats_rendered(tokenizer, one) if is_chat(one) else one for one in inputs]
+    return inputs
+
+
+def _by_template(tokenizer: Any, messages: Sequence[Message], is_complete: bool) -> str:
     from jinja2 import TemplateError
 
-    is_open = messages[-1]["role"] == "assistant"
+    is_open = messages[-1]["role"] == "assistant" and not is_complete
     try:
         with _bounded():
             return tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=not is_open,
+                list(messages), tokenize=False, add_generation_prompt=not (is_open or is_complete),
                 continue_final_message=is_open,
             )  # fmt: skip
     except Exception as error:  # a template is a program, and may fail as any
@@ -92,14 +120,14 @@ def _bounded() -> Iterator[None]:
         sys.settrace(before)
 
 
-def _contents(tokenizer: Any, messages: Sequence[Message], text: str) -> Offsets:
+def _contents(tokenizer: Any, messages: Sequence[Message], text: str, is_complete: bool) -> Offsets:
     """Locate each message between the template's own parts, which placeholders reveal.
 
     Searching the text for a message would find "user" in the template's own words.
     """
     marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
     marked = [{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)]
-    parts = re.split("|".join(marks), _by_template(tokenizer, marked))
+    parts = re.split("|".join(marks), _by_template(tokenizer, marked, is_complete))
     pattern = re.escape(parts[0]) + "".join(
         f"({'|'.join(map(re.escape, _spellings(message['content'])))}){re.escape(part)}"
         for message, part in zip(messages, parts[1:], strict=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,11 @@ from captum_sig.words.tokenize import tokenize
 MAX_PADDING = 1.25  # beyond this, more rows in a pass gain less than padding costs
 NO_LIMIT = 10**9  # tokenizers without a limit report a number beyond this
 
+WITHOUT_OFFSETS = (
+    "a slow tokenizer keeps no offsets, so a text's words cannot be distinguished from those of a "
+    "chat's template, or of a prompt: use a fast tokenizer, or pass the text that the model reads"
+)
+
 # Which text of a pair is cut if both are too long together: the longer, or always the same.
 Truncation = Literal["longest_first", "only_first", "only_second"]
 
@@ -46,6 +51,8 @@ class TextInput:
     pair: str | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)  # the model's own, (…) each
     contents: Offsets | None = None  # where in `text` words are; None is everywhere
+    is_rendered: bool = False  # by a chat template, which writes the special tokens too
+    kind: str = ""  # texts of different kinds share no batch
     held: Side | None = None  # the text of a pair whose words do not move
 
     @property
@@ -176,7 +183,8 @@ class Encoder:
 
         Texts share a batch if the longest is at most `MAX_PADDING` times as long as the shortest.
         They must be equally long if the tokenizer has no pad token, or pads at the left, where most
-        models would number the words' positions differently. Pairs share no batch with texts alone.
+        models would number the words' positions differently. Pairs share no batch with texts alone,
+        nor do texts of different kinds.
 
         Args:
             inputs: texts, or pairs.
@@ -187,11 +195,14 @@ class Encoder:
 
         Raises:
             ValueError: if a text is too long and may not be truncated, `batch_size` is not a
-                positive integer, or `truncation` not a boolean.
+                positive integer, or `truncation` not a boolean; or if words are only in parts of a
+                text, and the tokenizer keeps no offsets.
         """
         batch_size = checked_integer("batch_size", batch_size)
         if not isinstance(truncation, bool):
             raise ValueError(f"truncation must be True or False, got {truncation!r}")
+        if not self.tokenizer.is_fast and any(one.contents is not None for one in inputs):
+            raise ValueError(WITHOUT_OFFSETS)
         parts = [self._readable(one) for one in inputs]
         for batch in self._batches(
             parts, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
@@ -199,11 +210,32 @@ class Encoder:
             yield replace(batch, inputs=[inputs[number] for number in batch.numbers])
 
     def _readable(self, one: TextInput) -> TextInput:
-        def readable(text: str) -> str:
-            return readable_part(self.tokenizer, text, self.limit)
+        """Cut what is far longer than the model reads, so that the same tokens are read.
 
-        pair = None if one.pair is None else readable(one.pair)
-        return replace(one, text=readable(one.text), pair=pair)
+        Of two long texts, the tokenizer leaves one token more of the longer one if their number is
+        odd, so the longer one stays longer here.
+        """
+        if self.tokenizer.truncation_side != "right":  # the end is what is read
+            return one
+        text = readable_part(self.tokenizer, one.text, self.limit)
+        if one.pair is None:
+            return replace(one, text=text)
+        pair = readable_part(self.tokenizer, one.pair, self.limit)
+        if (text, pair) == (one.text, one.pair):
+            return one
+        n_text, n_pair = self._n_tokens(text, pair)
+        if 2 * min(n_text, n_pair) > self.limit:
+            n_whole = self._n_tokens(one.text, one.pair)
+            if n_whole[0] > n_whole[1]:
+                text = readable_part(self.tokenizer, one.text, self.limit + n_pair)
+            else:
+                pair = readable_part(self.tokenizer, one.pair, self.limit + n_text)
+        return replace(one, text=text, pair=pair)
+
+    def _n_tokens(self, *texts: str) -> list[int]:
+        """Return how many tokens each text has, not cut."""
+        encoding = tokenize(self.tokenizer, list(texts), truncation=False, verbose=False)
+        return list(map(len, encoding["input_ids"]))
 
     def _batches(
         self,
@@ -218,14 +250,15 @@ class Encoder:
         if not inputs:
             return
         encoded = self._encoded(inputs)
-        alone = [n for n, one in enumerate(inputs) if one.pair is None]
+        alone = [n for n, one in enumerate(inputs) if one.pair is None and not one.is_rendered]
         self._warn_of_separators([encoded[n] for n in alone])
         has_bos = self._have_bos(encoded, alone)
         lengths = [len(ids) - begun for ids, begun in zip(encoded, has_bos, strict=True)]
         self._check_lengths(lengths, truncation)
+        plain = [one.is_rendered or begun for one, begun in zip(inputs, has_bos, strict=True)]
         kinds = [
-            (one.pair is not None, begun, sorted(one.extras))
-            for one, begun in zip(inputs, has_bos, strict=True)
+            (one.pair is not None, is_plain, sorted(one.extras), one.kind)
+            for one, is_plain in zip(inputs, plain, strict=True)
         ]
         pads = self.tokenizer.pad_token_id is not None and self.tokenizer.padding_side == "right"
         numbers: list[int] = []
@@ -237,20 +270,23 @@ class Encoder:
             )
             full = full or lengths[number] > longest
             if numbers and (full or kinds[number] != kinds[numbers[0]]):
-                yield self._encode(numbers, inputs, lengths, has_bos, pads=pads, device=device)
+                yield self._encode(numbers, inputs, lengths, plain, pads=pads, device=device)
                 numbers = []
             numbers.append(number)
-        yield self._encode(numbers, inputs, lengths, has_bos, pads=pads, device=device)
+        yield self._encode(numbers, inputs, lengths, plain, pads=pads, device=device)
 
     def _encoded(self, inputs: Sequence[TextInput]) -> list[list[int]]:
         """Return the ids of each text or pair, not cut."""
         ids: dict[int, list[int]] = {}
-        for is_pair in (False, True):
-            numbers = [n for n, one in enumerate(inputs) if (one.pair is not None) == is_pair]
-            if numbers:
-                texts = _columns([inputs[n] for n in numbers])
-                encoding = tokenize(self.tokenizer, *texts, truncation=False, verbose=False)
-                ids.update(zip(numbers, encoding["input_ids"], strict=True))
+        kinds = [(one.pair is not None, one.is_rendered) for one in inputs]
+        for kind in set(kinds):
+            numbers = [n for n, of_input in enumerate(kinds) if of_input == kind]
+            texts = _columns([inputs[n] for n in numbers])
+            encoding = tokenize(
+                self.tokenizer, *texts, truncation=False, verbose=False,
+                add_special_tokens=not kind[1],
+            )  # fmt: skip
+            ids.update(zip(numbers, encoding["input_ids"], strict=True))
         return [ids[n] for n in range(len(inputs))]
 
     def _encode(
@@ -258,7 +294,7 @@ class Encoder:
         numbers: list[int],
         all_inputs: Sequence[TextInput],
         lengths: list[int],
-        has_bos: list[bool],
+        plain: list[bool],  # whether special tokens are part of the text, and not added
         *,
         pads: bool,
         device: torch.device,
@@ -272,7 +308,7 @@ class Encoder:
             self.tokenizer, *_columns(inputs), padding=pads,
             truncation=self.pair_truncation if is_pair else True,
             max_length=min(self.limit, NO_LIMIT), pad_to_multiple_of=self.multiple,
-            add_special_tokens=not has_bos[numbers[0]], return_tensors="pt", verbose=False,
+            add_special_tokens=not plain[numbers[0]], return_tensors="pt", verbose=False,
         )  # fmt: skip
         names = [name for name in self.tokenizer.model_input_names if name in encoding]
         with torch.inference_mode(False):  # whose tensors no gradient may pass
@@ -432,19 +468,21 @@ def checked_texts(texts: str | Sequence[str]) -> list[str]:
     elif not is_list(several):
         raise TypeError(f"texts must be a string or a list of strings, got {and_advice(texts)}")
     for number, text in enumerate(several):
-        _check_text(text, f"text {number}")
+        check_text(text, f"text {number}")
     return list(several)
 
 
 def checked_inputs(inputs: Any) -> tuple[list[TextInput], bool]:
     """Turn a text, a pair of texts, or a list of these into a list; say if it was a single one.
 
+    What is a `TextInput` already stays as it is.
+
     Raises:
         TypeError: if they are neither strings nor tuples of two.
         ValueError: if a text contains half a surrogate pair, or one side of a pair is empty.
     """
     inputs = in_python(inputs)
-    is_single = isinstance(inputs, (str, tuple))
+    is_single = isinstance(inputs, (str, tuple, TextInput))
     if not is_single and not is_list(inputs):
         raise TypeError(f"texts must be a string or a list of strings, got {and_advice(inputs)}")
     several = [inputs] if is_single else inputs
@@ -468,8 +506,10 @@ def checked_single_texts(inputs: Any, task: str) -> tuple[list[TextInput], bool]
 
 
 def _checked_input(value: Any, number: int) -> TextInput:
+    if isinstance(value, TextInput):
+        return value
     if not isinstance(value, tuple):
-        _check_text(value, f"text {number}")
+        check_text(value, f"text {number}")
         return TextInput(value)
     if len(value) != 2:
         raise ValueError(
@@ -477,13 +517,24 @@ def _checked_input(value: Any, number: int) -> TextInput:
             "(first, second)"
         )
     for side, text in zip(("first", "second"), value, strict=True):
-        _check_text(text, f"the {side} text of pair {number}")
-        if not text.strip():
-            raise ValueError(f"the {side} text of pair {number} is empty: pass two texts")
+        check_side(text, f"the {side} text of pair {number}")
     return TextInput(*value)
 
 
-def _check_text(text: Any, name: str) -> None:
+def check_side(text: Any, name: str) -> None:
+    """Check one text of several that belong together.
+
+    Raises:
+        TypeError: if it is not a string.
+        ValueError: if it contains half a surrogate pair, or is empty.
+    """
+    check_text(text, name)
+    if not text.strip():
+        raise ValueError(f"{name} is empty: pass two texts")
+
+
+def check_text(text: Any, name: str) -> None:
+    """Check that a text is a string of whole characters; raise TypeError or ValueError."""
     if not isinstance(text, str):
         raise TypeError(f"{name} is {type(text).__name__}; wanted a string")
     if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
@@ -495,7 +546,7 @@ def in_python(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def is_list(value: object) -> bool:
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether a value lists several texts in an order; a tuple is kept for a pair of texts."""
     return isinstance(value, Sequence) and not isinstance(value, (str, tuple, bytes, bytearray))
 

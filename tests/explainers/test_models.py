@@ -238,7 +238,7 @@ OWN = "use LayerSequentialIntegratedGradients, with a function that returns"
         ),
         (lambda: BertForMultipleChoice(CONFIG), "BertForMultipleChoice", OWN),
         (lambda: BertForMaskedLM(CONFIG), "BertForMaskedLM", "use FillMaskExplainer"),
-        (Own, "Own", f"for a module of your own {OWN}"),
+        (Own, "Own", f"for a module of your own .*{OWN}"),
         (lambda: None, "NoneType", "pass a model that transformers loaded"),
         (lambda: CONFIG, "BertConfig", "pass a model that transformers loaded"),
         (lambda: XLNetForSequenceClassification(XLNET), "XLNetFor", "positions before texts"),
