@@ -482,7 +482,9 @@ class _Explained:
 
         def of_each(name: str) -> tuple[Any, ...] | None:
             values = [getattr(of_target, name) for of_target in scores]
-            return None if any(v is None for v in values) else tuple(v[number] for v in values)
+            if not values or any(value is None for value in values):
+                return None
+            return tuple(value[number] for value in values)
 
         empty = torch.zeros(len(targets), len(spans), dtype=torch.float64)
         values, residual, evidence = matrix("values"), of_each("residual"), matrix("evidence")

@@ -1,0 +1,48 @@
+"""Which explainer a task has, and the text that shows whether it works."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from captum_sig._names import TaskName, unknown_name
+from captum_sig.explainers.explainer import Explainer
+
+# Tasks in which one text, or one pair of texts, is a row, and where their explainers are.
+CLASSES: dict[TaskName, tuple[str, str]] = {
+    "text-classification": ("classification", "TextClassificationExplainer"),
+    "token-classification": ("token_classification", "TokenClassificationExplainer"),
+    "question-answering": ("question_answering", "QuestionAnsweringExplainer"),
+    "fill-mask": ("fill_mask", "FillMaskExplainer"),
+    "sentence-similarity": ("similarity", "SimilarityExplainer"),
+}
+OF_PAIRS = ("question-answering", "sentence-similarity")  # take nothing else
+LABELLED = "text-classification"  # its targets are labels of the whole text, not parts of it
+CANARY_TEXT = "a"
+
+
+def explainer_class(task: str) -> type[Explainer]:
+    """Return the class that explains a task.
+
+    Raises:
+        ValueError: if no corpus can be explained for it.
+    """
+    if task not in CLASSES:
+        raise ValueError(unknown_name("task", task, CLASSES))
+    module, name = CLASSES[task]  # type: ignore[index]
+    found: type[Explainer] = getattr(importlib.import_module(f"captum_sig.explainers.{module}"), name)
+    return found
+
+
+def check_pairs(task: str, has_pairs: bool) -> None:
+    """Raise a ValueError if a task explains pairs of texts, and there are no second texts."""
+    if task in OF_PAIRS and not has_pairs:
+        raise ValueError(f"{task} explains pairs of texts: set pair_column to their second texts")
+
+
+def canary(explainer: Explainer, has_pairs: bool) -> Any:
+    """Return a text, or a pair, that a working explainer explains."""
+    text = CANARY_TEXT
+    if explainer.TASK == "fill-mask":
+        text = f"{CANARY_TEXT} {explainer.tokenizer.mask_token}"
+    return (text, CANARY_TEXT) if has_pairs else text
