@@ -194,8 +194,8 @@ class CorpusExplainer:
                 raise ValueError(f"the explainer is for {model.TASK}, not {task}: leave task out")
             task = model.TASK
         self.task = task or LABELLED
-        self._class = type(model) if isinstance(model, Explainer) else explainer_class(self.task)
         check_pairs(self.task, pair_column is not None)
+        self._class = type(model) if isinstance(model, Explainer) else explainer_class(self.task)
         self.text_column, self.pair_column = text_column, pair_column
         self.call_options: dict[str, Any] = {
             "target": tuple(target) if isinstance(target, list) else target, "method": method, "contexts": contexts, "n_steps": n_steps,

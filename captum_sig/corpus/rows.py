@@ -149,7 +149,7 @@ def _of_several(result: TargetsAttribution) -> Row:
         "target_first": _lists(result.matrix_first),
         "target_last": _lists(result.matrix_last),
         "target_residual": None if result.residual is None else list(result.residual),
-        "target_evidence": None if result.evidence is None else list(result.evidence),
+        "target_evidence": _evidence(result),
     }
     row["target_agreement"] = None
     if result.matrix_first is not None:
@@ -159,6 +159,12 @@ def _of_several(result: TargetsAttribution) -> Row:
             None if result.audit is None else [getattr(a, name, None) for a in result.audit]
         )
     return row
+
+
+def _evidence(result: TargetsAttribution) -> list[list[str] | None] | None:
+    if result.evidence is None:
+        return None
+    return [None if of_target is None else list(of_target) for of_target in result.evidence]
 
 
 def _known(values: list[Any]) -> list[Any] | None:
