@@ -198,7 +198,8 @@ class CorpusExplainer:
         self._class = type(model) if isinstance(model, Explainer) else explainer_class(self.task)
         self.text_column, self.pair_column = text_column, pair_column
         self.call_options: dict[str, Any] = {
-            "target": tuple(target) if isinstance(target, list) else target, "method": method, "contexts": contexts, "n_steps": n_steps,
+            "target": tuple(target) if isinstance(target, list) else target,
+            "method": method, "contexts": contexts, "n_steps": n_steps,
             "batch_size": batch_size, "internal_batch_size": internal_batch_size,
             "truncation": truncation, "top": top,
         }  # fmt: skip

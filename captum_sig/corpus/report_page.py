@@ -85,15 +85,13 @@ def around_word(
 
 def _cut(text: str, words: Sequence[Word]) -> tuple[str, list[Word]]:
     """Cut a text to some of its words, and move their offsets accordingly."""
-    places = [(word.start, word.end) for word in words]
+    places = [(word.start or 0, word.end or 0) for word in words]  # they are located
     start, end = (places[0][0], places[-1][1]) if places else (len(text), len(text))
-    assert start is not None and end is not None, "the words are located"
     before, after = ("… " if start else ""), (" …" if end < len(text) else "")
     shift = len(before) - start
     moved = [
         replace(word, start=one + shift, end=other + shift)
         for word, (one, other) in zip(words, places, strict=True)
-        if one is not None and other is not None
     ]
     return f"{before}{text[start:end]}{after}", moved
 

@@ -16,7 +16,7 @@ from captum_sig.data.columns import (
     PAIR,
     TEXT,
     check_strings,
-    checked_input,
+    checked_pair,
     checked_text,
     choose_columns,
 )
@@ -216,8 +216,8 @@ def _pieces(
     places = file.source.places(1, limit, on_bytes)
     rows = file.source.rows([file.columns[kind] for kind in (TEXT, PAIR) if kind in file.columns])
     for (place, _), (_, values) in zip(places, rows, strict=False):
-        is_text = isinstance(values, list) and all(isinstance(text, str) for text in values)
-        of_row = work(*values) if is_text else 0
+        texts = values if isinstance(values, list) else [None]
+        of_row = work(*texts) if all(isinstance(text, str) for text in texts) else 0
         if n_rows == shard_size or (n_rows and in_all + of_row > max_work):
             yield start, n_rows, in_all
             n_rows = in_all = 0
@@ -233,7 +233,7 @@ def _choose_columns(path: Path, source: Source, **named: str | None) -> dict[str
     present, strings = source.columns()
     if not present:
         return {}
-    columns = choose_columns(path, present, strings, **named)  # type: ignore[arg-type]
+    columns = choose_columns(path, present, strings, **named)
     check_strings(path, columns, strings)
     return columns
 
@@ -274,7 +274,7 @@ def _input_row(shard: Shard, number: int, where: str, values: list[Any] | ValueE
     try:
         if PAIR not in named:
             return InputRow(number, name, checked_text(named[TEXT]), "")
-        text, pair = checked_input((named[TEXT], named[PAIR]))
+        text, pair = checked_pair(named[TEXT], named[PAIR])
         return InputRow(number, name, text, "", pair)
     except ValueError as error:
         return InputRow(number, name, None, str(error))

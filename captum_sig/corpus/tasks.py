@@ -29,9 +29,11 @@ def explainer_class(task: str) -> type[Explainer]:
     """
     if task not in CLASSES:
         raise ValueError(unknown_name("task", task, CLASSES))
-    module, name = CLASSES[task]  # type: ignore[index]
-    found: type[Explainer] = getattr(importlib.import_module(f"captum_sig.explainers.{module}"), name)
-    return found
+    module, name = CLASSES[task]
+    explainer: type[Explainer] = getattr(
+        importlib.import_module(f"captum_sig.explainers.{module}"), name
+    )
+    return explainer
 
 
 def check_pairs(task: str, has_pairs: bool) -> None:

@@ -120,11 +120,15 @@ def checked_text(value: Any, name: str = "text") -> str:
     return text
 
 
+def checked_pair(first: Any, second: Any) -> tuple[str, str]:
+    """Return the two texts of a pair, checked as `checked_text` does."""
+    return checked_text(first, "first text"), checked_text(second, "second text")
+
+
 def checked_input(value: Any) -> str | tuple[str, str]:
-    """Return a text or a pair of texts, of which none is blank; raise a ValueError otherwise."""
-    if not isinstance(value, tuple) or len(value) != 2:
-        return checked_text(value)
-    return checked_text(value[0], "first text"), checked_text(value[1], "second text")
+    """Return a text, or a pair of texts if the value is a tuple of two, checked."""
+    is_pair = isinstance(value, tuple) and len(value) == 2
+    return checked_pair(*value) if is_pair else checked_text(value)
 
 
 def checked_string(value: Any, name: str = "text") -> str:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from captum_sig.corpus.shards import find_texts, read_rows
 from captum_sig.data.columns import checked_input, choose_columns
 from captum_sig.data.records import Record, read_records
 from tests.shards import scan_corpus
-
-from captum_sig.corpus.shards import find_texts, read_rows
 
 ROWS = [
     {"text": "A man sleeps.", "text_pair": "A man, \"awake\"?", "label": "no"},
