@@ -13,25 +13,38 @@ if TYPE_CHECKING:
         LayerSequentialIntegratedGradients,
         SequentialIntegratedGradients,
     )
+    from captum_sig.explainers.automatic import explainer
     from captum_sig.explainers.classification import TextClassificationExplainer
+    from captum_sig.explainers.fill_mask import FillMaskExplainer
     from captum_sig.explainers.generation import TextGenerationExplainer
     from captum_sig.explainers.generation_result import GenerationAttribution
-    from captum_sig.explainers.matrix_results import MatrixAttribution
+    from captum_sig.explainers.matrix_results import MatrixAttribution, TargetsAttribution
+    from captum_sig.explainers.question_answering import QuestionAnsweringExplainer
     from captum_sig.explainers.results import WordAttribution
+    from captum_sig.explainers.similarity import SimilarityExplainer
+    from captum_sig.explainers.token_classification import TokenClassificationExplainer
+    from captum_sig.explainers.zero_shot import ZeroShotClassificationExplainer
 
 __all__ = [
+    "FillMaskExplainer",
     "GenerationAttribution",
     "LayerDiscretizedIntegratedGradients",
     "LayerSequentialIntegratedGradients",
     "MatrixAttribution",
+    "QuestionAnsweringExplainer",
     "SequentialIntegral",
     "SequentialIntegratedGradients",
+    "SimilarityExplainer",
+    "TargetsAttribution",
     "TextClassificationExplainer",
     "TextGenerationExplainer",
+    "TokenClassificationExplainer",
     "WordAttribution",
+    "ZeroShotClassificationExplainer",
     "baselines",
     "contexts",
     "corpus",
+    "explainer",
     "faithfulness",
     "path",
     "quadrature",
@@ -39,17 +52,24 @@ __all__ = [
     "words",
 ]
 
-# Where each class is defined; all other public names are modules.
+# Where each class or function is defined; all other public names are modules.
 _MODULE_OF = {
+    "FillMaskExplainer": "explainers.fill_mask",
     "GenerationAttribution": "explainers.generation_result",
     "LayerDiscretizedIntegratedGradients": "attr.dig",
     "LayerSequentialIntegratedGradients": "attr.sig",
     "MatrixAttribution": "explainers.matrix_results",
+    "QuestionAnsweringExplainer": "explainers.question_answering",
     "SequentialIntegral": "attr.problem",
     "SequentialIntegratedGradients": "attr.sig",
+    "SimilarityExplainer": "explainers.similarity",
+    "TargetsAttribution": "explainers.matrix_results",
     "TextClassificationExplainer": "explainers.classification",
     "TextGenerationExplainer": "explainers.generation",
+    "TokenClassificationExplainer": "explainers.token_classification",
     "WordAttribution": "explainers.results",
+    "ZeroShotClassificationExplainer": "explainers.zero_shot",
+    "explainer": "explainers.automatic",
 }
 
 

@@ -21,6 +21,8 @@ TaskName = Literal[
 # Of what is explained: a logit, a value that the model predicts, a similarity, a log-probability.
 Unit = Literal["logit", "value", "cosine", "dot product", "nat"]
 
+AggregationStrategy = Literal["none", "simple", "first", "average", "max"]  # tokens to entities
+
 MethodName = Literal[
     "sig", "ig", "dig", "sequential_dig", "input_x_gradient", "gradient_shap", "deep_lift",
     "saliency", "occlusion", "shapley", "lrp", "lrp_deletion", "rank_path", "screen", "random",

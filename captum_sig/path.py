@@ -196,7 +196,8 @@ def anchored_line(problem: Problem, n_steps: int | None, path: DiscretizedPath |
     if n_steps is not None:
         raise ValueError("DIG has its own points: leave n_steps out, and choose them by path")
     assert problem.embedded_ids is not None  # as `trace` has checked
-    found = (path or DiscretizedPath())(*problem.embedded_ids, problem.paths.baselines[0])
+    ((layer, ids),), (baseline,) = problem.embedded_ids, problem.paths.baselines
+    found = (path or DiscretizedPath())(layer, ids, baseline)
 
     def at(position: Tensor, point: Tensor, start: Tensor, end: Tensor) -> Tensor:
         return found.points[found.path_of[0, position], point].to(start)
@@ -278,7 +279,7 @@ def trace(
             "the layer does not receive a token id for each position; wanted the model's word "
             "embedding, model.get_input_embeddings()"
         )
-    input_ids = problem.embedded_ids[1]
+    ((_, input_ids),) = problem.embedded_ids
     problem = problem if kind.one_by_one else problem.as_one_word()
     line = kind.line(problem, n_steps, path)
     preferred = [input_ids]

@@ -85,7 +85,7 @@ COMMANDS = ("explain", "evaluate", "corpus", "report", "trace")
         "explain x --level letter", "explain x --format xml", "explain x --task translation",
         "corpus x --output y --engine spark", "corpus x --output y --num-workers 2",
         "evaluate x --output y --methods sig,lime", "evaluate x --output y --metrics luck",
-        "explain x --model /no/such/folder", "explain x --chat", "explain x --format png",
+        "explain x --model /no/such/folder", "explain x --contrast y", "explain x --format png",
     ],
 )  # fmt: skip
 def test_help_and_usage_errors_load_no_model_libraries(arguments):

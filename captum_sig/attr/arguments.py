@@ -28,7 +28,7 @@ from captum_sig.attr.function import (
     flat,
     modules_in,
 )
-from captum_sig.attr.hooks import LayerOutputs, at_layer, capture, embed_without_pass
+from captum_sig.attr.hooks import Call, LayerOutputs, at_layer, capture, embed_without_pass
 from captum_sig.attr.integrals import Integrate, Steps, StraightLine, by_steps
 from captum_sig.attr.problem import Problem, plain_tensors
 from captum_sig.attr.word_paths import WordPaths, with_positions
@@ -50,7 +50,7 @@ def integrator(
     method: str = "gausslegendre",
     n_steps: int = N_STEPS,
     tolerance: float | None = None,
-    steps: Steps | None = None,
+    steps: Sequence[Steps] | None = None,
 ) -> Integrate:
     """Choose how to integrate.
 
@@ -59,7 +59,8 @@ def integrator(
         n_steps: nodes of the rule, or the maximum with a tolerance; a `Default` leaves the number
             open.
         tolerance: as in `SequentialIntegratedGradients.attribute`; None takes the rule.
-        steps: those of a path of the caller's, which leave no choice to the others.
+        steps: those of a path of the caller's in each tensor that moves, which leave no choice to
+            the others.
 
     Raises:
         ValueError: if the arguments do not fit together.
@@ -71,7 +72,7 @@ def integrator(
         return functools.partial(by_steps, steps=steps)
     line = StraightLine(rule(method, n_steps))
     if tolerance is None:
-        return functools.partial(by_steps, steps=line)
+        return functools.partial(by_steps, steps=[line])
     if not isinstance(tolerance, numbers.Real) or not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be a positive number, got {tolerance!r}")
     if method != "gausslegendre":
@@ -146,7 +147,7 @@ def layer_problem(
     contexts: Contexts | Sequence[Contexts] | None = None,
     internal_batch_size: int | None = None,
     show_progress: bool = False,
-    layer_call: int | None = None,
+    layer_call: Call = None,
     captured: LayerOutputs | None = None,
     read: Read | None = None,
     column: int | None = None,
@@ -156,9 +157,9 @@ def layer_problem(
     `captured` is what `capture` returns for the inputs, if it is known already. `read` takes F's
     values from the model's output, in place of a target; `column` says which, None all of them.
     """
-    call = None if layer_call is None else checked_integer("layer_call", layer_call, least=0)
     ids = input_tensors(inputs)
     layers: list[nn.Module] = layer if isinstance(layer, list) else [layer]
+    call = _checked_call(layer_call, len(layers))
     if device_ids is None:
         device_ids = getattr(forward_func, "device_ids", None)
     how: dict[str, Any] = {
@@ -173,7 +174,7 @@ def layer_problem(
     b: Any
     if layer_baselines is None:
         base = matching(baselines, ids, "baselines")
-        b = None if attribute_to_layer_input else embed_without_pass(layer, captured, ids, base)
+        b = None if attribute_to_layer_input else embed_without_pass(layers, captured, ids, base)
         if b is None:
             b = flat(capture(forward_func, layers, base, **how).activations)
     elif baselines is None:
@@ -196,7 +197,7 @@ def layer_problem(
         function=function,
         value_at_input=function.select(captured.output, torch.arange(n_examples)),
         embedded_ids=(
-            None if attribute_to_layer_input else _embedded_ids(layer, captured.received, points)
+            None if attribute_to_layer_input else _embedded_ids(layers, captured, points)
         ),
         **words_in_contexts(points, matching(b, points, "layer_baselines"), feature_mask, contexts),
         format_outputs=lambda tensors: _by_layer(
@@ -279,14 +280,31 @@ def _by_layer(several: bool, n_tensors: Sequence[int], tensors: Tensors) -> Any:
     return format_outputs(several, [tuple(itertools.islice(remaining, n)) for n in n_tensors])
 
 
+def _checked_call(layer_call: Call, n_layers: int) -> Call:
+    """Check which call of each layer is meant."""
+    if layer_call is None or not isinstance(layer_call, Sequence):
+        return None if layer_call is None else checked_integer("layer_call", layer_call, least=0)
+    if len(layer_call) != n_layers:
+        raise ValueError(
+            f"layer_call has {len(layer_call)} entries; wanted one number, or one for each of the "
+            f"{n_layers} layers"
+        )
+    return [None if c is None else checked_integer("layer_call", c, least=0) for c in layer_call]
+
+
 def _embedded_ids(
-    layer: Any, received: Mapping[nn.Module, Any], points: Tensors
-) -> tuple[nn.Module, Tensor] | None:
-    """Return an embedding with the ids that it was called with; None for another layer."""
-    if not isinstance(layer, nn.Embedding) or len(received[layer]) != 1:
+    layers: Sequence[nn.Module], captured: LayerOutputs, points: Tensors
+) -> tuple[tuple[nn.Module, Tensor], ...] | None:
+    """Return embeddings with the ids that they were called with; None if a layer is another."""
+    if len(points) != len(layers):
         return None
-    (ids,) = received[layer]
-    return (layer, ids) if ids.shape == points[0].shape[:2] else None
+    found = []
+    for number, (layer, x) in enumerate(zip(layers, points, strict=True)):
+        ids = captured.ids_of(number)
+        if not isinstance(layer, nn.Embedding) or ids is None or ids.shape != x.shape[:2]:
+            return None
+        found.append((layer, ids))
+    return tuple(found)
 
 
 def input_tensors(inputs: Tensor | Tensors) -> Tensors:

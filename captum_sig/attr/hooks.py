@@ -21,6 +21,10 @@ from captum_sig._captum import format_additional_forward_args, run_forward
 from captum_sig._locks import ForkSafeLock
 from captum_sig.attr.function import Forward, Tensors, hook_lock, of_rows
 
+# Of layers that run several times in a pass, the call that is meant, from 0: one number for all, or
+# one for each. None wants a layer that runs once.
+Call = int | None | Sequence[int | None]
+
 
 def at_layer(
     forward_func: Callable[..., Any],
@@ -31,7 +35,7 @@ def at_layer(
     n_tensors: Sequence[int],  # of each layer
     device_ids: list[int] | None,
     at_input: bool,
-    call: int | None,
+    call: Call,
 ) -> Forward:
     """Feed rows to the model in place of the layers' outputs (or inputs).
 
@@ -58,8 +62,14 @@ class LayerOutputs:
     """The layers' activations in one pass of the unchanged model."""
 
     activations: list[Tensors]  # the outputs (or inputs) of each layer, detached
-    received: dict[nn.Module, Any]  # the positional arguments of each layer's call
+    received: list[Any]  # the positional arguments of each layer's call
     output: object  # the model's
+
+    def ids_of(self, number: int) -> Tensor | None:
+        """Return what a layer was called with, if it is one tensor, such as token ids."""
+        arguments = self.received[number]
+        is_one = len(arguments) == 1 and isinstance(arguments[0], Tensor)
+        return arguments[0] if is_one else None
 
 
 def capture(
@@ -70,7 +80,7 @@ def capture(
     additional_forward_args: object = None,
     device_ids: list[int] | None = None,
     at_input: bool = False,
-    call: int | None = None,  # of several, from 0; None wants a layer that runs once
+    call: Call = None,
 ) -> LayerOutputs:
     """Run the model once, and capture the layers' activations.
 
@@ -79,7 +89,7 @@ def capture(
             tensors (B, …).
     """
     n_examples = inputs[0].shape[0]
-    received: dict[nn.Module, Any] = {}
+    received: list[Any] = [() for _ in layers]
     of_layer: list[dict[torch.device, Tensors]] = [{} for _ in layers]
     calls = _Calls(layers, call)
 
@@ -90,7 +100,7 @@ def capture(
         device = tensors[0].device
         if calls.is_meant(number, device):
             of_layer[number][device] = tuple(tensor.detach().clone() for tensor in tensors)
-            received[layers[number]] = args
+            received[number] = args
 
     with torch.no_grad(), _hooks(layers, read, device_ids, at_input):
         output = run_forward(
@@ -130,39 +140,74 @@ def _gathered(by_device: Mapping[torch.device, Tensors], device_ids: list[int] |
 
 
 def embed_without_pass(
-    layer: Any, outputs: LayerOutputs, inputs: Tensors, others: Tensors
-) -> Tensor | None:
-    """Return the layer's output for other inputs if that takes no pass of the model, else None.
+    layers: Sequence[Any], outputs: LayerOutputs, inputs: Tensors, others: Tensors
+) -> Tensors | None:
+    """Return the layers' outputs for other inputs if that takes no pass of the model, else None.
 
-    It takes none if the layer is an embedding that was called with the inputs unchanged.
+    It takes none if all layers are embeddings that were called with the inputs as they are; those
+    after the first, also with the inputs shifted to the right (see `shift_of`).
     """
-    if not isinstance(layer, nn.Embedding) or len(inputs) != 1 or len(outputs.received[layer]) != 1:
+    if len(inputs) != 1 or not all(isinstance(layer, nn.Embedding) for layer in layers):
         return None
-    (received,) = outputs.received[layer]
-    if received.device != inputs[0].device or not torch.equal(received, inputs[0]):
+    embedded = []
+    for number, layer in enumerate(layers):
+        received = outputs.ids_of(number)
+        n = None if received is None else shift_of(received, inputs[0], most=min(number, 1))
+        if received is None or n is None:
+            return None
+        with torch.no_grad():
+            embedded.append(layer(shifted(others[0], received, n) if n else others[0]))
+    return tuple(embedded)
+
+
+def shift_of(received: Tensor, ids: Tensor, most: int) -> int | None:
+    """Return by how many positions, at most so many, ids were shifted; None if they are others.
+
+    The decoder of a classifier that has an encoder too reads the encoder's text one position later,
+    behind an id of its own (transformers' `shift_tokens_right`).
+
+    >>> shift_of(torch.tensor([[0, 7, 8]]), torch.tensor([[7, 8, 9]]), most=1)
+    1
+    """
+    if received.shape != ids.shape or received.device != ids.device:
         return None
-    with torch.no_grad():
-        return layer(others[0])
+    for n in range(most + 1):
+        if torch.equal(received, ids if n == 0 else shifted(ids, received, n)):
+            return n
+    return None
+
+
+def shifted(values: Tensor, own: Tensor, n: int) -> Tensor:
+    """Move values, (R, L, …), n positions to the right, behind the first n of another tensor's.
+
+    >>> shifted(torch.tensor([[7, 8, 9]]), own=torch.tensor([[0, 1, 2]]), n=1)
+    tensor([[0, 7, 8]])
+    """
+    first = own[:, :n].expand(len(values), *[-1] * (own.dim() - 1))
+    return torch.cat([first, values[:, : values.shape[1] - n]], dim=1)
 
 
 class _Calls:
     """Counts the calls of each layer in a pass, and knows the one that is meant."""
 
-    def __init__(self, layers: Sequence[nn.Module], call: int | None) -> None:
-        self.layers, self.call = layers, call
+    def __init__(self, layers: Sequence[nn.Module], call: Call) -> None:
+        self.layers = layers
+        of_all = call is None or isinstance(call, int)
+        self.call: Sequence[int | None] = [call] * len(layers) if of_all else call  # type: ignore[assignment, list-item]
         self.counts: Counter[tuple[int, torch.device]] = Counter()
 
     def is_meant(self, number: int, device: torch.device) -> bool:
         """Count a call; raises ValueError for a second one if none is chosen."""
         count = self.counts[number, device]
         self.counts[number, device] += 1
-        if self.call is None and count > 0:
+        meant = self.call[number]
+        if meant is None and count > 0:
             raise ValueError(
                 f"{_names([self.layers[number]])} runs more than once in a forward pass: pass a "
                 "layer that runs once, or choose the call whose output moves by layer_call=0, 1, … "
                 "of LayerSequentialIntegratedGradients"
             )
-        return count == (self.call or 0)
+        return count == (meant or 0)
 
     def require_all(self) -> None:
         """Raise ValueError for a layer that has not run, or too few times."""
@@ -175,12 +220,12 @@ class _Calls:
                 "compiled model the original, or after model.compile() that of "
                 "copy.deepcopy(model))"
             )
-        fewest = min(n_calls.values())
-        if self.call is not None and self.call >= fewest:
-            raise ValueError(
-                f"{_names(self.layers)} runs {fewest} times in a forward pass, so layer_call must "
-                f"be at most {fewest - 1}, got {self.call}"
-            )
+        for number, meant in enumerate(self.call):
+            if meant is not None and meant >= n_calls[number]:
+                raise ValueError(
+                    f"{_names([self.layers[number]])} runs {n_calls[number]} times in a forward "
+                    f"pass, so layer_call must be at most {n_calls[number] - 1}, got {meant}"
+                )
 
 
 class _Thread:
@@ -276,7 +321,7 @@ def patched(
     *,
     device_ids: list[int] | None = None,
     at_input: bool = False,
-    call: int | None = None,  # as in `capture`
+    call: Call = None,
 ) -> Iterator[None]:
     """Replace the layers' outputs (or inputs) with the rows, in passes of this thread.
 
@@ -305,6 +350,17 @@ def patched(
     with _hooks(layers, replace, device_ids, at_input):
         yield
     calls.require_all()
+
+
+@contextmanager
+def with_input(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Change a layer's first positional argument, in passes of this thread."""
+
+    def act(number: int, module: nn.Module, args: Any) -> Any:
+        return change(args[0]), *args[1:]
+
+    with _hooks([layer], act, None, True):
+        yield
 
 
 def _names(layers: Iterable[nn.Module]) -> str:

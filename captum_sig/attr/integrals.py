@@ -6,7 +6,7 @@ rows in a chunk, M the number of positions that they move.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -178,12 +178,13 @@ def by_steps(
     function: RowFunction,
     paths: WordPaths,
     chunks: Chunks,
-    steps: Steps,
+    steps: Sequence[Steps],
 ) -> Averages:
-    """Average ∇_w F along every path, at the same steps."""
+    """Average ∇_w F along every path, at the same steps: one path for all tensors, or for each."""
+    of_tensor = steps if len(steps) > 1 else [*steps] * len(paths.points)
     at_end, at_start = path_ends(function, paths, chunks)
     totals = paths.zeros()
-    n_steps = len(steps)
+    n_steps = len(of_tensor[0])
 
     def evaluate(rows: slice) -> tuple[Tensor, list[tuple[Places, Tensor]]]:
         number = torch.arange(rows.start, rows.stop, device=paths.background.device)
@@ -193,7 +194,7 @@ def by_steps(
         totals_at, points, weights = [], [], []
         for tensor, (row, position) in enumerate(places):
             place = paths.example_of(background[row]), position
-            point, weight = steps.at(place, step[row], *paths.ends(tensor, *place))
+            point, weight = of_tensor[tensor].at(place, step[row], *paths.ends(tensor, *place))
             totals_at.append(place)
             points.append(point)
             weights.append(weight)

@@ -100,7 +100,7 @@ class Problem:
     max_rows: int | None = None
     show_progress: bool = False
     value_at_input: Tensor | None = None  # (B,): F(x), where capturing the layer has shown it
-    embedded_ids: tuple[nn.Module, Tensor] | None = None  # the embedding that moves, and its ids
+    embedded_ids: Sequence[tuple[nn.Module, Tensor]] | None = None  # embeddings, and their ids
 
     def __post_init__(self) -> None:
         n = self.max_rows
@@ -158,8 +158,8 @@ class Problem:
         same = tuple(torch.zeros_like(of[:n_examples]) for of in self.paths.path_of)
         return replace(self, paths=WordPaths.between(x, b, same))
 
-    def path_steps(self, path: WordPath) -> Steps:
-        """Return the steps of a path through token ids.
+    def path_steps(self, path: WordPath) -> list[Steps]:
+        """Return the steps of a path through token ids, in each embedding that moves.
 
         Raises:
             ValueError: if what moves is not a word embedding.
@@ -174,7 +174,10 @@ class Problem:
                 f"path must be an instance such as captum_sig.attr.dig.DiscretizedPath(), got "
                 f"{path!r}"
             )
-        return path(*self.embedded_ids, self.paths.baselines[0])
+        return [
+            path(layer, ids, b)
+            for (layer, ids), b in zip(self.embedded_ids, self.paths.baselines, strict=True)
+        ]
 
     @plain_tensors()
     def integral(

@@ -245,10 +245,13 @@ class WordPaths:
         return tuple(with_zero[of[: self.n_examples]] for of in self.path_of)
 
     def gather(self, per_position: Tensors) -> Tensor:
-        """(B, Lₜ, …) → (P, …): each word takes a value that all its positions have."""
+        """(B, Lₜ, …) → (P, …): each word takes a value that all its positions have.
+
+        Tensors at the end may be left out if all their words stand in the first ones too.
+        """
         first = per_position[0]
         per_word = first.new_empty(self.n_words, *first.shape[2:])
-        for of, values in zip(self.path_of, per_position, strict=True):
+        for of, values in zip(self.path_of, per_position, strict=False):
             number = of[: self.n_examples]
             per_word[number[number != UNMOVED]] = values[number != UNMOVED]
         return per_word

@@ -213,7 +213,7 @@ def corpus(
 
 def _print_summary(run: CorpusFolder, before: int) -> None:
     from captum_sig.corpus.query import failed_rows
-    from captum_sig.viz.text import on_one_line, shortened
+    from captum_sig.viz.characters import on_one_line, shortened
 
     folder, counts = run.folder, run.manifest.counts
     assert counts is not None, "the run is finished"

@@ -35,6 +35,7 @@ INPUT_PANEL = partial(typer.Option, rich_help_panel="Input")
 METRICS_PANEL = partial(typer.Option, rich_help_panel="Metrics")
 OUTPUT_PANEL = partial(typer.Option, rich_help_panel="Output")
 RAY_PANEL = partial(typer.Option, rich_help_panel="Ray")
+TASK_PANEL = partial(typer.Option, rich_help_panel="Task")
 
 
 def split_names(value: str) -> tuple[str, ...]:
@@ -77,6 +78,8 @@ def _check_method(value: str) -> None:
 def _check_interactions(value: int | None) -> int | None:
     if value is not None and value < 2:
         raise typer.BadParameter(f"an interaction takes two words: K is at least 2, not {value}.")
+    if value is not None and value > sys.maxsize:
+        raise typer.BadParameter(f"no text has so many words: K is at most {sys.maxsize}.")
     return value
 
 
@@ -125,7 +128,6 @@ CONTEXTS = partial(
 INTERACTIONS = partial(
     typer.Option,
     callback=_check_interactions,
-    max=sys.maxsize,
     metavar="K",
     help="Show which two of the K strongest words act together: they say the same, matter only "
     "together, or one turns the other (negation).",

@@ -131,7 +131,7 @@ def _print_table(
     from rich.text import Text
 
     from captum_sig.data.tables import to_terminal
-    from captum_sig.viz.text import on_one_line, shortened
+    from captum_sig.viz.characters import on_one_line, shortened
 
     cells = [
         {name: shortened(on_one_line(row[name] or ""), 24) for name in names}

@@ -18,9 +18,9 @@ from captum_sig._files import check_file, check_model_path
 from captum_sig.cli.process import quitting_on_interrupt
 
 if TYPE_CHECKING:
+    from captum_sig._names import TaskName
     from captum_sig.corpus.explainer import CorpusExplainer
     from captum_sig.explainers.classification import TextClassificationExplainer
-    from captum_sig.explainers.generation import TextGenerationExplainer
 
 P = ParamSpec("P")
 
@@ -114,11 +114,7 @@ def load_classifiers(
         masked_lm: folder or hub name of the model that baseline "blurred" uses.
         **options: further arguments of each explainer.
     """
-    if masked_lm is not None:
-        with _loading(masked_lm):
-            from captum_sig.explainers.models import pretrained_masked_lm
-
-            options["masked_lm"] = pretrained_masked_lm(masked_lm)
+    options |= _masked_lm_option(masked_lm)
     with _loading(model):
         from captum_sig.demo_model import PATH
         from captum_sig.explainers.classification import TextClassificationExplainer
@@ -132,14 +128,38 @@ def load_classifiers(
     ]
 
 
-def load_generator(model: str | None, **options: Any) -> TextGenerationExplainer:
-    """Load a language model by folder or hub name."""
-    if model is None:
-        fail("no language model is included: pass --model with a folder or hub name")
+def task_of_model(model: str) -> TaskName:
+    """Return the task that a model was trained for, by its config."""
     with _loading(model):
-        from captum_sig.explainers.generation import TextGenerationExplainer
+        from captum_sig.explainers.automatic import task_of
 
-        return TextGenerationExplainer.from_pretrained(model, **options)
+        return task_of(model)
+
+
+def load_explainer(task: TaskName, model: str | None, masked_lm: str | None, **options: Any) -> Any:
+    """Load a model by folder or hub name, by default the demo model, and make its explainer.
+
+    Args:
+        task: its task.
+        model: folder or hub name; None is the demo model.
+        masked_lm: folder or hub name of the model that baseline "blurred" uses.
+        **options: further arguments of the explainer.
+    """
+    options |= _masked_lm_option(masked_lm)
+    with _loading(model):
+        from captum_sig.demo_model import PATH
+        from captum_sig.explainers.automatic import explainer
+
+        return explainer(PATH if model is None else model, task=task, **options)
+
+
+def _masked_lm_option(masked_lm: str | None) -> dict[str, Any]:
+    if masked_lm is None:
+        return {}
+    with _loading(masked_lm):
+        from captum_sig.explainers.loading import pretrained_masked_lm
+
+        return {"masked_lm": pretrained_masked_lm(masked_lm)}
 
 
 def load_corpus_explainer(model: str | None, **options: Any) -> CorpusExplainer:

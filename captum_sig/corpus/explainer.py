@@ -35,9 +35,9 @@ from captum_sig.corpus.rows import (
 from captum_sig.corpus.tasks import LABELLED, canary, check_pairs, explainer_class
 from captum_sig.data.columns import checked_input
 from captum_sig.explainers.explainer import Explainer, Result
+from captum_sig.explainers.loading import pretrained_masked_lm
 from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.methods import IN_CONTEXTS
-from captum_sig.explainers.models import pretrained_masked_lm
 from captum_sig.explainers.scoring import ScoringOptions
 from captum_sig.explainers.top import Plan
 
@@ -140,7 +140,7 @@ class CorpusExplainer:
         model: folder or hub name of a model, or an explainer, which is pickled whole.
         text_column: the name of the column of texts.
         pair_column: the name of the column of second texts, if each row is a pair.
-        task: what the model does, one of `captum_sig.corpus.tasks.CLASSES`; None is
+        task: what the model does, one of `captum_sig.corpus.tasks.TASKS`; None is
             "text-classification", or the explainer's.
         target: what is explained of each text, as in the call of the task's explainer. For labels:
             a name or index; None for each text's predicted one; or several, as a list of names,

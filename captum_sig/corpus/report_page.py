@@ -10,7 +10,7 @@ from captum_sig.corpus.report import Report
 from captum_sig.corpus.tasks import LABELLED
 from captum_sig.data.tables import Row
 from captum_sig.explainers.results import Word, WordAttribution
-from captum_sig.viz.text import render
+from captum_sig.viz.pages import render
 
 MAX_EXAMPLE_WORDS = 40  # a longer text is cut around its word
 

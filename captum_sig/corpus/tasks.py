@@ -6,16 +6,14 @@ import importlib
 from typing import Any
 
 from captum_sig._names import TaskName, unknown_name
+from captum_sig.explainers.automatic import EXPLAINERS
 from captum_sig.explainers.explainer import Explainer
 
-# Tasks in which one text, or one pair of texts, is a row, and where their explainers are.
-CLASSES: dict[TaskName, tuple[str, str]] = {
-    "text-classification": ("classification", "TextClassificationExplainer"),
-    "token-classification": ("token_classification", "TokenClassificationExplainer"),
-    "question-answering": ("question_answering", "QuestionAnsweringExplainer"),
-    "fill-mask": ("fill_mask", "FillMaskExplainer"),
-    "sentence-similarity": ("similarity", "SimilarityExplainer"),
-}
+# Those in which one text, or one pair of texts, is a row, without more that belongs to it.
+TASKS: tuple[TaskName, ...] = (
+    "text-classification", "token-classification", "question-answering", "fill-mask",
+    "sentence-similarity",
+)  # fmt: skip
 OF_PAIRS = ("question-answering", "sentence-similarity")  # take nothing else
 LABELLED = "text-classification"  # its targets are labels of the whole text, not parts of it
 CANARY_TEXT = "a"
@@ -27,9 +25,10 @@ def explainer_class(task: str) -> type[Explainer]:
     Raises:
         ValueError: if no corpus can be explained for it.
     """
-    if task not in CLASSES:
-        raise ValueError(unknown_name("task", task, CLASSES))
-    module, name = CLASSES[task]
+    known = next((name for name in TASKS if name == task), None)
+    if known is None:
+        raise ValueError(unknown_name("task", task, TASKS))
+    module, name = EXPLAINERS[known]
     explainer: type[Explainer] = getattr(
         importlib.import_module(f"captum_sig.explainers.{module}"), name
     )

@@ -5,15 +5,14 @@ A row maps columns to values: strings, numbers, booleans, or None for an empty c
 
 from __future__ import annotations
 
-import csv
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_sig._files import replacing_text
+from captum_sig._spreadsheets import write_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,29 +20,6 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 Formats = Mapping[str, str]
-
-# Where a spreadsheet may begin a cell that it would take for a formula.
-_FORMULA_START = re.compile(
-    r"""(?:\A | (?<=[;\t\r\n]))  (?=(?:[^\S\t\r\n] | ['"])* [-=+@\uff0d\uff1d\uff0b\uff20])
-    | \A (?=[\t\r\n])""",
-    re.VERBOSE,
-)
-_BIDI_CONTROL = re.compile("[\u202a-\u202e\u2066-\u2069]")
-
-
-def spreadsheet_safe(text: str) -> str:
-    r"""Return a text that no spreadsheet takes for a formula, and that keeps its neighbours' order.
-
-    As OWASP recommends, an apostrophe precedes texts that begin with = + - @, a tab or a line
-    break. It also precedes = + - @ after a semicolon, a tab or a line break, where some programs
-    begin a cell. Spaces and quotes before these characters do not hide them. Characters that
-    override the direction of writing are written as escapes. Numbers are not texts: leave them out.
-
-    >>> spreadsheet_safe("=1+1"), spreadsheet_safe("a-b"), spreadsheet_safe("a\u202eb")
-    ("'=1+1", 'a-b', 'a\\u202eb')
-    """
-    guarded = _FORMULA_START.sub("'", text)
-    return _BIDI_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", guarded)
 
 
 def write_csv(rows: Iterable[Row], columns: Sequence[str], path: str | Path) -> None:
@@ -56,15 +32,14 @@ def write_csv(rows: Iterable[Row], columns: Sequence[str], path: str | Path) -> 
         ValueError: if a row lacks a column.
         OSError: if the file cannot be written.
     """
-    lines = (_csv_line(number, row, columns) for number, row in enumerate(rows, 1))
+    lines = (_values(number, row, columns) for number, row in enumerate(rows, 1))
     with replacing_text(Path(path)) as file:
-        csv.writer(file).writerows(itertools.chain([map(spreadsheet_safe, columns)], lines))
+        write_rows(file, itertools.chain([columns], lines))
 
 
-def _csv_line(number: int, row: Row, columns: Sequence[str]) -> list[str]:
+def _values(number: int, row: Row, columns: Sequence[str]) -> list[Any]:
     _check_columns(number, row, columns)
-    values = (row[column] for column in columns)
-    return [spreadsheet_safe(v) if isinstance(v, str) else _cell(v, None) for v in values]
+    return [row[column] for column in columns]
 
 
 def to_markdown(rows: Sequence[Row], columns: Sequence[str], formats: Formats | None = None) -> str:

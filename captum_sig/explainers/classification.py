@@ -11,10 +11,16 @@ from torch import Tensor, nn
 
 from captum_sig._names import Level, TaskName, suggestion
 from captum_sig.attr.function import Read
-from captum_sig.attr.hooks import capture, embed_without_pass, patched
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import choose_token
-from captum_sig.explainers.explainer import CallOptions, Explainer, Readout, TextTargets
+from captum_sig.explainers.chosen_baselines import Names
+from captum_sig.explainers.explainer import (
+    CallOptions,
+    Explainer,
+    Readout,
+    TextTargets,
+    target_of_each,
+)
 from captum_sig.explainers.game import Game
 from captum_sig.explainers.matrix_results import Target as ResultTarget
 from captum_sig.explainers.matrix_results import TargetsAttribution
@@ -28,7 +34,6 @@ from captum_sig.words.encoding import (
     checked_inputs,
     checked_texts,
     in_python,
-    is_list,
 )
 
 if TYPE_CHECKING:
@@ -57,9 +62,12 @@ class TextClassificationExplainer(Explainer):
     Args:
         model: a sequence classifier of transformers; it stays on its device and in its mode.
         tokenizer: its tokenizer.
-        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`.
+        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`; or a list of
+            names, whose scores are averaged with equal weights: `std` is their spread.
         level: "word" moves a word's sub-tokens together, "token" each on its own.
-        layer: the word embedding; None finds it through `model.get_input_embeddings()`.
+        layer: the word embedding; None finds it through `model.get_input_embeddings()`. In a model
+            with encoder and decoder, None moves words in the embeddings of both, a layer there
+            alone.
         device: device to move the model to; None leaves it where it is.
         masked_lm: the masked language model that baseline "blurred" needs.
         n_draws: number of draws of a random baseline ("constant", "uniform"), over which scores
@@ -68,8 +76,8 @@ class TextClassificationExplainer(Explainer):
 
     Raises:
         TypeError: if the model is not a sequence classifier, or the tokenizer none.
-        ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, or an
-            encoder–decoder model, whose decoder reads every word once more.
+        ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, no
+            baseline or the same twice.
 
     >>> from captum_sig.demo_model import PATH
     >>> explainer = TextClassificationExplainer.from_pretrained(PATH)
@@ -89,7 +97,7 @@ class TextClassificationExplainer(Explainer):
         model: nn.Module,
         tokenizer: Any,
         *,
-        baseline: str = "mask",
+        baseline: Names = "mask",
         level: Level = "word",
         layer: nn.Module | None = None,
         device: torch.device | str | None = None,
@@ -149,12 +157,7 @@ class TextClassificationExplainer(Explainer):
         return super().__call__(texts, target, method, **options)
 
     def _targets(self, target: Any, inputs: Sequence[TextInput], is_single: bool) -> list[_Labels]:
-        target = in_python(target)
-        if is_single or not is_list(target):
-            return [self._labels(target)] * len(inputs)
-        if len(target) != len(inputs):
-            raise ValueError(f"target has {len(target)} entries; wanted one, or {len(inputs)}")
-        return [self._labels(of_text) for of_text in target]
+        return [self._labels(one) for one in target_of_each(target, len(inputs), is_single)]
 
     def _labels(self, target: Any) -> _Labels:
         """Read what the caller wants explained of a text."""
@@ -228,6 +231,13 @@ class TextClassificationExplainer(Explainer):
             ValueError: as the call, or for a text without words.
         """
         kind = path_named(method)
+        self.require_one_baseline()
+        if len(self.embeddings.layers) > 1:
+            raise ValueError(
+                f"{type(self.model).__name__} reads a text twice, in its encoder and its decoder, "
+                "and a trace follows words in one embedding: pass layer, the encoder's, to the "
+                "explainer"
+            )
         batch, index = self._one_text(text, target)
         (spans,), mask = batch.spans, batch.feature_mask[0]
         question = self._question(batch, read_labels([[index]]), 1)
@@ -243,7 +253,7 @@ class TextClassificationExplainer(Explainer):
         return TextTrace(
             text=text,
             target=self.labels[index],
-            baseline=self.family.name,
+            baseline=self.baseline,
             trace=traced,
             words=tuple(
                 word_of[int(mask[positions[0]])] if kind.one_by_one else text
@@ -267,6 +277,7 @@ class TextClassificationExplainer(Explainer):
         >>> game.words, game([[True, True, True], [False, True, True]]).round(1).tolist()
         (['Not', 'good', '!'], [0.0, -2.4])
         """
+        self.require_one_baseline()
         batch, index = self._one_text(text, target)
         question = self._question(batch, read_labels([[index]]), 1)
         problem = question.problem(
@@ -338,20 +349,15 @@ class TextClassificationExplainer(Explainer):
     def _logits(self, ids: Tensor, replaced: Tensor | None, others: Mapping[str, Tensor]) -> Tensor:
         """Evaluate rows of ids, (R, L), in one pass; see `log_probabilities`."""
 
-        def forward(ids: Tensor, *others_of_rows: Tensor) -> Tensor:
-            named = dict(zip(others, others_of_rows, strict=True))
+        def forward(ids: Tensor) -> Tensor:  # of all rows, or the first
+            named = {name: tensor[: len(ids)] for name, tensor in others.items()}
             return self._as_tensor(self.model(input_ids=ids, **named))
 
-        values = tuple(others.values())
         if replaced is None:
-            return forward(ids, *values)
-        firsts = tuple(tensor[:1] for tensor in (ids, *values))
-        first = capture(forward, [self.layer], firsts)
-        embedded = embed_without_pass(self.layer, first, firsts[:1], (replaced,))
-        if embedded is None:
-            ((embedded,),) = capture(forward, [self.layer], (replaced, *values)).activations
-        with patched([self.layer], (embedded,)):
-            return forward(ids, *values)
+            return forward(ids)
+        first = self.embeddings.capture(forward, ids[:1])
+        with self.embeddings.patched(self.embeddings.embed(forward, first, ids[:1], replaced)):
+            return forward(ids)
 
     def sentences(
         self, texts: Sequence[Text], targets: Sequence[int], *, truncation: bool = True

@@ -8,7 +8,7 @@ all: words move in the model's word embedding, and F has T values for each text.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -21,20 +21,26 @@ from captum_sig._numbers import MAX_N_DRAWS, checked_integer
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
 from captum_sig.attr.function import Read, rows_share_scales, warn_of_dropout
-from captum_sig.attr.hooks import LayerOutputs, capture, input_device
+from captum_sig.attr.hooks import LayerOutputs, input_device
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.attr.word_paths import NotFiniteError
-from captum_sig.baselines.families import family
+from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
+from captum_sig.explainers.chosen_baselines import Names, chosen_baselines
+from captum_sig.explainers.embeddings import WordEmbeddings
 from captum_sig.explainers.interactions import interactions_of_batch
+from captum_sig.explainers.loading import (
+    check_architecture,
+    hub_options,
+    pretrained,
+    pretrained_tokenizer,
+)
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
 from captum_sig.explainers.method_input import Scores
 from captum_sig.explainers.models import (
     check_model,
-    pretrained,
-    pretrained_tokenizer,
+    described,
     uncompiled,
-    word_embedding,
 )
 from captum_sig.explainers.results import EVIDENCE, Column, Interaction, WordAttribution
 from captum_sig.explainers.scoring import (
@@ -50,6 +56,8 @@ from captum_sig.words.encoding import (
     TextInput,
     Truncation,
     checked_inputs,
+    in_python,
+    is_list,
     padding_multiple,
     token_limit,
 )
@@ -73,6 +81,22 @@ class CallOptions(TypedDict, total=False):
     truncation: bool
     interactions: int | None
     top: int | None
+    smooth: int | None
+    noise: float | None
+
+
+def target_of_each(target: Any, n_inputs: int, is_single: bool) -> list[Any]:
+    """Return each input's target: a list has one for each of several, all else is for all.
+
+    Raises:
+        ValueError: if a list has another length.
+    """
+    target = in_python(target)
+    if is_single or not is_list(target):
+        return [target] * n_inputs
+    if len(target) != n_inputs:
+        raise ValueError(f"target has {len(target)} entries; wanted one, or {n_inputs}")
+    return list(target)
 
 
 @dataclass(frozen=True)
@@ -106,9 +130,12 @@ class Explainer:
     Args:
         model: a model of transformers for the task; it stays on its device and in its mode.
         tokenizer: its tokenizer.
-        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`.
+        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`; or a list of
+            names, whose scores are averaged with equal weights: `std` is their spread.
         level: "word" moves a word's sub-tokens together, "token" each on its own.
-        layer: the word embedding; None finds it through `model.get_input_embeddings()`.
+        layer: the word embedding; None finds it through `model.get_input_embeddings()`. In a model
+            with encoder and decoder, None moves words in the embeddings of both, a layer there
+            alone.
         device: device to move the model to; None leaves it where it is.
         masked_lm: the masked language model that baseline "blurred" needs.
         n_draws: number of draws of a random baseline ("constant", "uniform"), over which scores
@@ -117,7 +144,8 @@ class Explainer:
 
     Raises:
         TypeError: if the model is not one for the task, or the tokenizer none.
-        ValueError: for an unknown baseline or level, or a baseline that the tokenizer lacks.
+        ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, no
+            baseline or the same twice.
     """
 
     TASK: ClassVar[TaskName]
@@ -131,7 +159,7 @@ class Explainer:
         model: nn.Module,
         tokenizer: Any,
         *,
-        baseline: str = "mask",
+        baseline: Names = "mask",
         level: Level = "word",
         layer: nn.Module | None = None,
         device: torch.device | str | None = None,
@@ -141,29 +169,63 @@ class Explainer:
     ) -> None:
         check_model(model, tokenizer, type(self).__name__, self.MODELS)
         model, layer = uncompiled(model, layer)
-        if layer is None and getattr(model.config, "is_encoder_decoder", False):
-            raise ValueError(
-                f"{type(model).__name__} reads the text twice, in its encoder and its decoder, and "
-                "no single layer moves a word in both; wanted an encoder or a decoder alone"
-            )
         n_draws = checked_integer("n_draws", n_draws, most=MAX_N_DRAWS)
         seed = checked_integer("seed", seed, least=0)
         self.encoder = Encoder(
             tokenizer, level, token_limit(model), padding_multiple(model), self.PAIR_TRUNCATION
         )
+        self.level = level
         self.tokenizer = tokenizer
         self.model = model if device is None else model.to(device)
-        self.layer = word_embedding(model) if layer is None else layer
-        self.family = family(baseline, tokenizer, embedding=self.layer, masked_lm=masked_lm)
-        self.n_draws = n_draws if self.family.is_random else 1
+        self.embeddings = WordEmbeddings.of(model, layer)
+        self.baselines = chosen_baselines(
+            baseline, tokenizer, self.embeddings.layers, masked_lm=masked_lm, n_draws=n_draws
+        )
         self.seed = seed
 
+    @property
+    def layer(self) -> nn.Module:
+        """The word embedding, the encoder's if words move in two."""
+        return self.embeddings.first
+
+    @property
+    def baseline(self) -> str:
+        """The names of the baselines, as results have them: "mask", or "mask, pad"."""
+        return ", ".join(one.name for one in self.baselines)
+
+    @property
+    def n_draws(self) -> int:
+        """The number of draws of all baselines together."""
+        return sum(one.n_draws for one in self.baselines)
+
+    @property
+    def family(self) -> Family:
+        """The only baseline, in the word embedding; raises ValueError if there are several."""
+        self.require_one_baseline()
+        return self.baselines[0].families[0]
+
+    def require_one_baseline(self) -> None:
+        """Raise ValueError if there are several baselines."""
+        if len(self.baselines) > 1:
+            raise ValueError(
+                f"the explainer averages over baselines {self.baseline}, and this takes one: make "
+                "an explainer with one of them"
+            )
+
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Self:
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        model_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
         """Load model and tokenizer from a folder or hub name; safetensors only, no remote code.
 
         Args:
-            name_or_path: as in transformers.
+            name_or_path: as in transformers; or a PEFT adapter, which is loaded with its base.
+            model_kwargs: for the model's `from_pretrained`, such as `dtype`, `device_map` or
+                `revision`.
             **options: keywords of the class.
 
         Raises:
@@ -172,8 +234,21 @@ class Explainer:
         """
         import transformers
 
-        model = pretrained(getattr(transformers, cls.AUTO_CLASS), name_or_path, cls.TRAINED)
-        return cls(model, pretrained_tokenizer(name_or_path), **options)
+        check_architecture(name_or_path, cls.__name__, **hub_options(model_kwargs))
+        auto_class = getattr(transformers, cls.AUTO_CLASS)
+        model = pretrained(auto_class, name_or_path, cls.TRAINED, **(model_kwargs or {}))
+        tokenizer = pretrained_tokenizer(name_or_path, **hub_options(model_kwargs))
+        return cls(model, tokenizer, **options)
+
+    def __repr__(self) -> str:
+        return described(
+            self, baseline=self.family.name, level=self.level, labels=getattr(self, "labels", None)
+        )
+
+    @property
+    def task(self) -> TaskName:
+        """The task's name."""
+        return self.TASK
 
     def __call__(
         self, inputs: Any, target: Any = None, method: str = "sig", **options: Unpack[CallOptions]
@@ -210,6 +285,8 @@ class Explainer:
         truncation: bool = True,
         interactions: int | None = None,
         top: int | None = None,
+        smooth: int | None = None,
+        noise: float | None = None,
     ) -> Iterator[tuple[Batch, list[Result]]]:
         """Explain inputs, and yield each batch when it is done, short texts first.
 
@@ -236,6 +313,11 @@ class Explainer:
                 the others' are estimates, which the result's `audit` bounds. Saves time where it
                 is at most a third of a text's words, and there are 50 or more; a text is explained
                 in full if that takes little more. See `captum_sig.explainers.top`.
+            smooth: for methods of gradients: the number of draws of noise in the words' embeddings,
+                2 or more, over which scores are averaged, with their standard error. See
+                `captum_sig.explainers.smoothing`.
+            noise: the noise's standard deviation as a fraction of the range of the embeddings of
+                the text's words; None is 0.1.
 
         Raises:
             TypeError: if the inputs are neither texts nor pairs of texts.
@@ -246,7 +328,7 @@ class Explainer:
         texts, is_single = self._inputs(inputs)
         options = ScoringOptions.checked(
             method, contexts, n_steps=n_steps, max_rows=internal_batch_size,
-            interactions=interactions, top=top,
+            interactions=interactions, top=top, smooth=smooth, noise=noise,
         )  # fmt: skip
         targets = self._targets(target, texts, is_single)
         yield from self._explained(
@@ -266,6 +348,11 @@ class Explainer:
     def _readout(self, batch: Batch, output: Tensor, targets: Sequence[Any]) -> Readout:
         """Say what is explained of a batch, given the model's output for it, (B, …)."""
         raise NotImplementedError
+
+    @property
+    def _evaluated(self) -> nn.Module:
+        """What evaluates rows: the model, or what calls it."""
+        return self.model
 
     def _as_tensor(self, output: Any) -> Tensor:
         """Return what is read of the model's output, (R, …)."""
@@ -351,21 +438,25 @@ class Explainer:
     @plain_tensors()
     def _capture(self, batch: Batch) -> LayerOutputs:
         """Evaluate the texts as they are, once: what the embedding returns, and (B, …)."""
-        return capture(
-            lambda ids: self._batch_output(replace(batch, ids=ids)), [self.layer], (batch.ids,)
+        return self.embeddings.capture(
+            lambda ids: self._batch_output(replace(batch, ids=ids)), batch.ids
         )
 
     @plain_tensors()
     def _batch_output(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
         others = {name: tensor[rows] for name, tensor in batch.further_inputs.items()}
-        output = self._as_tensor(self.model(input_ids=batch.ids[rows], **others))
+        output = self._as_tensor(self._evaluated(input_ids=batch.ids[rows], **others))
         return output.detach()
 
-    def _question(self, batch: Batch, read: Read, n_values: int) -> Question:
+    def _question(
+        self, batch: Batch, read: Read, n_values: int, unchanged: LayerOutputs | None = None
+    ) -> Question:
+        """Ask for values of a batch; the baseline is the first, unless it is replaced."""
         return Question(
-            model=self.model, layer=self.layer, as_tensor=self._as_tensor, read=read,
-            n_values=n_values, batch=batch, family=self.family,
-            new_generators=lambda: [text_generator(one.joined, self.seed) for one in batch.inputs],
+            model=self._evaluated, embeddings=self.embeddings, as_tensor=self._as_tensor, read=read,
+            n_values=n_values, batch=batch, unchanged=unchanged or self._capture(batch),
+            families=self.baselines[0].families,
+            new_generators=lambda: [text_generator(one.moving, self.seed) for one in batch.inputs],
         )  # fmt: skip
 
     @plain_tensors()
@@ -384,8 +475,8 @@ class Explainer:
         example = torch.arange(len(batch.inputs), device=output.device)
         values = readout.read(output, example).cpu()  # (B, T): each copy from a GPU waits for it
         scored = score_batch(
-            self._question(batch, readout.read, values.shape[1]), n_draws=self.n_draws,
-            options=options, unchanged=unchanged,
+            self._question(batch, readout.read, values.shape[1], unchanged),
+            baselines=self.baselines, options=options,
         )  # fmt: skip
         scores = [of_value for of_value, _ in scored]
         checked = [output.flatten(1).cpu(), *(of_value.values for of_value in scores)]
@@ -408,7 +499,7 @@ class Explainer:
     def _without_token(self, one: TextInput, options: ScoringOptions) -> WordAttribution:
         return WordAttribution(
             text=one.text, label=None, probability=None, target=None, method=options.name,
-            baseline=self.family.name, max_abs_word_delta=0.0, words=(), task=self.TASK,
+            baseline=self.baseline, max_abs_word_delta=0.0, words=(), task=self.TASK,
             interactions=None if options.interactions is None else (),
         )  # fmt: skip
 
@@ -445,7 +536,7 @@ class _Explained:
             "probability": of_text.probability,
             "probabilities": of_text.probabilities,
             "method": self.method,
-            "baseline": self.explainer.family.name,
+            "baseline": self.explainer.baseline,
             "task": self.explainer.TASK,
             "unit": self.readout.unit,
             "dropped_tokens": self.batch.dropped[self.number],
@@ -482,14 +573,15 @@ class _Explained:
 
         def of_each(name: str) -> tuple[Any, ...] | None:
             values = [getattr(of_target, name) for of_target in scores]
-            if not values or any(value is None for value in values):
+            if any(value is None for value in values) or not values:
                 return None
             return tuple(value[number] for value in values)
 
         empty = torch.zeros(len(targets), len(spans), dtype=torch.float64)
         values, residual, evidence = matrix("values"), of_each("residual"), matrix("evidence")
         audits = of_each("audits")
-        pairs = [of_batch[number] for of_batch in self.interactions if of_batch is not None]
+        of_targets = self.interactions[: len(targets)]
+        pairs = [of_batch[number] for of_batch in of_targets if of_batch is not None]
         return TargetsAttribution(
             **self._common,
             targets=tuple(targets),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import Level
+from captum_sig._names import Level, TaskName
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.arguments import N_STEPS, integrator
 from captum_sig.attr.function import warn_of_dropout
@@ -20,13 +20,17 @@ from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import BASELINES, NEEDS, family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.generation_result import GenerationAttribution, TargetToken
+from captum_sig.explainers.loading import (
+    hub_options,
+    pretrained_language_model,
+    pretrained_tokenizer,
+)
 from captum_sig.explainers.matrix import MatrixOptions, TargetMatrix, target_matrix
 from captum_sig.explainers.models import (
     GENERATION,
     check_model,
+    described,
     is_bidirectional,
-    pretrained_language_model,
-    pretrained_tokenizer,
     uncompiled,
     word_embedding,
 )
@@ -90,6 +94,8 @@ class TextGenerationExplainer:
     0.0
     """
 
+    TASK: ClassVar[TaskName] = "text-generation"
+
     def __init__(
         self,
         model: nn.Module,
@@ -134,8 +140,9 @@ class TextGenerationExplainer:
         """Load model and tokenizer from a folder or hub name; safetensors only, no remote code.
 
         Args:
-            name_or_path: as in transformers.
-            model_kwargs: for the model's `from_pretrained`, such as `dtype` or `device_map`.
+            name_or_path: as in transformers; or a PEFT adapter, which is loaded with its base.
+            model_kwargs: for the model's `from_pretrained`, such as `dtype`, `device_map` or
+                `revision`.
             **options: keywords of the class.
 
         Raises:
@@ -143,7 +150,16 @@ class TextGenerationExplainer:
                 with pickled weights or Python code.
         """
         model = pretrained_language_model(name_or_path, **(model_kwargs or {}))
-        return cls(model, pretrained_tokenizer(name_or_path), **options)
+        tokenizer = pretrained_tokenizer(name_or_path, **hub_options(model_kwargs))
+        return cls(model, tokenizer, **options)
+
+    def __repr__(self) -> str:
+        return described(self, baseline=self.baseline, level=self.level)
+
+    @property
+    def task(self) -> TaskName:
+        """The task's name."""
+        return self.TASK
 
     @overload  # a string is a sequence of strings too
     def __call__(  # type: ignore[overload-overlap]

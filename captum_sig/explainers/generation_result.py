@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -21,7 +21,6 @@ from captum_sig.explainers.results import (
     scored_words,
     without_none,
 )
-from captum_sig.viz import heatmap
 
 MATRICES = ("matrix", "matrix_first", "matrix_last", "standard_error")  # target tokens by columns
 ABSENT = "∅"  # in place of a token after the end of target or contrast
@@ -104,6 +103,22 @@ class GenerationAttribution(MatrixAttribution):
         return self.prompt
 
     @property
+    def heading(self) -> list[str]:
+        """Target and contrast."""
+        contrast = [] if self.contrast is None else [f"contrast: {self.contrast}"]
+        return [f"target: {self.target}", *contrast]
+
+    @property
+    def totals(self) -> Tensor:
+        return self.sequence_scores
+
+    @property
+    def figures(self) -> Mapping[str, list[float]]:
+        """The log-probability of each token; with a contrast, the difference of both tokens'."""
+        name = "log p" if self.contrast is None else "difference of log p"
+        return {name: [self._log_probability(row) for row in range(len(self.rows))]}
+
+    @property
     def columns(self) -> list[str]:
         """Label of each column of the matrix."""
         earlier = self.target_tokens[:-1] if self.attributes_target else ()
@@ -180,7 +195,7 @@ class GenerationAttribution(MatrixAttribution):
     @property
     def max_abs_word_delta(self) -> float:
         """The largest of `word_deltas` in absolute value."""
-        return float(self.word_deltas.abs().max())
+        return max(self.word_deltas.abs().tolist(), default=0.0)
 
     @property
     def summary(self) -> str:
@@ -242,14 +257,6 @@ class GenerationAttribution(MatrixAttribution):
             token_attr=self.matrix.float(),
         )
 
-    def to_html(self) -> str:
-        """Return a self-contained page: hover over a target token to colour the prompt by it."""
-        return heatmap.to_page([self])
-
-    def to_png(self) -> bytes:
-        """Return the heat map as a PNG picture."""
-        return heatmap.to_png(self)
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, GenerationAttribution):
             return NotImplemented
@@ -257,9 +264,6 @@ class GenerationAttribution(MatrixAttribution):
 
     def __hash__(self) -> int:
         return hash((self.prompt, self.words, self.target_tokens, self.contrast_tokens))
-
-    def _repr_html_(self) -> str:
-        return heatmap.to_html(self)
 
 
 def _vector(values: Any) -> Tensor:

@@ -70,19 +70,22 @@ def strongest(scores: Sequence[float], k: int) -> list[int]:
 
 
 def interactions_of_batch(
-    draws: Sequence[Draw],
+    baselines: Sequence[Sequence[Draw]],
     batch: Batch,
     scores: Tensor,  # (B, L)
     k: int,
 ) -> list[tuple[Interaction, ...]]:
-    """Measure the interactions of each text's k strongest words, averaged over the draws."""
+    """Measure the interactions of each text's k strongest words, averaged over the baselines."""
     places = [[span.position for span in spans] for spans in batch.spans]
     words = [strongest(scores[row, at].tolist(), k) for row, at in enumerate(places)]
     positions = [[at[word] for word in chosen] for at, chosen in zip(places, words, strict=True)]
-    effects = [joint_effects(draw.problem, positions, draw.left_out) for draw in draws]
+    effects = [
+        torch.stack([joint_effects(draw.problem, positions, draw.left_out) for draw in draws])
+        for draws in baselines
+    ]
     if not effects:  # no text has a word
         return [()] * len(words)
-    mean = torch.stack(effects).mean(0)
+    mean = torch.stack([of_draws.mean(0) for of_draws in effects]).mean(0)
     return [
         interactions(chosen, mean[row, : len(chosen), : len(chosen)])
         for row, chosen in enumerate(words)

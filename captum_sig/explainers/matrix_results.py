@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +21,13 @@ from captum_sig.explainers.results import (
     scored_words,
     without_none,
 )
+from captum_sig.explainers.views import Views, dataframe
+from captum_sig.viz import heatmap
+from captum_sig.viz.wording import MEASURES, TARGETS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Group
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Target:
     text_pair: str | None = None
 
 
-class MatrixAttribution:
+class MatrixAttribution(Views):
     """Targets by words: what results for several targets have in common.
 
     Index it by a target's name, or its number, for the `WordAttribution` of that target; iterate
@@ -47,6 +55,11 @@ class MatrixAttribution:
     """
 
     matrix: Tensor  # (T, W)
+
+    @property
+    def summary(self) -> str:
+        """One line: what is explained, and by which method."""
+        raise NotImplementedError
 
     @property
     def rows(self) -> list[str]:
@@ -61,6 +74,36 @@ class MatrixAttribution:
     def attribution(self, row: int) -> WordAttribution:
         """Return the explanation of the target of one row."""
         raise NotImplementedError
+
+    if TYPE_CHECKING:  # at runtime, a dataclass takes these for the defaults of its fields
+
+        @property
+        def text(self) -> str:
+            """The text that contains the words, or the first text of a pair."""
+
+        @property
+        def words(self) -> Sequence[Any]:
+            """The words of the text: the first columns of the matrix."""
+
+    @property
+    def heading(self) -> Sequence[str]:
+        """Lines that say what is explained, besides the summary."""
+        return ()
+
+    @property
+    def totals(self) -> Tensor | None:
+        """Each column's effect on all targets together, (W,), if they are parts of a whole."""
+        return None
+
+    @property
+    def figures(self) -> Mapping[str, Sequence[float | None]]:
+        """What is known of each target, by name, such as its value."""
+        return {}
+
+    @property
+    def main_row(self) -> int | None:
+        """The row of the target whose effects a text shows at first; None for all together."""
+        return None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,6 +128,28 @@ class MatrixAttribution:
     def __iter__(self) -> Iterator[WordAttribution]:
         return map(self.attribution, range(len(self)))
 
+    def plot(self) -> Figure:
+        return heatmap.to_figure(self)
+
+    def to_plain(self) -> str:
+        return heatmap.to_plain(self)
+
+    def to_terminal(self, width: int = 80, *, legend: bool = True) -> Group:
+        return heatmap.to_terminal(self, width, legend=legend)
+
+    def table(self) -> tuple[list[str], list[list[Any]]]:
+        header = ["target", *self.figures, *self.columns]
+        of_targets = zip(self.rows, *self.figures.values(), self.matrix.tolist(), strict=True)
+        return header, [[*known, *scores] for *known, scores in of_targets]
+
+    def to_dataframe(self) -> Any:
+        """Return the matrix as a `pandas.DataFrame`: names of targets and words, and scores.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        return dataframe(self.matrix.tolist(), self.columns, self.rows)
+
 
 TENSORS = ("matrix", "matrix_first", "matrix_last", "standard_error", "std")  # targets by words
 
@@ -98,6 +163,7 @@ class TargetsAttribution(MatrixAttribution):
     which has a second text of its own. `label`, `probability` and `probabilities` are the model's
     prediction, where it has one. All that `WordAttribution` has for a target is here for each:
     `max_abs_word_delta`, `residual`, `interactions`, `evidence` and `audit`, as a tuple, (T,).
+    `interactions` and `evidence` count the words that belong to the target, as its result does.
     `matrix_first`, `matrix_last`, `standard_error` and `std` are (T, W) as the matrix, or None.
     """
 
@@ -182,15 +248,53 @@ class TargetsAttribution(MatrixAttribution):
 
     @property
     def summary(self) -> str:
-        """One line: how many targets are explained, the prediction, and the method."""
-        predicted = "" if self.label is None else f"predicted {self.label}"
-        if self.label is not None and self.probability is not None:
-            predicted += f" {self.probability:.1%}"
-        how = ", ".join(filter(None, [self.method, f"baseline {self.baseline}"]))
-        n = len(self.targets)
-        return "  ".join(
-            filter(None, [f"{n} target{'' if n == 1 else 's'}", predicted, f"({how})"])
-        )
+        """One line: how many targets are explained, the prediction, and the method.
+
+        Such as "28 labels, predicted joy 93.1%  (sig, baseline mask)".
+        """
+        names = ("value", "values") if self.unit == "value" else TARGETS.get(self.task)
+        one, several = names or ("target", "targets")
+        shown = f"{len(self.targets)} {one if len(self.targets) == 1 else several}"
+        if self.label is not None and self.unit == "logit":
+            shown += f", predicted {self.label}"
+            shown += "" if self.probability is None else f" {self.probability:.1%}"
+        if (answer := self._answer) is not None:
+            shown = f"answer “{answer}”"
+        return f"{shown}  ({self.method}, baseline {self.baseline})"
+
+    @property
+    def _answer(self) -> str | None:
+        """The answer that all targets of question-answering are about."""
+        spans = {(target.start, target.end) for target in self.targets}
+        if self.task != "question-answering" or len(spans) != 1 or (None, None) in spans:
+            return None
+        ((start, end),) = spans
+        return (self.text_pair or self.text)[start:end]
+
+    @property
+    def figures(self) -> dict[str, list[float | None]]:
+        known: dict[str, list[float | None]] = {
+            MEASURES[self.unit].name: [target.value for target in self.targets],
+            "probability": [target.probability for target in self.targets],
+        }
+        if self.residual is not None:
+            known["residual"] = list(self.residual)
+        if self.audit is not None:
+            known["estimates within ±"] = [None if a is None else a.bound for a in self.audit]
+        return {
+            name: values
+            for name, values in known.items()
+            if any(value is not None and not math.isnan(value) for value in values)
+        }
+
+    @property
+    def main_row(self) -> int | None:
+        """The predicted label's row, an answer's sum, or else the first; None without targets."""
+        if not self.targets:
+            return None
+        if self.task == "question-answering":
+            return len(self.targets) - 1
+        return self.rows.index(self.label) if self.label in self.rows else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings, ready for `json.dumps`; None is omitted.
@@ -252,7 +356,7 @@ class TargetsAttribution(MatrixAttribution):
         return self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
-        return hash((self.text, self.text_pair, self.targets, self.words))
+        return hash((self.text, self.text_pair, tuple(self.rows), self.words))
 
 
 OPTIONAL_OF_TARGETS = ("probability", "start", "end", "text_pair")

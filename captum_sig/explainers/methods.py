@@ -21,7 +21,7 @@ from captum_sig._locks import ForkSafeLock
 from captum_sig._names import MethodName
 from captum_sig._warnings import warn
 from captum_sig.attr.arguments import integrator
-from captum_sig.attr.function import with_shared_weights
+from captum_sig.attr.function import Tensors, with_shared_weights
 from captum_sig.explainers import screens
 from captum_sig.explainers.method_input import Method, MethodInput, Scores
 from captum_sig.words.grouping import word_sums
@@ -97,9 +97,10 @@ def sequential_dig(batch: MethodInput) -> Scores:
     problem = batch.problem
     integrate = integrator(steps=problem.path_steps(batch.new_path()))
     integral, _ = problem.integral(integrate, True)
-    scores = word_sums(integral.attributions.sum(-1), batch.feature_mask)
-    exact = scores - integral.word_delta
-    errors = integral.word_delta.abs().amax(1)
+    scores = _summed(batch, integral.attributions).values
+    delta = integral.word_delta[0]
+    exact = scores - delta
+    errors = delta.abs().amax(1)
     if (errors > MAX_ERROR * exact.abs().amax(1)).any():
         warn(
             "sequential_dig is far from the exact scores of some words, by max_abs_word_delta "
@@ -108,12 +109,17 @@ def sequential_dig(batch: MethodInput) -> Scores:
     return Scores(
         scores,
         errors.tolist(),
-        integral.standard_error,
+        _of_first(integral.standard_error),
         integral.residual,
-        first=integral.first,
-        last=integral.last,
-        left_out=exact if integral.last is None else integral.last,
+        first=_of_first(integral.first),
+        last=_of_first(integral.last),
+        left_out=exact if integral.last is None else integral.last[0],
     )
+
+
+def _of_first(per_embedding: Tensors | None) -> Tensor | None:
+    """Take a value of each word from the first embedding, in which all words stand."""
+    return None if per_embedding is None else per_embedding[0]
 
 
 def dig(batch: MethodInput) -> Scores:
@@ -129,7 +135,7 @@ def ig(batch: MethodInput) -> Scores:
     x, b = batch.ends
     attributions = captum.attr.IntegratedGradients(batch.at_embedding).attribute(
         x, b, n_steps=batch.n_steps, **batch.arguments,
-        internal_batch_size=max(batch.at_embedding.max_rows, len(x)),
+        internal_batch_size=max(batch.at_embedding.max_rows, len(x[0])),
     )  # fmt: skip
     return _summed(batch, attributions)
 
@@ -137,24 +143,25 @@ def ig(batch: MethodInput) -> Scores:
 def input_x_gradient(batch: MethodInput) -> Scores:
     """Captum's InputXGradient."""
     method = captum.attr.InputXGradient(batch.at_embedding)
-    return _summed(batch, method.attribute(_leaf(batch), **batch.arguments))
+    return _summed(batch, method.attribute(_leaves(batch), **batch.arguments))
 
 
 def saliency(batch: MethodInput) -> Scores:
     """Captum's Saliency: absolute gradients, without a sign."""
     method = captum.attr.Saliency(batch.at_embedding)
-    return _summed(batch, method.attribute(_leaf(batch), **batch.arguments))
+    return _summed(batch, method.attribute(_leaves(batch), **batch.arguments))
 
 
 def gradient_shap(batch: MethodInput) -> Scores:
     """Captum's GradientShap with its defaults."""
 
-    def attribute(text: MethodInput) -> Tensor:
+    def attribute(text: MethodInput) -> Tensors:
         x, b = text.ends
         with _global_draws(text.generators[0]):
             return captum.attr.GradientShap(text.at_embedding).attribute(x, b, **text.arguments)
 
-    return _summed(batch, _each_alone(batch, attribute))
+    of_texts = [attribute(text) for text in batch.one_by_one()]
+    return _summed(batch, tuple(map(torch.cat, zip(*of_texts, strict=True))))
 
 
 def deep_lift(batch: MethodInput) -> Scores:
@@ -163,28 +170,35 @@ def deep_lift(batch: MethodInput) -> Scores:
     Raises:
         ValueError: if DeepLift cannot follow the model.
     """
-    x, b = _leaf(batch), batch.ends[1]
-    try:
-        model = with_shared_weights(batch.at_embedding)  # DeepLift hooks it, for all threads
+
+    def attribute(texts: MethodInput) -> Tensors:
+        model = with_shared_weights(texts.at_embedding)  # DeepLift hooks it, for all threads
         model.is_checked = True  # a row alone would not fit the hooks
+        model.max_rows = 2 * len(texts.generators)  # a text and its baseline share a pass
         with _global_lock, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting forward, backward hooks")
-            attributions = captum.attr.DeepLift(model).attribute(x, b, **batch.arguments)
-    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
+            return captum.attr.DeepLift(model).attribute(
+                _leaves(texts), texts.ends[1], **texts.arguments
+            )
+
+    try:
+        of_parts = [attribute(part) for part in batch.in_parts(max(1, batch.max_rows // 2))]
+    except (RuntimeError, AssertionError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"DeepLift cannot follow {type(batch.model).__name__} "
             f"({str(error).splitlines()[0]}): use another method"
         ) from error
-    return _summed(batch, attributions)
+    return _summed(batch, tuple(map(torch.cat, zip(*of_parts, strict=True))))
 
 
 def occlusion(batch: MethodInput) -> Scores:
-    """Captum's Occlusion with a window of one token."""
+    """Captum's Occlusion with a window of one token, in one embedding at a time."""
     x, b = batch.ends
+    windows = tuple((1, *of.shape[2:]) for of in x)
     attributions = captum.attr.Occlusion(batch.at_embedding).attribute(
-        x, (1, *x.shape[2:]), baselines=b, **batch.arguments
+        x, windows, baselines=b, **batch.arguments
     )
-    return _summed(batch, _first_feature(attributions)[..., None])
+    return _summed(batch, tuple(_first_feature(of)[..., None] for of in attributions))
 
 
 def shapley(batch: MethodInput) -> Scores:
@@ -192,17 +206,17 @@ def shapley(batch: MethodInput) -> Scores:
 
     def attribute(text: MethodInput) -> Tensor:
         x, b = text.ends
-        path_of = text.problem.paths.path_of[0]
+        path_of = text.problem.paths.path_of
         method = captum.attr.ShapleyValueSampling(text.at_embedding)
         method.permutation_generator = _permutations(text.generators[0])
         # numbers without a gap; positions that never move join a word that does, at no cost
         attributions = method.attribute(
-            x, b, feature_mask=path_of.clamp(min=0)[..., None],
+            x, b, feature_mask=tuple(of.clamp(min=0)[..., None] for of in path_of),
             perturbations_per_eval=SHAPLEY_PERMUTATIONS, **text.arguments,
         )  # fmt: skip
-        return torch.where(path_of >= 0, _first_feature(attributions), 0)
+        return torch.where(path_of[0] >= 0, _first_feature(attributions[0]), 0)  # a word's value
 
-    values = _each_alone(batch, attribute)
+    values = torch.cat([attribute(text).detach() for text in batch.one_by_one()])
     return Scores(values, [None] * len(values))
 
 
@@ -263,14 +277,20 @@ def mean_scores(draws: Sequence[Scores]) -> Scores:
     )
 
 
+def mean_of_baselines(baselines: Sequence[Sequence[Scores]]) -> Scores:
+    """Average one or several baselines, each with the same weight: the mean over its draws."""
+    return mean_scores([mean_scores(draws) for draws in baselines])
+
+
 def _largest(deltas: Sequence[float | None]) -> float | None:
     known = [delta for delta in deltas if delta is not None]
     return max(known) if known else None
 
 
-def _summed(batch: MethodInput, attributions: Tensor) -> Scores:  # (B, L, D)
-    sums = word_sums(attributions.detach().flatten(2).sum(-1), batch.feature_mask)
-    return Scores(sums, [None] * len(sums))
+def _summed(batch: MethodInput, attributions: Tensors) -> Scores:  # (B, L, D) each
+    per_position = [of.detach().flatten(2).sum(-1) for of in attributions]
+    sums = word_sums(torch.cat(per_position, 1), torch.cat(batch.masks, 1))
+    return Scores(sums[:, : batch.feature_mask.shape[1]], [None] * len(sums))
 
 
 def _first_feature(attributions: Tensor) -> Tensor:
@@ -278,12 +298,8 @@ def _first_feature(attributions: Tensor) -> Tensor:
     return attributions.flatten(2)[..., 0]
 
 
-def _leaf(batch: MethodInput) -> Tensor:
-    return batch.ends[0].clone().requires_grad_()
-
-
-def _each_alone(batch: MethodInput, attribute: Callable[[MethodInput], Tensor]) -> Tensor:
-    return torch.cat([attribute(text).detach() for text in batch.one_by_one()])
+def _leaves(batch: MethodInput) -> Tensors:
+    return tuple(x.clone().requires_grad_() for x in batch.ends[0])
 
 
 def _seed(generator: torch.Generator) -> int:

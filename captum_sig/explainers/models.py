@@ -1,21 +1,18 @@
-"""Models and tokenizers of transformers: how they are loaded, and what their modules reveal."""
+"""Models of transformers: whose they are to explain, and what their modules reveal."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_sig._files import check_model_path
 from captum_sig.attr.function import with_shared_weights
+from captum_sig.explainers import adapters
 
-SAFE = {"trust_remote_code": False, "use_safetensors": True}  # of models that are loaded here
 CLASSIFICATION, GENERATION = "TextClassificationExplainer", "TextGenerationExplainer"
 ZERO_SHOT, TOKENS = "ZeroShotClassificationExplainer", "TokenClassificationExplainer"
 ANSWERS, FILL_MASK = "QuestionAnsweringExplainer", "FillMaskExplainer"
@@ -31,147 +28,6 @@ SERVED: dict[str, tuple[str, ...]] = {  # by the ends of transformers' class nam
     "ForQuestionAnswering": (ANSWERS,),
     "ForMultipleChoice": (),
 }
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-
-
-def pretrained(auto_class: Any, name_or_path: str | Path, purpose: str, **options: Any) -> Any:
-    """Load a model in eval mode, with all its weights from the checkpoint.
-
-    Only safetensors are read, and no Python code that comes with the model is run.
-
-    Args:
-        auto_class: one of transformers' auto classes of models.
-        name_or_path: as in transformers.
-        purpose: what the model must have been trained for.
-        **options: as in transformers, such as `dtype`.
-
-    Raises:
-        ValueError: if weights are missing, such as those of an untrained head, are pickled, or if
-            the model comes with code of its own.
-    """
-    for option, value in SAFE.items():
-        if options.get(option, value) is not value:
-            raise ValueError(
-                f"{option}={options[option]!r} is not for models that are loaded here; wanted "
-                f"{value}: load the model with transformers, and pass it with its tokenizer"
-            )
-    with _no_code(name_or_path):
-        _check_weights(name_or_path, options)
-        model, info = auto_class.from_pretrained(
-            name_or_path, **{**options, **SAFE}, output_loading_info=True
-        )
-    if info["missing_keys"]:
-        raise ValueError(
-            f"{name_or_path} has no weights for {', '.join(sorted(info['missing_keys']))}; "
-            f"wanted a model that was trained {purpose}"
-        )
-    return model.eval()
-
-
-def pretrained_masked_lm(name_or_path: str | Path) -> Any:
-    """Load a masked language model, such as baseline "blurred" needs; as `pretrained`."""
-    from transformers import AutoModelForMaskedLM
-
-    return pretrained(AutoModelForMaskedLM, name_or_path, "to fill in masked words")
-
-
-def pretrained_language_model(name_or_path: str | Path, **options: Any) -> Any:
-    """Load a model that generates text, with an encoder or without; as `pretrained`."""
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    has_encoder = pretrained_config(name_or_path).is_encoder_decoder
-    auto_class = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
-    return pretrained(auto_class, name_or_path, "to generate text", **options)
-
-
-def pretrained_config(name_or_path: str | Path) -> Any:
-    """Load a model's config, without code of its own."""
-    from transformers import AutoConfig
-
-    with _no_code(name_or_path):
-        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-
-
-def pretrained_tokenizer(name_or_path: str | Path) -> Any:
-    """Load a tokenizer; transformers makes up an empty one where there are no files.
-
-    Raises:
-        ValueError: if it knows only special tokens, or comes with code of its own.
-    """
-    from transformers import AutoTokenizer
-
-    with _no_code(name_or_path):
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ValueError(f"{name_or_path} has no tokenizer: save it beside the model")
-    return tokenizer
-
-
-@contextmanager
-def _no_code(name_or_path: str | Path) -> Iterator[None]:
-    """Refuse a path to nothing, and say what to do about a model with code, which does not run."""
-    check_model_path(name_or_path)
-    try:
-        yield
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
-        raise ValueError(
-            f"{name_or_path} comes with Python code of its own, which is not run here: if you "
-            "trust it, load the model with transformers, and pass it with its tokenizer"
-        ) from error
-
-
-def _check_weights(name_or_path: str | Path, options: Mapping[str, Any]) -> None:
-    """Refuse weights that transformers would unpickle in spite of `use_safetensors`.
-
-    An index or the config may name them, and an adapter may have no others.
-    """
-    where = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
-    config = _json(name_or_path, "config.json", where)
-    adapter = _json(name_or_path, "adapter_config.json", where)
-    variant = options.get("variant")
-    default = (
-        f"model.safetensors.index.{variant}.json" if variant else "model.safetensors.index.json"
-    )
-    named = str(config.get("transformers_weights") or default)
-    weights = [named]
-    if named.endswith(".json"):
-        weights = list(_json(name_or_path, named, where).get("weight_map", {}).values())
-    if adapter and _found(name_or_path, "adapter_model.safetensors", where) is None:
-        weights.append("adapter_model.bin")
-    for file_name in sorted(set(weights)):
-        if not file_name.endswith(".safetensors"):
-            raise ValueError(
-                f"{name_or_path} has weights in {file_name}, which is not a safetensors file and "
-                "may be a pickle: save the model anew with transformers (save_pretrained)"
-            )
-    if adapter and not config:
-        _check_weights(adapter.get("base_model_name_or_path", ""), {})
-
-
-def _json(name_or_path: str | Path, file_name: str, where: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a file of a model; {} if there is none.
-
-    Raises:
-        OSError: if it does not hold an object of JSON.
-    """
-    path = _found(name_or_path, file_name, where)
-    if path is None:
-        return {}
-    try:
-        return dict(json.loads(Path(path).read_text("utf-8")))
-    except (TypeError, ValueError) as error:
-        raise OSError(f"{path} is not a valid JSON file: {error}") from error
-
-
-def _found(name_or_path: str | Path, file_name: str, where: Mapping[str, Any]) -> str | None:
-    from transformers.utils import cached_file
-
-    try:
-        return cached_file(name_or_path, file_name, **where)
-    except OSError:
-        return None
 
 
 def check_model(model: Any, tokenizer: Any, explainer: str, wanted: str) -> None:
@@ -198,6 +54,7 @@ def check_model(model: Any, tokenizer: Any, explainer: str, wanted: str) -> None
 
 def _advice(model: Any, explainer: str) -> str | None:
     """Say what to do with a model that an explainer does not take; None for one that it takes."""
+    model = adapters.without_wrapper(model)
     name = type(model).__name__
     if isinstance(model, (str, Path)):
         return f"use {explainer}.from_pretrained({str(model)!r})"
@@ -211,15 +68,24 @@ def _advice(model: Any, explainer: str) -> str | None:
         return f"for a module of your own use {OWN_MODULES}"
     if getattr(model.config, "model_type", None) == "xlnet":
         return "it puts positions before texts, (L, B, D), where words are moved in (B, L, D)"
-    for head, serves in SERVED.items():
-        if name.endswith(head):
-            return None if explainer in serves else f"use {' or '.join(serves) or OWN_MODULES}"
+    serves = serving(name)
+    if serves is not None:
+        return None if explainer in serves else f"use {' or '.join(serves) or OWN_MODULES}"
     if name.endswith("Model") and explainer not in (GENERATION, SIMILARITY):
         return (
             "it has no head for the task: load it with the task's AutoModel class, such as "
             f"AutoModelForSequenceClassification, or use {SIMILARITY}"
         )
     return None
+
+
+def serving(architecture: str) -> tuple[str, ...] | None:
+    """Return the explainers of a model of transformers by its class name; None if unknown.
+
+    >>> serving("BertForMaskedLM")
+    ('FillMaskExplainer',)
+    """
+    return next((SERVED[head] for head in SERVED if architecture.endswith(head)), None)
 
 
 def classifier_logits(model: nn.Module, output: Any) -> Tensor:
@@ -236,6 +102,24 @@ def classifier_logits(model: nn.Module, output: Any) -> Tensor:
         f"{type(model).__name__} returns {got}; {CLASSIFICATION} wants (texts, labels): use "
         f"{OWN_MODULES}"
     )
+
+
+MAX_LABELS = 8  # shown of a model
+
+
+def described(
+    explainer: Any, *, baseline: str, level: str, labels: Sequence[str] | None = None
+) -> str:
+    """Say in a line what an explainer has taken: its model, task, baseline, level and labels."""
+    parts = [
+        type(adapters.without_wrapper(explainer.model)).__name__,
+        f"task={explainer.task!r}, baseline={baseline!r}, level={level!r}",
+    ]
+    if labels is not None:
+        shown = ", ".join(map(repr, labels[:MAX_LABELS]))
+        more = len(labels) - MAX_LABELS
+        parts.append(f"labels=[{shown}{f', … {more} more' if more > 0 else ''}]")
+    return f"{type(explainer).__name__}({', '.join(parts)})"
 
 
 def uncompiled(model: Any, layer: nn.Module | None) -> tuple[Any, nn.Module | None]:
@@ -290,6 +174,23 @@ def word_embedding(model: nn.Module) -> nn.Module:
         and "decoder" not in name.split(".")
     ]
     return tied[-1] if tied else named  # the encoder's own follows the one that all share
+
+
+def decoder_embedding(model: nn.Module) -> nn.Module | None:
+    """Find the word embedding of the decoder that reads a text beside the encoder; None without.
+
+    Raises:
+        ValueError: if the model has such a decoder, and does not name its word embedding.
+    """
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return None
+    try:
+        return model.get_decoder().get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError) as error:
+        raise ValueError(
+            f"{type(model).__name__} does not name its decoder's word embedding: pass layer, the "
+            "encoder's, to move words there alone"
+        ) from error
 
 
 def is_bidirectional(model: nn.Module) -> bool:

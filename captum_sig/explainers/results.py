@@ -5,13 +5,20 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, get_args
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import torch
 
-from captum_sig import viz
 from captum_sig._names import Agreement, Evidence, PairKind, Side, TaskName, Unit
+from captum_sig.explainers.views import Views, dataframe
+from captum_sig.viz import bars, text
+from captum_sig.viz.characters import shortened
+from captum_sig.viz.wording import explained_value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.text import Text
 
 EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
 
@@ -88,6 +95,8 @@ class Word:
 
 
 OPTIONAL_FIELDS = ("std", "standard_error", "first", "last", "agreement", "evidence", "side")
+UNNAMED_QUANTITY = "LABEL_0"  # how transformers calls the only value of a model
+MAX_NAME = 60  # characters of a target in a summary
 ADDITIVE_WITHIN = 0.1  # of a text's largest score: what two effects of an additive word may differ
 
 
@@ -147,7 +156,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class WordAttribution:
+class WordAttribution(Views):
     """Why a model gave a text the label `target`, word by word.
 
     `value` is F(x), what is explained: a label's logit, the value that a model predicts, a
@@ -199,8 +208,10 @@ class WordAttribution:
 
     @property
     def summary(self) -> str:
-        """One line: the explained label, the predicted one if it is another, and the method."""
-        predicted = "no prediction" if self.label is None else self._with_probability(self.label)
+        """One line: what is explained and its value, the predicted label if it is another, and how.
+
+        Such as "joy 93.1%, logit +4.31  (sig, baseline mask)", or "score 4.31  (…)".
+        """
         how = f"{self.method}, baseline {self.baseline}"
         if self.audit is not None:
             n_known = self.audit.n_exact + self.audit.n_audited
@@ -208,15 +219,38 @@ class WordAttribution:
                 f"; {n_known} of {n_known + self.audit.n_estimated} words exact, another within "
                 f"±{self.audit.bound:.2g} at {self.audit.confidence:.0%}"
             )
-        if self.target in (None, self.label):
-            return f"{predicted}  ({how})"
-        return f"{self._with_probability(self.target)}  (predicted {predicted}; {how})"
+        if self.label is not None and self.target not in (None, self.label) and self._has_labels:
+            how = f"predicted {self.label}{self._percentage(self.label)}; {how}"
+        return f"{self._explained}  ({how})"
 
-    def _with_probability(self, label: str) -> str:
+    @property
+    def _has_labels(self) -> bool:
+        """Whether the model predicts labels, rather than a quantity."""
+        return self.unit in ("logit", "nat")
+
+    @property
+    def _explained(self) -> str:
+        """Say what is explained, and its value."""
+        value = explained_value(self.value, self.unit)
+        if not self._has_labels:
+            is_named = self.target not in (None, UNNAMED_QUANTITY, self.text_pair, self.unit)
+            name = shortened(self.target or "", MAX_NAME) if is_named else ""
+            return ": ".join(filter(None, [name, value])) or "no value"
+        shown = self.label if self.target is None else self.target
+        if shown is None:
+            return ", ".join(filter(None, ["no prediction", value]))
+        name = shown.strip(" ") or shown
+        if self.task == "question-answering" and self.target_start is not None:
+            answer = (self.text_pair or self.text)[self.target_start : self.target_end]
+            name += f" of the answer “{shortened(answer, MAX_NAME)}”"
+        return ", ".join(filter(None, [f"{name}{self._percentage(shown)}", value]))
+
+    def _percentage(self, label: str) -> str:
+        """Return a label's probability after a space; nothing if it is not known."""
         probability = self.probabilities.get(label)
         if label == self.label:
             probability = self.probability
-        return label if probability is None else f"{label} {probability:.1%}"
+        return "" if probability is None else f" {probability:.1%}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings, ready for `json.dumps`.
@@ -267,8 +301,32 @@ class WordAttribution:
             ),
         )
 
-    def _repr_html_(self) -> str:
-        return viz.to_html(self)
+    def plot(self) -> Figure:
+        return bars.to_figure(self)
+
+    def to_plain(self) -> str:
+        return text.to_plain(self)
+
+    def to_terminal(self, width: int = 80, *, legend: bool = True) -> Text:
+        return text.to_terminal(self, legend=legend)
+
+    def table(self) -> tuple[list[str], list[list[Any]]]:
+        rows = [asdict(word) for word in self.words]
+        header = [
+            name
+            for name in (column.name for column in fields(Word))
+            if name not in OPTIONAL_FIELDS or any(row[name] is not None for row in rows)
+        ]
+        return header, [[row[name] for name in header] for row in rows]
+
+    def to_dataframe(self) -> Any:
+        """Return a `pandas.DataFrame` with a row for each word, and all that is known of it.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        header, rows = self.table()
+        return dataframe(rows, header)
 
 
 class Located(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +16,16 @@ from captum_sig._names import METHODS_IN_CONTEXTS, WITHOUT, unknown_name, words_
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.arguments import layer_problem
 from captum_sig.attr.dig import DiscretizedPath
-from captum_sig.attr.function import Read
+from captum_sig.attr.function import Read, Tensors
 from captum_sig.attr.hooks import LayerOutputs
 from captum_sig.attr.problem import Problem
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
+from captum_sig.explainers.chosen_baselines import ChosenBaseline
+from captum_sig.explainers.embeddings import WordEmbeddings, feature_masks, in_each
 from captum_sig.explainers.method_input import MethodInput, Scores
-from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, mean_scores, sig_of_values
+from captum_sig.explainers.methods import IN_CONTEXTS, METHODS, mean_of_baselines, sig_of_values
+from captum_sig.explainers.smoothing import Smoothing, smoothed
 from captum_sig.explainers.top import top_scores
 from captum_sig.quadrature import checked_n_steps
 from captum_sig.words.encoding import Batch
@@ -39,6 +43,7 @@ class ScoringOptions:
     max_rows: int | None
     interactions: int | None = None  # between how many of a text's strongest words
     top: int | None = None
+    smoothing: Smoothing | None = None
 
     @classmethod
     def checked(
@@ -50,6 +55,8 @@ class ScoringOptions:
         max_rows: int | None = None,
         interactions: int | None = None,
         top: int | None = None,
+        smooth: int | None = None,
+        noise: float | None = None,
     ) -> ScoringOptions:
         """Check the caller's options; `method` may name contexts after a colon.
 
@@ -95,7 +102,8 @@ class ScoringOptions:
                     "top gives words exact scores, and contexts 'auto' samples them: use "
                     "'two_sided', or leave top out"
                 )
-        return cls(name, contexts, checked_n_steps(n_steps), max_rows, interactions, top)
+        smoothing = Smoothing.checked(name, smooth, noise)
+        return cls(name, contexts, checked_n_steps(n_steps), max_rows, interactions, top, smoothing)
 
     @property
     def scores_all_values(self) -> bool:
@@ -104,8 +112,10 @@ class ScoringOptions:
 
     @property
     def name(self) -> str:
-        """The method's name, with that of the contexts after a colon."""
+        """The method's name, with that of the contexts after a colon, or the smoothing."""
         contexts = self.contexts
+        if self.smoothing is not None:
+            return f"{self.method} ({self.smoothing.name})"
         if contexts is None:
             return self.method
         return f"{self.method}:{_name_of(contexts)}"
@@ -146,12 +156,13 @@ class Question:
     """What is asked of a batch of texts: T values of F, and what replaces words."""
 
     model: nn.Module  # called with keywords
-    layer: nn.Module  # its word embedding
+    embeddings: WordEmbeddings  # where its words enter
     as_tensor: Callable[[Any], Tensor]  # the model's output → a tensor (R, …)
     read: Read  # that tensor, and the numbers of its rows' texts, (R,) → (R, T)
     n_values: int  # T
     batch: Batch
-    family: Family
+    unchanged: LayerOutputs  # what the embeddings return for the batch
+    families: Sequence[Family]  # the baseline, for each embedding
     new_generators: Callable[[], Sequence[torch.Generator]]  # one for each text, anew
 
     @property
@@ -164,11 +175,39 @@ class Question:
         return self.as_tensor(self.model(**dict(zip(self.inputs, inputs, strict=True))))
 
     def baseline(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
-        """Draw the baseline as the layer classes take it: ids, or activations of the embedding."""
-        ids = self.batch.ids
-        baseline = self.family(ids, self.batch.others.get("attention_mask"), generators)
-        is_ids = baseline.shape == ids.shape
-        return {"baselines" if is_ids else "layer_baselines": baseline}
+        """Draw the baseline as the layer classes take it: ids, or activations of each embedding."""
+        ids, held = self.batch.ids, self.batch.held
+        attended = self.batch.others.get("attention_mask")
+        if held is not None:  # what is not attended is not replaced
+            seen = torch.ones_like(ids) if attended is None else attended
+            attended = seen.masked_fill(held, 0)
+        first, *others = self.families
+        baseline = first(ids, attended, generators)
+        if baseline.shape == ids.shape:
+            return {"baselines": baseline}
+        of_each = [baseline, *(of_other(ids, attended, generators) for of_other in others)]
+        points = [x for (x,) in self.unchanged.activations]
+        return {"layer_baselines": in_each(of_each, points, self.shifts)}
+
+    @functools.cached_property
+    def shifts(self) -> list[int]:
+        """By how many positions each embedding reads the text later."""
+        return self.embeddings.shifts(self.unchanged, self.batch.ids, self.model)
+
+    @functools.cached_property
+    def masks(self) -> Tensors:
+        """The number of the word at each position of each embedding, (B, L) each."""
+        return feature_masks(self.batch.feature_mask, self.shifts)
+
+    @functools.cached_property
+    def in_words(self) -> Tensors:
+        """Whether each position of each embedding is in a word of the text, (B, L) each."""
+        in_text = torch.stack([
+            torch.isin(mask, mask[[span.position for span in spans]])
+            for mask, spans in zip(self.batch.feature_mask, self.batch.spans, strict=True)
+        ])  # fmt: skip
+        n = len(self.shifts)
+        return in_each([in_text] * n, [torch.zeros_like(in_text)] * n, self.shifts)
 
     def problem(
         self,
@@ -176,7 +215,6 @@ class Question:
         *,
         contexts: Sequence[Contexts] | None = None,
         max_rows: int | None = None,
-        unchanged: LayerOutputs | None = None,
         column: int | None = None,
     ) -> Problem:
         """Draw a baseline, and build the problem in which the batch's words move to it.
@@ -185,15 +223,14 @@ class Question:
             generators: one for each text.
             contexts: one for each text; None is the input.
             max_rows: maximum number of rows in a pass.
-            unchanged: what the layer returns for the batch, if it was captured already.
             column: which of the T values is F; None makes F all of them.
         """
         ids, *others = self.inputs.values()
         return layer_problem(
-            self.forward, self.layer, ids, **self.baseline(generators),
-            additional_forward_args=tuple(others), feature_mask=self.batch.feature_mask,
-            contexts=contexts, internal_batch_size=max_rows, captured=unchanged, read=self.read,
-            column=column,
+            self.forward, list(self.embeddings.layers), ids, **self.baseline(generators),
+            additional_forward_args=tuple(others), feature_mask=self.masks, contexts=contexts,
+            internal_batch_size=max_rows, layer_call=self.embeddings.call,
+            captured=self.unchanged, read=self.read, column=column,
         )  # fmt: skip
 
 
@@ -205,19 +242,22 @@ class Draw:
     left_out: Tensor | None = None  # as in `Scores`
 
 
-def score_batch(
-    question: Question, *, n_draws: int, options: ScoringOptions, unchanged: LayerOutputs
-) -> list[tuple[Scores, list[Draw]]]:
-    """Score a batch: for each of the T values, the mean over draws of the baseline, on the CPU.
+Draws = Sequence[Sequence[Draw]]  # of each baseline
 
-    Exact scores of all values come from the same rows. Other methods, interactions and `top` take
-    one value after another, each with the same random draws.
+
+def score_batch(
+    question: Question, *, baselines: Sequence[ChosenBaseline], options: ScoringOptions
+) -> list[tuple[Scores, Draws]]:
+    """Score a batch: for each of the T values, the mean over baselines, on the CPU.
+
+    Each baseline has the same weight, and its scores are the mean over its draws. Exact scores of
+    all values come from the same rows. Other methods, interactions and `top` take one value after
+    another, each with the same random draws.
 
     Args:
         question: what is asked.
-        n_draws: number of draws of the baseline.
+        baselines: what replaces words.
         options: how to score.
-        unchanged: what the layer returns for the batch.
 
     Returns:
         the scores of each value, and where `options` want interactions, the draws.
@@ -226,40 +266,47 @@ def score_batch(
     if n_values == 0 or not any(batch.spans):
         none = Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.inputs))
         return [(none, [])] * n_values
-    if n_values != 1 and options.scores_all_values:
-        draws = _draws(question, n_draws, options, unchanged, None)
-        of_draws = [sig_of_values(draw) for draw in draws]
-        return [(mean_scores(of_value), []) for of_value in zip(*of_draws, strict=True)]
+    asked = [(replace(question, families=of.families), of.n_draws) for of in baselines]
+    if n_values > 1 and options.scores_all_values:
+        by_draw = [[sig_of_values(draw) for draw in _draws(*one, options, None)] for one in asked]
+        by_value = [zip(*of_baseline, strict=True) for of_baseline in by_draw]
+        return [(mean_of_baselines(of_value), []) for of_value in zip(*by_value, strict=True)]
     return [
-        _score_value(_draws(question, n_draws, options, unchanged, column), options)
+        _score_value([_draws(*one, options, column) for one in asked], options, question)
         for column in range(n_values)
     ]
 
 
 def _score_value(
-    draws: Iterator[MethodInput], options: ScoringOptions
-) -> tuple[Scores, list[Draw]]:
+    of_baselines: Sequence[Iterator[MethodInput]], options: ScoringOptions, question: Question
+) -> tuple[Scores, Draws]:
     """Score one value of a batch, as `score_batch`."""
     if options.top is not None:
-        of_draws = list(draws)
-        scores = top_scores(of_draws, options.top)
-        kept = [Draw(draw.problem) for draw in of_draws]
+        inputs = [list(draws) for draws in of_baselines]
+        kept = [[Draw(draw.problem) for draw in draws] for draws in inputs]
+        scores = top_scores(inputs, options.top)
     else:
-        scored, kept = [], []
-        for draw in draws:
-            scored.append(METHODS[options.method](draw))  # type: ignore[index]
-            if options.interactions is not None:
-                kept.append(Draw(draw.problem, scored[-1].left_out))
-        scores = mean_scores(scored)
+        scored: list[list[Scores]] = [[] for _ in of_baselines]
+        kept = [[] for _ in of_baselines]
+        for number, draws in enumerate(of_baselines):
+            for draw in draws:
+                of_draw = _scores(draw, options, question)
+                scored[number].append(of_draw)
+                if options.interactions is not None:
+                    kept[number].append(Draw(draw.problem, of_draw.left_out))
+        scores = mean_of_baselines(scored)
     return scores, kept if options.interactions is not None else []
 
 
+def _scores(draw: MethodInput, options: ScoringOptions, question: Question) -> Scores:
+    method = METHODS[options.method]  # type: ignore[index]
+    if options.smoothing is None:
+        return method(draw)
+    return smoothed(method, draw, question.in_words, options.smoothing)
+
+
 def _draws(
-    question: Question,
-    n_draws: int,
-    options: ScoringOptions,
-    unchanged: LayerOutputs,
-    column: int | None,
+    question: Question, n_draws: int, options: ScoringOptions, column: int | None
 ) -> Iterator[MethodInput]:
     """Yield the batch with each draw of the baseline."""
     generators = question.new_generators()
@@ -267,16 +314,16 @@ def _draws(
         yield MethodInput(
             problem=question.problem(
                 generators, contexts=options.contexts_of(generators), max_rows=options.max_rows,
-                unchanged=unchanged, column=column,
+                column=column,
             ),
             model=question.model,
-            layer=question.layer,
+            embeddings=question.embeddings,
             inputs=question.inputs,
             as_tensor=question.as_tensor,
             read=question.read,
             column=0 if column is None else column,
             example=torch.arange(len(question.batch.ids), device=question.batch.ids.device),
-            feature_mask=question.batch.feature_mask,
+            masks=question.masks,
             generators=generators,
             n_steps=options.n_steps,
             new_path=DiscretizedPath,

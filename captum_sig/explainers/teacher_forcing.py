@@ -301,8 +301,8 @@ def _embed(
     read: Callable[[Tensor], LayerOutputs],
 ) -> Tensor:
     """Return the layer's output for other ids in place of `ids`."""
-    embedded = embed_without_pass(layer, outputs, (ids,), (others,))
-    return read(others).activations[0][0] if embedded is None else embedded
+    embedded = embed_without_pass([layer], outputs, (ids,), (others,))
+    return read(others).activations[0][0] if embedded is None else embedded[0]
 
 
 def _parameters(model: nn.Module) -> set[str]:

@@ -30,7 +30,7 @@ from torch import Tensor
 from captum_sig.attr.held import Held
 from captum_sig.attr.slopes import ranks, slopes
 from captum_sig.explainers.method_input import MethodInput, Scores
-from captum_sig.explainers.methods import mean_scores, sig
+from captum_sig.explainers.methods import mean_of_baselines, sig
 from captum_sig.explainers.results import EVIDENCE, Audit
 from captum_sig.explainers.screens import screen
 
@@ -82,34 +82,40 @@ class Plan:
         return self.n_backgrounds * (n_words + 1)
 
 
-def top_scores(draws: Sequence[MethodInput], m: int) -> Scores:
+def top_scores(baselines: Sequence[Sequence[MethodInput]], m: int) -> Scores:
     """Score the m strongest words of each text exactly, and estimate the others.
 
     Args:
-        draws: the batch with each draw of the baseline; words are chosen by their mean estimate.
+        baselines: the batch with each draw of each baseline; words are chosen by their mean
+            estimate.
         m: number of words.
 
     Returns:
-        the mean over the draws, with `evidence` and `audits`.
+        the mean over the baselines, with `evidence` and `audits`.
     """
+    draws = [draw for of_baseline in baselines for draw in of_baseline]
     plans = [_plan(draws, number, m) for number in range(len(draws[0].generators))]
     screened = torch.tensor([not plan.is_in_full for plan in plans])
-    estimates = [_estimate(draw, screened) for draw in draws]
-    mean = torch.stack(estimates).mean(0).cpu()  # (B, L)
+    estimates = [[_estimate(draw, screened) for draw in of_one] for of_one in baselines]
+    means = [torch.stack(of_one).mean(0) for of_one in estimates]
+    mean = torch.stack(means).mean(0).cpu()  # (B, L)
     evidence = torch.full(mean.shape, EXACT)
     for number, plan in enumerate(plans):
         if not plan.is_in_full:
             evidence[number] = _evidence(draws, number, plan, mean[number])
     is_known = evidence != ESTIMATED
-    exact = [_exact(draw, is_known) for draw in draws]
-    scores = mean_scores(exact)
+    exact = [[_exact(draw, is_known) for draw in of_one] for of_one in baselines]
+    scores = mean_of_baselines(exact)
     scale = _scales(mean, scores.values, is_known)
     filled = [
-        replace(of_draw, values=torch.where(is_known, of_draw.values, scale * estimate.cpu()))
-        for of_draw, estimate in zip(exact, estimates, strict=True)
+        [
+            replace(of_draw, values=torch.where(is_known, of_draw.values, scale * estimate.cpu()))
+            for of_draw, estimate in zip(*of_one, strict=True)
+        ]
+        for of_one in zip(exact, estimates, strict=True)
     ]
     return replace(
-        mean_scores(filled),
+        mean_of_baselines(filled),
         evidence=evidence,
         audits=[
             None if plan.is_in_full else _audit(plan, of_text[of_evidence == AUDITED])

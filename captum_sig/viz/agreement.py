@@ -9,12 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captum_sig._names import Agreement
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -91,17 +88,6 @@ def marks_shown(results: Iterable[Any]) -> dict[Agreement, Mark]:
     """Return the marks that the words of these results have."""
     shown = {getattr(word, "agreement", None) for result in results for word in result.words}
     return {agreement: mark for agreement, mark in MARKS.items() if agreement in shown}
-
-
-def terminal_legend(results: Iterable[Any]) -> Text | None:
-    """Return a line for each mark that these results show, for `rich`; None if there are none."""
-    from rich.text import Text
-
-    lines = []
-    for agreement, mark in marks_shown(results).items():
-        line = Text.assemble((mark.terminal_name, mark.style), f": {agreement}, {mark.meaning}")
-        lines.append(line)
-    return Text("\n", "dim").join(lines) if lines else None
 
 
 def residual_line(scores: Sequence[float], residual: float | None) -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from captum_sig.path import TextTrace
-from captum_sig.viz.text import empty_table, on_one_line, shortened
-from captum_sig.viz.text import to_png as figure_to_png
+from captum_sig.viz.characters import on_one_line, shortened
+from captum_sig.viz.pictures import figure_to_png
+from captum_sig.viz.text import empty_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

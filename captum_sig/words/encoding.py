@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -9,10 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from captum_sig._names import Side
 from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.words.cutting import SPARE_TOKENS, readable_part
 from captum_sig.words.grouping import (
+    Grouping,
     Offsets,
     Span,
     by_side,
@@ -23,7 +26,9 @@ from captum_sig.words.grouping import (
     joined_texts,
     spans,
     within,
+    word_groups,
 )
+from captum_sig.words.slow_pairs import spans_by_side, token_sides
 from captum_sig.words.tokenize import tokenize
 
 MAX_PADDING = 1.25  # beyond this, more rows in a pass gain less than padding costs
@@ -41,11 +46,17 @@ class TextInput:
     pair: str | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)  # the model's own, (…) each
     contents: Offsets | None = None  # where in `text` words are; None is everywhere
+    held: Side | None = None  # the text of a pair whose words do not move
 
     @property
     def joined(self) -> str:
-        """Both texts in one, by which random draws are seeded."""
+        """Both texts in one."""
         return joined_texts(self.text, self.pair)
+
+    @property
+    def moving(self) -> str:
+        """The texts whose words move, by which random draws are seeded."""
+        return self.text if self.held == "text_pair" else self.joined
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,9 @@ class Batch:
     ids: Tensor  # (B, L)
     others: dict[str, Tensor]  # what the tokenizer makes besides, such as the attention mask
     feature_mask: Tensor  # (B, L)
-    spans: list[list[Span]]  # the words of each text
+    spans: list[list[Span]]  # the words of each text that move, at the encoder's level
+    words_at: list[list[Span | None]]  # the word that each token belongs to, at level "word"
+    held: Tensor | None  # (B, L): whether a token is of a word that does not move; None: of none
     dropped: list[int]  # number of tokens of each text beyond the model's limit, or fewer
     offsets: list[Offsets] | None  # of each token in `TextInput.joined`; None if not kept
     extras: dict[str, Tensor]  # what the caller passes besides, (B, …)
@@ -84,6 +97,8 @@ class Batch:
                 others={name: tensor[row, :length] for name, tensor in self.others.items()},
                 feature_mask=self.feature_mask[row, :length],
                 spans=self.spans[row],
+                words_at=[self.words_at[number][:length]],
+                held=None if self.held is None else self.held[row, :length],
                 dropped=self.dropped[row],
                 offsets=None if self.offsets is None else [self.offsets[number][:length]],
                 extras={name: tensor[row] for name, tensor in self.extras.items()},
@@ -258,6 +273,9 @@ class Encoder:
     ) -> Batch:
         inputs = [all_inputs[number] for number in numbers]
         is_pair = inputs[0].pair is not None
+        for one, number in zip(inputs, numbers, strict=True):
+            if is_pair and lengths[number] > self.limit:
+                self._check_room(one)
         encoding = tokenize(
             self.tokenizer, *_columns(inputs), padding=pads,
             truncation=self.pair_truncation if is_pair else True,
@@ -274,29 +292,78 @@ class Encoder:
         ids = tensors.pop("input_ids").long()
         rows = ids.tolist()
         texts = [one.joined for one in inputs]
-        groups = encoding_groups(self.tokenizer, encoding, self.groups, texts)
         offsets: list[Offsets] | None = None
         if self.tokenizer.is_fast:
             offsets = [joined_offsets(encoding, i, text) for i, text in enumerate(texts)]
-            groups = [
-                group if one.contents is None else within(one.text, group, at, one.contents)
-                for one, group, at in zip(inputs, groups, offsets, strict=True)
-            ]
-        words = [
-            spans(self.tokenizer, text, row, group, None if offsets is None else offsets[i])
-            for i, (text, row, group) in enumerate(zip(texts, rows, groups, strict=True))
-        ]
+        units = encoding_groups(self.tokenizer, encoding, self.groups, texts)
+        words = units
+        if self.groups is not word_groups:
+            words = encoding_groups(self.tokenizer, encoding, word_groups, texts)
+        groups, moving, words_at = [], [], []
+        for i, one in enumerate(inputs):
+            at = None if offsets is None else offsets[i]
+            group, found = self._moving(one, rows[i], units[i], at)
+            groups.append(group)
+            moving.append(found)
+            if group != words[i]:
+                group, found = words[i], self._spans(one, rows[i], words[i], at)
+            word_of = {group[span.position]: span for span in found}
+            words_at.append([word_of.get(number) for number in group])
         return Batch(
             numbers=numbers,
             inputs=inputs,
             ids=ids,
             others=tensors,
             feature_mask=feature_mask(groups).to(device),
-            spans=[by_side(*pair) for pair in zip(words, texts, strict=True)] if is_pair else words,
+            spans=moving,
+            words_at=words_at,
+            held=None if groups == units else _left_out(units, groups).to(device),
             dropped=[max(0, lengths[number] - self.limit) for number in numbers],
             offsets=offsets,
             extras=extras,
         )
+
+    def _check_room(self, one: TextInput) -> None:
+        """Check that a text that is never cut leaves room for the other one of its pair."""
+        uncut = {"only_first": one.pair, "only_second": one.text}.get(self.pair_truncation)
+        if uncut is None:
+            return
+        ids = tokenize(
+            self.tokenizer, uncut, add_special_tokens=False, truncation=False, verbose=False
+        )["input_ids"]
+        if self.limit - len(ids) - self.tokenizer.num_special_tokens_to_add(pair=True) < 1:
+            shown = textwrap.shorten(uncut, 40, placeholder=" …")
+            raise ValueError(
+                f"the {'first' if uncut is one.text else 'second'} text of a pair, {shown!r}, "
+                f"leaves no room for the other within {self.limit_of} of {self.limit} tokens: "
+                "shorten it"
+            )
+
+    def _moving(
+        self, one: TextInput, ids: list[int], group: Grouping, offsets: Offsets | None
+    ) -> tuple[Grouping, list[Span]]:
+        """Keep the words that move: their grouping and spans."""
+        if one.contents is not None and offsets is not None:
+            group = within(one.text, group, offsets, one.contents)
+        found = self._spans(one, ids, group, offsets)
+        if one.held is not None:
+            found = [span for span in found if span.side != one.held]
+            moving = {group[span.position] for span in found}
+            group = [number if number in moving else None for number in group]
+        return group, found
+
+    def _spans(
+        self, one: TextInput, ids: list[int], group: Grouping, offsets: Offsets | None
+    ) -> list[Span]:
+        if one.pair is None:
+            return spans(self.tokenizer, one.text, ids, group, offsets)
+        if offsets is not None:
+            return by_side(spans(self.tokenizer, one.joined, ids, group, offsets), one.joined)
+        texts = one.text, one.pair
+        sides = token_sides(
+            self.tokenizer, texts, limit=self.limit, truncation=self.pair_truncation
+        )
+        return spans_by_side(self.tokenizer, texts, ids, group, sides)
 
     def _have_bos(self, encoded: list[list[int]], alone: Sequence[int]) -> list[bool]:
         """Whether each text begins with the only token that the tokenizer adds; warn if so.
@@ -342,6 +409,17 @@ class Encoder:
         warn(message + "are dropped", TruncationWarning)
 
 
+def _left_out(units: Sequence[Grouping], groups: Sequence[Grouping]) -> Tensor:
+    """Find the tokens of words that do not move, (B, L)."""
+    return torch.tensor(
+        [
+            [unit is not None and number is None for unit, number in zip(*of_text, strict=True)]
+            for of_text in zip(units, groups, strict=True)
+        ],
+        dtype=torch.bool,
+    )
+
+
 def _columns(inputs: Sequence[TextInput]) -> list[list[str]]:
     """Return what a tokenizer takes: the texts, and if they are pairs the second ones too."""
     pairs = [one.pair for one in inputs if one.pair is not None]
@@ -379,6 +457,22 @@ def checked_inputs(inputs: Any) -> tuple[list[TextInput], bool]:
         raise TypeError(f"texts must be a string or a list of strings, got {and_advice(inputs)}")
     several = [inputs] if is_single else inputs
     return [_checked_input(one, number) for number, one in enumerate(several)], is_single
+
+
+def checked_single_texts(inputs: Any, task: str) -> tuple[list[TextInput], bool]:
+    """Check inputs as `checked_inputs`, for a task that reads one text at a time.
+
+    Raises:
+        TypeError: if they are neither a string nor a list of strings; a tuple is a pair of texts.
+        ValueError: if a text contains half a surrogate pair.
+    """
+    texts, is_single = checked_inputs(inputs)
+    if any(one.pair is not None for one in texts):
+        raise TypeError(
+            f"a tuple is a pair of texts, and {task} reads one text at a time: pass a string, or a "
+            "list for several texts"
+        )
+    return texts, is_single
 
 
 def _checked_input(value: Any, number: int) -> TextInput:

@@ -62,7 +62,7 @@ class TestHooks:
 
         captured = capture(forward, [self.embedding], (self.ids,))
         assert torch.equal(captured.activations[0][0], self.embedding(self.ids))
-        assert captured.received[self.embedding][0] is self.ids
+        assert captured.received[0][0] is self.ids
 
     def test_a_layer_that_only_runs_in_another_thread_did_not_run(self):
         sig = LayerSequentialIntegratedGradients(

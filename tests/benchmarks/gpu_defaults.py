@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from captum_sig.attr.chunks import CHUNK_BYTES
-from captum_sig.explainers.classification import GPU_BATCH
+from captum_sig.explainers.explainer import GPU_BATCH
 from captum_sig.explainers.matrix import GROUPS, LOGIT_BYTES
 from captum_sig.explainers.teacher_forcing import LEAST_TOKENS
 from tests.benchmarks.gpu_record import Row

@@ -27,6 +27,7 @@ from captum_sig.corpus.manifest import Manifest
 from captum_sig.corpus.shard_files import ShardWriter
 from captum_sig.data.records import read_records
 from captum_sig.demo_model import PATH
+from captum_sig.words.encoding import TextInput
 from tests.benchmarks.corpus import of_command
 from tests.benchmarks.measure import machine
 from tests.shards import multiply, scan_corpus
@@ -68,7 +69,8 @@ def run(explain: CorpusExplainer, path: Path, output: Path) -> float:
 def row_tokens(explain: CorpusExplainer, given: list[str]) -> int:
     """Rows of each text's sweep (its words, the input) times its tokens."""
     encoder = explain.explainer.encoder
-    batches = encoder.batches(given, 1024, truncation=True, device=torch.device("cpu"))
+    inputs = list(map(TextInput, given))
+    batches = encoder.batches(inputs, 1024, truncation=True, device=torch.device("cpu"))
     return sum(
         (len(spans) + 1) * int(length)
         for batch in batches

@@ -45,6 +45,12 @@ def test_html_goes_to_a_file(tmp_path, explain):
     assert "<i>" not in page
 
 
+def test_a_picture_goes_to_a_file(tmp_path, explain):
+    result = explain(TEXT, "--output", str(tmp_path / "out.png"))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_options_reach_the_explainer(explain):
     result = explain(TEXT, "--target", "negative", "--method", "ig", "--baseline", "pad", "--level",
                  "token", "--format", "json")  # fmt: skip
@@ -83,8 +89,8 @@ def test_an_empty_text_is_nothing_to_explain(explain, arguments, task):
     ("options", "message"),
     [
         (["--target", "happy"], "NEGATIVE (0), POSITIVE (1)"),
-        (["--format", "png"], "--format png is for text-generation only: use html"),
-        (["--output", "out.png"], "--format png is for text-generation only: use html"),
+        (["--format", "png"], "png cannot go to stdout: pass --output FILE.png"),
+        (["another text", "--output", "out.png"], "a picture shows one text, got 2: use html"),
         (["--baseline", "blurred"], "pass --masked-lm, a model that AutoModelForMaskedLM can"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["--output", "/no/such/folder/file"], "there is no folder /no/such/folder"),

@@ -34,8 +34,9 @@ def test_lines_in_a_pipe(generate):
     lines = result.stdout.splitlines()
     assert lines[0].startswith("log p(target) = -")
     assert lines[1] == "target:  so good"
-    assert [line.split("\t")[0] for line in lines[3:7]] == ["the", "good", "movie", "is"]
-    assert all(float(cell) for line in lines[3:7] for cell in line.split("\t")[1:])
+    assert lines[3].startswith("log p\t\t-")
+    assert [line.split("\t")[0] for line in lines[4:8]] == ["the", "good", "movie", "is"]
+    assert all(float(cell) for line in lines[4:8] for cell in line.split("\t")[1:])
 
 
 def test_json_has_an_object_a_line(generate, folder):
@@ -77,13 +78,13 @@ def test_a_chat(generate):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "ig"], "--method is for text-classification only"),
-        (["--no-truncation"], "--truncation is for text-classification only"),
+        (["--method", "ig"], "--method is not for text-generation: leave it out"),
+        (["--no-truncation"], "--truncation is not for text-generation: leave it out"),
         (["--format", "png"], "png cannot go to stdout"),
         (["--target", ""], "the target is empty"),
-        (["--baseline", "uniform"], "not for generation"),
+        (["--baseline", "pad"], "text-generation has one baseline, got 2: pass one --baseline"),
         (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
-        (["again", "--target", " a", "--output", "x.png"], "a picture shows one prompt"),
+        (["again", "--target", " a", "--output", "x.png"], "a picture shows one text"),
     ],
 )
 def test_mistakes_are_one_line(generate, options, message):
@@ -109,7 +110,12 @@ def test_choices_are_checked(generate, options, message):
 
 def test_there_is_no_model_by_default(run):
     result = run("explain", PROMPT, "--task", "text-generation")
-    assert "no language model is included: pass --model" in result.stderr
+    assert "no model for text-generation is included: pass --model" in result.stderr
+
+
+def test_random_baselines_are_not_for_generation(run, folder):
+    result = run("explain", PROMPT, "--model", folder, "--baseline", "uniform")
+    assert "baseline 'uniform' is not for generation" in result.stderr
 
 
 def test_options_of_generation_are_for_generation_only(run):

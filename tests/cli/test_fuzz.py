@@ -45,7 +45,9 @@ EXPLAIN = {
     "--method": one_of(METHODS),
     "--contexts": one_of(CONTEXTS, "sampled", "sampled" + "9" * 40, "sampled٣"),
     "--baseline": one_of(options.BASELINES),
-    "--target": one_of(["POSITIVE", "0", "negative"], "-1", "2", "9" * 5000, "١", "²", "love"),
+    "--target": one_of(
+        ["POSITIVE", "0", "negative", "all", ">0.5", ">2"], "-1", "2", "9" * 5000, "١", "²", "love"
+    ),
     "--level": one_of(["word", "token"]),
     "--n-draws": SMALL | NUMBERS.filter(lambda n: n != "2000"),
     "--seed": SMALL | NUMBERS,
@@ -53,7 +55,12 @@ EXPLAIN = {
     "--model": PATHS,
     "--format": one_of(["text", "json", "html"], "png"),
     "--output": PATHS,
-    "--task": one_of(["text-classification"], "text-generation"),
+    "--task": one_of(["text-classification"], "text-generation", "fill-mask"),
+    "--pair": TEXTS,
+    "--stdin-format": one_of(["lines", "tsv", "jsonl"]),
+    "--messages": PATHS,
+    "--candidates": TEXTS,
+    "--span": one_of(["0:1", "0:1:PER"]),
     "--max-new-tokens": NUMBERS,
     "--contrast": TEXTS,
 }
@@ -95,7 +102,7 @@ def arguments(of_command):
 
 @pytest.fixture(scope="module", autouse=True)
 def _demo_is_loaded_once(demo, tmp_path_factory):
-    load = terminal.load_classifiers
+    load, load_explainer = terminal.load_classifiers, terminal.load_explainer
 
     def loaded(model, baselines, masked_lm, **options):
         if model is not None or masked_lm is not None:
@@ -105,8 +112,14 @@ def _demo_is_loaded_once(demo, tmp_path_factory):
             for name in baselines
         ]
 
+    def loaded_for(task, model, masked_lm, **options):
+        if model is not None or masked_lm is not None:
+            return load_explainer(task, model, masked_lm, **options)
+        return TextClassificationExplainer(demo.model, demo.tokenizer, **options)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(terminal, "load_classifiers", loaded)
+        patch.setattr(terminal, "load_explainer", loaded_for)
         patch.chdir(tmp_path_factory.mktemp("work"))
         yield
 

@@ -13,7 +13,7 @@ from captum_sig import TextClassificationExplainer
 from captum_sig.cli.trace import PLAIN_WIDTH
 from captum_sig.path import PATHS
 from captum_sig.viz import trace as trace_view
-from captum_sig.viz.text import on_one_line
+from captum_sig.viz.characters import on_one_line
 from captum_sig.viz.trace import to_figure, to_png
 
 TEXT = "Old jokes, charming film."

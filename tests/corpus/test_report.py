@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from captum_sig._spreadsheets import spreadsheet_safe
 from captum_sig.cli.main import app
 from captum_sig.corpus.manifest import Manifest
 from captum_sig.corpus.query import add_exact_sums, fetch, open_shards
 from captum_sig.corpus.report import SIDE_COLUMNS, WORD_COLUMNS, make_report
 from captum_sig.corpus.report_page import MAX_EXAMPLE_WORDS, around_word, to_page
 from captum_sig.data.statistics import bootstrap
-from captum_sig.data.tables import spreadsheet_safe
 from tests.shards import content, multiply
 
 parquet = pytest.importorskip("pyarrow.parquet")

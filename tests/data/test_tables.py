@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from captum_sig.data.tables import spreadsheet_safe, to_markdown, to_terminal, write_csv
+from captum_sig._spreadsheets import spreadsheet_safe
+from captum_sig.data.tables import to_markdown, to_terminal, write_csv
 
 COLUMNS = ["method", "n", "mean", "exact"]
 ROWS = [
@@ -107,7 +108,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypat
         raise OSError("no space left")
 
     if step == "writerows":
-        monkeypatch.setattr("captum_sig.data.tables.csv.writer", Full)
+        monkeypatch.setattr("captum_sig._spreadsheets.csv.writer", Full)
     else:
         monkeypatch.setattr("captum_sig._files.os.replace", replace)
     with pytest.raises(OSError, match="no space left"):

@@ -21,8 +21,6 @@ from transformers import (
     LongformerForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
-    T5Config,
-    T5ForSequenceClassification,
     XLNetConfig,
     XLNetForSequenceClassification,
 )
@@ -216,11 +214,6 @@ class TestAwkwardModels:
             explain = TextClassificationExplainer(model, wordpiece_tokenizer(), layer=layer)
             assert explain("bad movie").scores == expected.scores
             assert explain.layer.weight is model.get_input_embeddings().weight
-
-    def test_encoder_decoders_are_refused(self):
-        config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
-        with pytest.raises(ValueError, match="T5ForSequenceClassification reads the text twice"):
-            TextClassificationExplainer(T5ForSequenceClassification(config), wordpiece_tokenizer())
 
     def test_no_limit_may_be_a_negative_number(self):
         config = XLNetConfig(vocab_size=64, d_model=32, n_layer=1, n_head=4, d_inner=48)

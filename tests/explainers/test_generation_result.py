@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from captum_sig import GenerationAttribution
+from captum_sig import GenerationAttribution, viz
 from captum_sig.explainers.generation_result import TargetToken
 from captum_sig.explainers.results import scored_words
 from captum_sig.viz import heatmap
@@ -73,10 +73,11 @@ def test_both_sides_of_prompt_words_are_shown(sided):
     lines = heatmap.to_plain(sided).splitlines()
     assert "residual +0.2500: the scores sum to +1.7500, F(x) − F(x̄) is +1.5000" in lines[0]
     assert lines[2].split("\t")[-3:] == ["alone", "in the text", "agreement"]
-    assert lines[3] == "It\t+0.6000\t+0.5000\t+0.1000\t-0.4000\t+1.6000\tsynergistic"
-    page = heatmap.to_page([sided])
+    assert lines[3] == "log p\t\t-1.50\t-0.250\t\t\t"
+    assert lines[4] == "It\t+0.6000\t+0.5000\t+0.1000\t-0.4000\t+1.6000\tsynergistic"
+    page = viz.to_page([sided])
     assert "+0.6000 nats; alone -0.4000, in the text +1.6000: synergistic (" in page
-    for shown in (page, heatmap.to_html(sided)):
+    for shown in (page, viz.to_html(sided)):
         assert shown.count("double line</span>: synergistic") == 1
         assert shown.count("residual +0.2500") == 1
     assert "doubly underlined: synergistic" in shown_on_terminal(sided, 80)
@@ -156,7 +157,7 @@ def test_dollars_are_no_formula(result):
     figure, _ = one.to_captum_result().plot_seq_attr(show=False)
     figure.canvas.draw()
     matplotlib.pyplot.close(figure)
-    assert heatmap.to_png(one).startswith(b"\x89PNG")
+    assert one.to_png().startswith(b"\x89PNG")
 
 
 def test_lines_for_a_file(result):
@@ -164,8 +165,9 @@ def test_lines_for_a_file(result):
     assert lines[0] == "log p(target) = -1.75  (sig, baseline pad, nats)"
     assert lines[1] == "target:  a lot␊"
     assert lines[2] == "word\tsum\ta\tlot␊"
-    assert lines[4] == "costs\t-0.8000\t-1.0000\t+0.2000"
-    assert len(lines) == 3 + len(WORDS)
+    assert lines[3] == "log p\t\t-1.50\t-0.250"
+    assert lines[5] == "costs\t-0.8000\t-1.0000\t+0.2000"
+    assert len(lines) == 4 + len(WORDS)
     assert "\x1b" not in heatmap.to_plain(result)
 
 
@@ -204,7 +206,7 @@ def test_a_terminal_with_colours_shades_the_cells(result):
 
 
 def test_html_is_escaped_and_tells_numbers(result, contrasted):
-    page = heatmap.to_page([result, contrasted])
+    page = viz.to_page([result, contrasted])
     assert page.startswith("<!DOCTYPE html>")
     assert "<b>" not in page
     assert "<little>" not in page
@@ -225,7 +227,7 @@ def test_a_hovered_token_colours_the_prompt(result, tmp_path):
         "new MouseEvent('mouseover', {bubbles: true}));</script>"
     )
     path = tmp_path / "page.html"
-    path.write_text(heatmap.to_page([result]) + hover, encoding="utf-8")
+    path.write_text(viz.to_page([result]) + hover, encoding="utf-8")
     found = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
          "--no-first-run", "--disable-background-networking", "--disable-component-update",

@@ -27,7 +27,10 @@ from transformers import (
 from captum_sig import TextClassificationExplainer, TextGenerationExplainer
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
-from captum_sig.explainers.models import pretrained_masked_lm, pretrained_tokenizer
+from captum_sig.explainers.loading import (
+    pretrained_masked_lm,
+    pretrained_tokenizer,
+)
 from tests.tiny_language_models import causal, chat_tokenizer
 from tests.tiny_models import SHAPE, bert, wordpiece_tokenizer
 
@@ -148,7 +151,8 @@ def adapters_model_is_a_pickle(folder: Path) -> None:
     index_names_a_pickle(base)
     (folder / "config.json").unlink()
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    config = {"base_model_name_or_path": str(base), "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import pytest
 import captum_sig
 from captum_sig import WordAttribution, viz
 from captum_sig.explainers.results import Word
-from captum_sig.viz.text import AGAINST, FOR, pieces, shades
+from captum_sig.viz import AGAINST, FOR, passages, pieces, shades, style
+from tests import made_results as made
 
 NASTY = '<script>alert("x")</script> & good'
 RESULT = WordAttribution(
@@ -153,14 +154,16 @@ def test_lines_mark_words_whose_sides_disagree():
 def test_a_terminal_underlines_them_and_says_why():
     shown = viz.to_terminal(SIDED)
     styles = [str(span.style) for span in shown.spans if " on rgb" in str(span.style)]
-    assert [style.partition(") ")[2] for style in styles] == ["underline2", "", "underline", ""]
+    assert [style.partition(") ")[2] for style in styles[:4]] == ["underline2", "", "underline", ""]
     lines = shown.plain.splitlines()
-    assert lines[2].startswith("residual -0.4000")
-    assert [line.split(",")[0] for line in lines[3:]] == [
+    assert lines[2] == "not +3.0000   good +2.0000   <b> +0.5000   film +0.1000"
+    assert lines[3].startswith("residual -0.4000")
+    assert lines[4] == "for and against the explained label; the strongest has the full colour"
+    assert [line.split(",")[0] for line in lines[5:]] == [
         "underlined: redundant", "doubly underlined: synergistic",
     ]  # fmt: skip
     assert max(map(len, lines)) <= 80
-    assert viz.to_terminal(SIDED, legend=False).plain.splitlines() == lines[:3]
+    assert viz.to_terminal(SIDED, legend=False).plain.splitlines() == lines[:4]
 
 
 def test_objects_without_sides_are_shown_as_they_are():
@@ -178,7 +181,7 @@ def test_objects_without_sides_are_shown_as_they_are():
 @pytest.mark.parametrize("html", [RESULT._repr_html_(), viz.to_page([RESULT, RESULT])])
 def test_html_holds_the_whole_text_and_only_our_tags(html):
     assert set(re.findall(r"</?(\w+)", html)) <= {
-        "div", "span", "html", "head", "meta", "title", "body", "p", "DOCTYPE",
+        "div", "span", "html", "head", "meta", "title", "style", "body", "p", "DOCTYPE",
     }  # fmt: skip
     shown = re.sub(r"<[^>]*>", "", html)
     assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; &amp; good" in shown
@@ -199,7 +202,7 @@ def test_text_cannot_turn_what_stands_after_it(control):
     shown = f"\\u{ord(control):04x}"
     for output in (viz.to_page([turned]), viz.to_plain(turned), viz.to_terminal(turned).plain):
         assert f"{shown}bad" in output
-        assert output.count(shown) == 2
+        assert output.count(shown) == output.count(f"{shown}bad") + 1
         assert control not in output
 
 
@@ -220,7 +223,8 @@ def test_the_strongest_word_has_the_full_colour():
 def test_terminal_and_plain():
     shown = viz.to_terminal(RESULT)
     assert shown.plain.startswith(NASTY)
-    assert len([span for span in shown.spans if span.style]) == 3
+    assert [str(s.style) for s in shown.spans[:2]] == [style(c) for c in shades([-3.0, 4.0])]
+    assert shown.plain.splitlines()[2] == "good +4.0000   <script>alert -3.0000"
     lines = viz.to_plain(RESULT).splitlines()
     assert lines[0] == "NEGATIVE 25.0%  (predicted <b>POSITIVE</b> 75.0%; sig, baseline mask)"
     assert lines[1:] == ["<script>alert -3.0000", "good +4.0000"]
@@ -238,4 +242,58 @@ def test_the_explained_labels_own_probability_stands_first():
 def test_words_without_offsets_stand_one_after_the_other():
     words = (Word("good", None, None, 1.0, 0.7), Word("movi", None, None, -1.0, -0.7))
     result = dataclasses.replace(RESULT, words=words)
-    assert "".join(text for text, _, _ in pieces(result)) == "good movi "
+    assert (
+        "".join(piece.text for part in passages(result) for piece in pieces(part)) == "good movi "
+    )
+
+
+@pytest.mark.parametrize(
+    ("result", "explained"),
+    [
+        (made.LABEL, "joy 75.0%, logit +4.31"),
+        (made.REWARD, "score 4.31"),
+        (made.RERANKER, "score -7.90"),
+        (
+            dataclasses.replace(made.REWARD, target="quality", label="quality"),
+            "quality: score 4.31",
+        ),
+        (made.SIMILARITY, "cosine 0.831"),
+        (dataclasses.replace(made.SIMILARITY, value=83.1, unit="dot product"), "dot product 83.10"),
+        (made.SEARCH[0], "cosine 0.500"),
+        (made.QUESTION["end"], "end of the answer “Warsaw” 90.0%, logit +8.00"),
+        (made.ENTITIES[0], "X: Angela Merkel 99.0%, logit +9.00"),
+        (made.GENERATION[0], "of, -1.50 nats"),
+        (made.one_target("", label=None), "no prediction"),
+        (made.one_target("", unit="value"), "no value"),
+    ],
+)
+def test_one_line_says_what_is_explained_and_its_value(result, explained):
+    how = f"{result.method}, baseline {result.baseline}"
+    assert result.summary == f"{explained}  ({how})"
+
+
+def test_the_predicted_label_is_named_if_it_is_another():
+    other = dataclasses.replace(made.LABEL, target="fear", value=-1.0)
+    assert other.summary == ("fear 25.0%, logit -1.00  (predicted joy 75.0%; sig, baseline mask)")
+
+
+def test_lines_say_which_text_of_a_pair_a_word_stands_in():
+    lines = [line.split() for line in viz.to_plain(made.RERANKER).splitlines()[1:]]
+    assert [line[-1] for line in lines] == ["first"] * 4 + ["second"] * 5
+    assert viz.to_terminal(made.RERANKER).plain.startswith(
+        "first: how tall is it\nsecond: It is 330 metres tall\nscore -7.90"
+    )
+
+
+def test_a_terminal_names_the_strongest_words_and_how_many_others_there_are():
+    many = made.one_target(" ".join(f"w{n}" for n in range(12)))
+    numbers = viz.to_terminal(many, legend=False).plain.splitlines()[2]
+    assert len(re.findall(r"w\d+ [+-]", numbers)) == 10
+    assert numbers.endswith("   and 2 weaker words")
+
+
+def test_a_terminal_has_the_targets_characters_in_bold():
+    shown = viz.to_terminal(made.ENTITIES[1])
+    bold = [shown.plain[s.start : s.end] for s in shown.spans if str(s.style).startswith("bold bl")]
+    assert bold == ["New", "York"]
+    assert "bold: the target itself" in shown.plain

@@ -42,7 +42,7 @@ def test_a_line_for_each_pair_that_is_not_independent():
     ]
     assert viz.to_plain(FILM).splitlines()[-3:] == expected
     assert viz.to_plain(FILM).splitlines()[-4] == "today +1.0000"
-    shown = viz.to_terminal(FILM)
+    shown = viz.to_terminal(FILM, legend=False)
     assert shown.plain.splitlines()[-3:] == expected
     assert len({span.style for span in shown.spans[-3:]}) == 3
     for kind in ("turns it", "say the same", "only together"):
@@ -60,7 +60,8 @@ def test_results_without_pairs_are_shown_as_before():
 def test_all_pairs_may_be_independent():
     apart = replace(FILM, interactions=FILM.interactions[-1:])
     assert viz.to_plain(apart).splitlines()[-1] == NONE_DEPENDS
-    assert viz.to_terminal(apart).plain.splitlines()[-1] == NONE_DEPENDS
+    shown = viz.to_terminal(apart, legend=False).plain
+    assert shown.splitlines()[-1] == NONE_DEPENDS
     page = viz.to_html(apart)
     assert NONE_DEPENDS in page
     assert "grid" not in page

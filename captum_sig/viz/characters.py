@@ -1,0 +1,36 @@
+"""Make whatever comes from texts and models safe to show: control characters, lines, lengths."""
+
+from __future__ import annotations
+
+# Characters that order what follows them from right to left or back, up to the end of a paragraph.
+BIDI_CONTROLS = {
+    code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
+def visible(text: str) -> str:
+    """Replace control characters by their pictures, so that a text cannot steer the terminal.
+
+    Those that order text from right to left are spelled out, since they would act beyond their
+    word, on its score among others.
+    """
+    if text.isprintable():
+        return text
+    pictures = (chr(0x2400 + ord(c)) if c < " " and c not in "\n\t" else c for c in text)
+    shown = "".join("\ufffd" if "\x7f" <= c <= "\x9f" else c for c in pictures)
+    return shown.translate(BIDI_CONTROLS)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Cut a text to at most `limit` characters, the last of which is then "…"."""
+    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
+
+
+def on_one_line(text: str) -> str:
+    """Make control characters visible, line breaks and tabs among them."""
+    return visible(text).replace("\n", "␊").replace("\t", "␉")
+
+
+def label(token: str) -> str:
+    """Return a token on one line, without spaces around it unless it is only spaces."""
+    return on_one_line(token.strip(" ") or token).strip(" ") or "␠"
