@@ -41,8 +41,8 @@ def check_adapter(name_or_path: str | Path, config: Mapping[str, Any]) -> None:
         import peft  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            f"{name_or_path} is an adapter, which the package peft reads: pip install peft, or "
-            f"{MERGE}"
+            f'{name_or_path} is an adapter, which needs peft: run pip install ".[adapters]" in the '
+            f"checkout of captum_sig, or {MERGE}"
         ) from error
 
 
@@ -104,13 +104,17 @@ def with_adapter(
     return without_wrapper(wrapped), {name.removeprefix(PREFIX) for name in names}
 
 
+def has_own_tokens(model: Any) -> bool:
+    """Whether a `peft.PeftModel` puts tokens of its own before the text, as prompt tuning."""
+    config = getattr(model, "active_peft_config", None) if hasattr(model, "peft_type") else None
+    return config is not None and config.is_prompt_learning
+
+
 def without_wrapper(model: Any) -> Any:
     """Return the transformers model inside a `peft.PeftModel`, its adapters still at work.
 
-    An adapter with tokens of its own ("prompt learning") works in the wrapper only, which is then
-    returned, as any other model is.
+    An adapter with tokens of its own works in the wrapper only, which is then returned, as any
+    other model is.
     """
-    config = getattr(model, "active_peft_config", None) if hasattr(model, "peft_type") else None
-    if config is None or config.is_prompt_learning:
-        return model
-    return model.get_base_model()
+    is_wrapper = hasattr(model, "peft_type") and hasattr(model, "get_base_model")
+    return model.get_base_model() if is_wrapper and not has_own_tokens(model) else model

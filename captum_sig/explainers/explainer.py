@@ -242,7 +242,7 @@ class Explainer:
 
     def __repr__(self) -> str:
         return described(
-            self, baseline=self.family.name, level=self.level, labels=getattr(self, "labels", None)
+            self, baseline=self.baseline, level=self.level, labels=getattr(self, "labels", None)
         )
 
     @property

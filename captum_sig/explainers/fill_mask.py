@@ -16,6 +16,7 @@ from captum_sig._names import Level, TaskName
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.function import at_least_float32
 from captum_sig.attr.hooks import with_input
+from captum_sig.explainers.chosen_baselines import Names
 from captum_sig.explainers.explainer import (
     CallOptions,
     Explainer,
@@ -117,7 +118,8 @@ class FillMaskExplainer(Explainer):
     Args:
         model: a masked language model of transformers; it stays on its device and in its mode.
         tokenizer: its tokenizer.
-        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`.
+        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`; or a list of
+            names, whose scores are averaged with equal weights: `std` is their spread.
         level: "word" moves a word's sub-tokens together, "token" each on its own.
         layer: the word embedding; None finds it through `model.get_input_embeddings()`.
         device: device to move the model to; None leaves it where it is.
@@ -142,7 +144,7 @@ class FillMaskExplainer(Explainer):
         model: nn.Module,
         tokenizer: Any,
         *,
-        baseline: str = "mask",
+        baseline: Names = "mask",
         level: Level = "word",
         layer: nn.Module | None = None,
         device: torch.device | str | None = None,

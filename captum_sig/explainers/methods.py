@@ -174,19 +174,21 @@ def deep_lift(batch: MethodInput) -> Scores:
     def attribute(texts: MethodInput) -> Tensors:
         model = with_shared_weights(texts.at_embedding)  # DeepLift hooks it, for all threads
         model.is_checked = True  # a row alone would not fit the hooks
-        model.max_rows = 2 * len(texts.generators)  # a text and its baseline share a pass
+        model.max_rows = min(2 * len(texts.generators), batch.max_rows)
         with _global_lock, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting forward, backward hooks")
             return captum.attr.DeepLift(model).attribute(
                 _leaves(texts), texts.ends[1], **texts.arguments
             )
 
-    try:
+    try:  # a text and its baseline share a pass, as DeepLift compares what modules see of them
         of_parts = [attribute(part) for part in batch.in_parts(max(1, batch.max_rows // 2))]
     except (RuntimeError, AssertionError, AttributeError, TypeError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        if batch.max_rows == 1:
+            why = "a text and its baseline need a pass of 2 rows, and 1 is allowed"
         raise ValueError(
-            f"DeepLift cannot follow {type(batch.model).__name__} "
-            f"({str(error).splitlines()[0]}): use another method"
+            f"DeepLift cannot follow {type(batch.model).__name__} ({why}): use another method"
         ) from error
     return _summed(batch, tuple(map(torch.cat, zip(*of_parts, strict=True))))
 

@@ -54,6 +54,11 @@ def check_model(model: Any, tokenizer: Any, explainer: str, wanted: str) -> None
 
 def _advice(model: Any, explainer: str) -> str | None:
     """Say what to do with a model that an explainer does not take; None for one that it takes."""
+    if adapters.has_own_tokens(model) and explainer not in (CLASSIFICATION, ZERO_SHOT):
+        return (
+            "its adapter puts tokens of its own in front of the text, which moves the positions "
+            f"that are explained; only {CLASSIFICATION} and {ZERO_SHOT} take such adapters"
+        )
     model = adapters.without_wrapper(model)
     name = type(model).__name__
     if isinstance(model, (str, Path)):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_sig._names import AggregationStrategy, Level, TaskName, suggestion, unknown_name
 from captum_sig.attr.function import at_least_float32
+from captum_sig.explainers.chosen_baselines import Names
 from captum_sig.explainers.entities import (
     STRATEGIES,
     WITHOUT_WORDS,
@@ -70,7 +71,8 @@ class TokenClassificationExplainer(Explainer):
             `TokenClassificationPipeline`: "none" (each token is one), "simple", "first", "average"
             or "max".
         ignore_labels: labels that are not entities, by the name that an entity would have.
-        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`.
+        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`; or a list of
+            names, whose scores are averaged with equal weights: `std` is their spread.
         level: "word" moves a word's sub-tokens together, "token" each on its own.
         layer: the word embedding; None finds it through `model.get_input_embeddings()`.
         device: device to move the model to; None leaves it where it is.
@@ -97,7 +99,7 @@ class TokenClassificationExplainer(Explainer):
         *,
         aggregation_strategy: AggregationStrategy = "simple",
         ignore_labels: Sequence[str] = ("O",),
-        baseline: str = "mask",
+        baseline: Names = "mask",
         level: Level = "word",
         layer: nn.Module | None = None,
         device: torch.device | str | None = None,
@@ -353,7 +355,7 @@ class TokenClassificationExplainer(Explainer):
     ) -> TargetsAttribution:
         return TargetsAttribution(
             text=one.text, targets=(), words=(), matrix=torch.zeros(0, 0, dtype=torch.float64),
-            method=options.name, baseline=self.family.name, task=self.TASK,
+            method=options.name, baseline=self.baseline, task=self.TASK,
         )  # fmt: skip
 
 

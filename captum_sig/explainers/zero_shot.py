@@ -144,13 +144,14 @@ class ZeroShotClassificationExplainer(Explainer):
             model, tokenizer, baseline=baseline, level=level, layer=layer, device=device,
             masked_lm=masked_lm, n_draws=n_draws, seed=seed,
         )  # fmt: skip
-        labels: dict[str, int] = model.config.label2id  # type: ignore[union-attr, assignment]
+        config: Any = model.config  # whose label2id may be None
+        labels = {str(name): int(index) for index, name in config.id2label.items()}
         entailed = [index for name, index in labels.items() if name.lower().startswith("entail")]
         if not entailed:
             raise ValueError(
                 f"the model's labels are {', '.join(labels)}; wanted one that begins with "
                 "'entail': pass a model trained on entailment, or name its labels in "
-                "model.config.label2id"
+                "model.config.id2label"
             )
         self.entailment = entailed[0]
         self.contradiction = 0 if self.entailment else len(labels) - 1  # as the pipeline

@@ -59,6 +59,19 @@ def test_options_reach_the_explainer(explain):
     assert data["max_abs_word_delta"] is None
 
 
+def test_several_baselines_and_noise(demo, explain):
+    averaged = json.loads(explain(TEXT, "--baseline", "mask", "--baseline", "pad", "--format",
+                                  "json").stdout)  # fmt: skip
+    assert averaged["baseline"] == "mask, pad"
+    assert all(word["std"] >= 0 for word in averaged["words"])
+    arguments = TEXT, "--method", "ig", "--smooth", 2, "--noise", 0.05, "--format", "json"
+    smoothed = json.loads(explain(*arguments).stdout)
+    assert all(word["standard_error"] >= 0 for word in smoothed["words"])
+    refused = explain(TEXT, "--smooth", 2)
+    assert refused.exit_code == 2
+    assert "Traceback" not in refused.output
+
+
 def test_interactions(explain, tmp_path):
     arguments = "A brilliant and wonderful film.", "--method", "sig:two_sided", "--interactions", 3
     lines = explain(*arguments).stdout.splitlines()

@@ -226,6 +226,7 @@ def test_the_task_is_that_of_the_model(run, tmp_path):
 
 
 def test_a_model_for_another_task(run):
+    pytest.importorskip("captum_sig.explainers.fill_mask")
     result = run("explain", "a", "--model", PATH, "--task", "fill-mask")
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1

@@ -60,6 +60,8 @@ EXPLAIN = {
     "--stdin-format": one_of(["lines", "tsv", "jsonl"]),
     "--messages": PATHS,
     "--candidates": TEXTS,
+    "--smooth": SMALL | NUMBERS.filter(lambda n: n != "2000"),
+    "--noise": NUMBERS,
     "--span": one_of(["0:1", "0:1:PER"]),
     "--max-new-tokens": NUMBERS,
     "--contrast": TEXTS,

@@ -104,6 +104,13 @@ def test_prompt_tuning_is_explained_in_its_wrapper():
     assert result.words[3].score == pytest.approx(float(value - without), abs=1e-10)
 
 
+def test_prompt_tuning_would_shift_the_tokens_of_other_tasks():
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    adapted = peft.get_peft_model(causal("gpt2"), config)
+    with pytest.raises(TypeError, match="its adapter puts tokens of its own in front of the text"):
+        TextGenerationExplainer(adapted, chat_tokenizer(), baseline="unk")
+
+
 def test_an_adapted_language_model(tmp_path):
     causal("gpt2").save_pretrained(tmp_path / "base")
     chat_tokenizer().save_pretrained(tmp_path / "base")
@@ -211,5 +218,5 @@ def test_an_adapter_of_an_adapter(base):
 def test_without_peft_a_sentence_says_what_to_install(base, monkeypatch):
     folder, _ = saved(base)
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ValueError, match="which the package peft reads: pip install peft, or"):
+    with pytest.raises(ValueError, match="which needs peft: run pip install"):
         TextClassificationExplainer.from_pretrained(folder)

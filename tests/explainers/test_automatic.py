@@ -133,6 +133,10 @@ def test_a_language_model(tmp_path):
         )
 
 
+def test_several_baselines_are_shown():
+    assert "baseline='mask, pad', " in repr(explainer(PATH, baseline=["mask", "pad"]))
+
+
 def test_many_labels_are_shown_in_part():
     model = transformers.BertForSequenceClassification(BertConfig(**SHAPE, num_labels=28))
     assert repr(explainer(model, wordpiece_tokenizer())).endswith("'LABEL_7', … 20 more])")

@@ -186,18 +186,18 @@ class TestSums:
             made.get_decoder().embed_tokens.weight = nn.Parameter(weight.flip(1).clone())
         explain = TextClassificationExplainer(made, tokenizer(), baseline=baseline)
         ids, words = encoded(TEXTS[2])
+        vectors = [
+            mean(tokenizer(), ids, embedding=layer)[0, 1] if baseline == "mean" else 0.0
+            for layer in explain.embeddings.layers
+        ]
         for number, word in enumerate(words):
 
-            def replaced(module, _, output, shift, word=word):
-                vectors = (
-                    0.0 if baseline == "zero" else mean(tokenizer(), ids, embedding=module)[0, 1]
-                )
-                output = output.clone()
-                output[:, [position + shift for position in word]] = vectors
+            def replaced(output, shift, word=word):
+                output[:, [position + shift for position in word]] = vectors[shift]
                 return output
 
             handles = [
-                layer.register_forward_hook(lambda *a, n=n: replaced(*a, n))
+                layer.register_forward_hook(lambda *call, n=n, f=replaced: f(call[2].clone(), n))
                 for n, layer in enumerate(explain.embeddings.layers)
             ]
             changed = logits(explain, ids)

@@ -249,6 +249,23 @@ def test_a_token_that_the_model_lacks():
         explain("[MASK] bad", "new299")
 
 
+@pytest.mark.parametrize("options", [{}, {"method": "ig", "smooth": 3, "noise": 0.1}])
+def test_several_baselines_and_smoothing(of_bert, options):
+    names = ["mask", "zero"]
+    explain = FillMaskExplainer(of_bert.model, of_bert.tokenizer, baseline=names)
+    result = explain(["bad [MASK] movie", "[MASK] [MASK] is"], "good", **options)[0]
+    each = [
+        FillMaskExplainer(of_bert.model, of_bert.tokenizer, baseline=name)(
+            "bad [MASK] movie", "good", **options
+        ).matrix
+        for name in names
+    ]
+    if not options:
+        torch.testing.assert_close(result.matrix, (each[0] + each[1]) / 2, rtol=0, atol=1e-12)
+    assert result.baseline == "mask, zero"
+    assert result.std is not None
+
+
 TWO = "bad [MASK] movie [MASK]"
 
 

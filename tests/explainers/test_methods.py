@@ -79,6 +79,17 @@ class Logits(nn.Module):
         return self.model(ids).logits
 
 
+def test_deep_lift_evaluates_a_text_beside_its_baseline(explainer):
+    texts = ["bad movies", "good movie", "a mess", "not bad"]  # in one batch
+    expected = [explainer(text, 1, "deep_lift").scores for text in texts]
+    with pytest.raises(ValueError, match="a text and its baseline need a pass of 2 rows"):
+        explainer(texts, 1, "deep_lift", internal_batch_size=1)
+    for rows in (2, 3, 5, None):
+        together = explainer(texts, 1, "deep_lift", internal_batch_size=rows)
+        for result, alone in zip(together, expected, strict=True):
+            assert result.scores == pytest.approx(alone, abs=1e-9)
+
+
 @pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
 @pytest.mark.parametrize("name", CAPTUMS_LAYER_METHODS)
 def test_captums_methods_give_what_its_layer_methods_give(bert, explainer, name):

@@ -193,12 +193,25 @@ def test_a_text_without_entities_has_no_row(of_bert):
             assert result.matrix.shape == (0, len(result.words))
             assert TargetsAttribution.from_dict(result.to_dict()) == result
             assert list(result) == []
-            assert "0 targets" in result.summary
+            assert "0 entities" in str(result)
     counted = []
     handle = explain.model.register_forward_hook(lambda *_: counted.append(1))
     explain(TEXT)
     handle.remove()
     assert len(counted) == 1  # no word is moved for nothing
+
+
+def test_several_baselines_and_smoothing(of_bert):
+    both = TokenClassificationExplainer(of_bert.model, of_bert.tokenizer, baseline=["mask", "zero"])
+    zero = TokenClassificationExplainer(of_bert.model, of_bert.tokenizer, baseline="zero")
+    spans = [(4, 9), (10, 12, "PER")]
+    result = both(TEXT, spans)
+    mean = (of_bert(TEXT, spans).matrix + zero(TEXT, spans).matrix) / 2
+    torch.testing.assert_close(result.matrix, mean, rtol=0, atol=1e-12)
+    assert both("", []).rows == []
+    smooth = of_bert([TEXT, "bad"], [spans, (0, 3)], "ig", smooth=3, noise=0.1)
+    alone = of_bert(TEXT, spans, "ig", smooth=3, noise=0.1)
+    torch.testing.assert_close(smooth[0].matrix, alone.matrix, rtol=0, atol=1e-10)
 
 
 def test_a_tokenizer_without_any_token_for_a_text():
@@ -208,6 +221,7 @@ def test_a_tokenizer_without_any_token_for_a_text():
     model = spread(transformers.GPT2ForTokenClassification(config))
     result = TokenClassificationExplainer(model, byte_level_tokenizer(), baseline="eos")("")
     assert result.rows == result.columns == []
+    assert result.baseline == "eos"
 
 
 @pytest.mark.parametrize(
