@@ -15,11 +15,15 @@ def scan_corpus(
     inputs: Sequence[str],
     *,
     text_column: str | None = None,
+    pair_column: str | None = None,
     id_column: str | None = None,
     **cutting: Any,
 ) -> Corpus:
     """Find files of texts and cut them."""
-    return cut(find_texts(inputs, text_column=text_column, id_column=id_column), **cutting)
+    files = find_texts(
+        inputs, text_column=text_column, pair_column=pair_column, id_column=id_column
+    )
+    return cut(files, **cutting)
 
 
 def content(folder: Path) -> dict[str, dict]:

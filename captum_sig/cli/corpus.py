@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from captum_sig.corpus.folder import CorpusFolder
 
 EngineName = Literal["local", "ray"]
+CorpusTask = Literal[
+    "text-classification", "token-classification", "question-answering", "fill-mask",
+    "sentence-similarity",
+]  # fmt: skip
 SECONDS_BETWEEN_LINES = 30.0
 MAX_EXAMPLES = 3  # of failed texts
 
@@ -84,6 +88,7 @@ def corpus(
     ],
     *,
     text_column: Annotated[str | None, options.TEXT_COLUMN(rich_help_panel="Input")] = None,
+    pair_column: Annotated[str | None, options.PAIR_COLUMN(rich_help_panel="Input")] = None,
     id_column: Annotated[
         str | None, INPUT_PANEL(help="Column of the ids; default: guessed, else file and row.")
     ] = None,
@@ -93,7 +98,10 @@ def corpus(
         INPUT_PANEL(help="Truncate texts that exceed the model's limit, or count them as failed."),
     ] = True,
     model: Annotated[str | None, options.MODEL(rich_help_panel="Explanation")] = None,
-    target: Annotated[str | None, options.TARGET_LABEL(rich_help_panel="Explanation")] = None,
+    task: Annotated[
+        CorpusTask, EXPLANATION_PANEL(help="What the model does, to one text or one pair a row.")
+    ] = "text-classification",
+    target: Annotated[list[str] | None, options.TARGETS(rich_help_panel="Explanation")] = None,
     method: Annotated[str, options.METHOD(rich_help_panel="Explanation")] = "sig",
     contexts: Annotated[str | None, options.CONTEXTS(rich_help_panel="Explanation")] = None,
     baseline: Annotated[str, options.BASELINE(rich_help_panel="Explanation")] = "mask",
@@ -136,10 +144,11 @@ def corpus(
 ) -> None:
     """Explain every text of a corpus, on this machine or on a Ray cluster.
 
-    Writes Parquet with a row for each text: label, probability, words, offsets,
-    scores, the error of the worst word, or why there is no explanation; with
-    contexts also both sides of each word and the residual. The same command
-    resumes an interrupted run. Summarise with `captum-sig report`.
+    Writes Parquet with a row for each text or pair of texts: label, probability,
+    words, offsets, scores, the error of the worst word, or why there is no
+    explanation; with contexts also both sides of each word and the residual.
+    Several labels, entities or answers of a text are lists in its row. The same
+    command resumes an interrupted run. Summarise with `captum-sig report`.
     """
     engine_options: dict[str, Any] = {
         "address": address, "num_workers": num_workers, "gpus_per_worker": gpus_per_worker,
@@ -147,8 +156,11 @@ def corpus(
     for name, value in engine_options.items():
         if engine == "local" and value is not None:
             terminal.fail(f"{terminal.option_name(name)} is for --engine ray only: leave it out")
+    if model is None and task != "text-classification":
+        terminal.fail(f"no model for {task} is included: pass --model with a folder or hub name")
     settings: dict[str, Any] = {
-        "target": target, "method": method, "contexts": contexts, "baseline": baseline,
+        "task": task, "target": target[0] if target and len(target) == 1 else target or None,
+        "method": method, "contexts": contexts, "baseline": baseline,
         "masked_lm": masked_lm, "n_draws": n_draws, "seed": seed, "level": level,
         "n_steps": n_steps, "truncation": truncation, "top": top,
     }  # fmt: skip
@@ -161,20 +173,24 @@ def corpus(
         from captum_sig.corpus.manifest import MANIFEST
         from captum_sig.corpus.shard_files import ShardWriter
         from captum_sig.corpus.shards import cut, find_texts
+        from captum_sig.data.columns import PAIR
         from captum_sig.explainers.models import weights_digest
 
     check_packages(with_ray=engine == "ray")
     if not (output / MANIFEST).exists():  # a finished run is only read
         check_folder(output)
-    files = find_texts(inputs, text_column=text_column, id_column=id_column, output=output)
+    files = find_texts(
+        inputs, text_column=text_column, pair_column=pair_column, id_column=id_column, output=output
+    )
+    found = next((file.columns[PAIR] for file in files if PAIR in file.columns), None)
     explain = terminal.load_corpus_explainer(
-        model, batch_size=batch_size, device=device, **settings
+        model, batch_size=batch_size, device=device, pair_column=found, **settings
     )
     texts = cut(files, shard_size=shard_size, limit=limit, work=explain.work)
     weights = weights_digest(explain.explainer.model)
     settings = {
         "model": model or "demo", "weights": weights, **settings, "text_column": text_column,
-        "id_column": id_column, "shard_size": shard_size, "limit": limit,
+        "pair_column": found, "id_column": id_column, "shard_size": shard_size, "limit": limit,
     }  # fmt: skip
     run_engine = locally if engine == "local" else functools.partial(on_ray, **engine_options)
     run = CorpusFolder(output, texts, settings)

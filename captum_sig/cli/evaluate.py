@@ -29,8 +29,13 @@ def evaluate(
     *,
     limit: Annotated[int | None, options.LIMIT(rich_help_panel="Input")] = None,
     text_column: Annotated[str | None, options.TEXT_COLUMN(rich_help_panel="Input")] = None,
+    pair_column: Annotated[str | None, options.PAIR_COLUMN(rich_help_panel="Input")] = None,
     label_column: Annotated[
-        str | None, INPUT_PANEL(help="Column of the labels; default: guessed; '' ignores labels.")
+        str | None,
+        INPUT_PANEL(
+            help="Column of the labels; default: guessed; '' ignores labels. Of a model whose "
+            "labels exclude no others, lists, or names with commas between them."
+        ),
     ] = None,
     model: Annotated[str | None, options.MODEL(rich_help_panel="Explanation")] = None,
     methods: Annotated[
@@ -40,7 +45,10 @@ def evaluate(
     masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Explanation")] = None,
     explain: Annotated[
         ExplainedLabel,
-        EXPLANATION_PANEL(help="Label to explain: the model's, or the one in the data."),
+        EXPLANATION_PANEL(
+            help="Label to explain: the model's, or the one in the data; all of them above 0.5, or "
+            "in the data, if labels exclude no others."
+        ),
     ] = "predicted",
     level: Annotated[Level, options.LEVEL(rich_help_panel="Explanation")] = "token",
     n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
@@ -68,12 +76,12 @@ def evaluate(
 
     The words with the highest scores are masked, removed, or kept alone. The more
     this changes the probability of the explained label, the more faithful are the
-    scores. Writes examples.jsonl (a line for each text, method and baseline),
-    table.csv, table.md and paired.csv (differences from the first method).
+    scores. A text with several labels counts with the mean over them. Writes
+    examples.jsonl (a line for each text, label, method and baseline), table.csv,
+    table.md and paired.csv (differences from the first method).
     """
     check_folder(output)
     with quitting_on_interrupt():
-        from captum_sig.data.columns import is_blank
         from captum_sig.data.records import read_records
         from captum_sig.explainers.scoring import ScoringOptions
         from captum_sig.faithfulness.evaluation import (
@@ -86,7 +94,10 @@ def evaluate(
 
     if not resume:
         check_no_results(output)
-    records = read_records(data, text_column=text_column, label_column=label_column, limit=limit)
+    records = read_records(
+        data, text_column=text_column, pair_column=pair_column, label_column=label_column,
+        limit=limit,
+    )  # fmt: skip
     config = EvaluationConfig(
         data=str(data),
         model=model or "demo",
@@ -113,8 +124,10 @@ def evaluate(
     by_name = dict(zip(config.baselines, explainers, strict=True))
     run = Evaluation(config, by_name, examples, output, resume=resume)
     run.explain_remaining(progress=True)
-    n_empty = sum(is_blank(record.text) for record in records)
-    omitted = {"empty": n_empty, "without a word": len(records) - len(examples) - n_empty}
+    n_empty = sum(record.is_blank for record in records)
+    n_explained = len({example.number for example in examples})
+    without = "a word or a label" if explainers[0].is_multi_label else "a word"
+    omitted = {"empty": n_empty, f"without {without}": len(records) - n_explained - n_empty}
     _print_summary(run.write_tables(), omitted, accuracy(examples), output)
 
 

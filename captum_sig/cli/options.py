@@ -174,3 +174,13 @@ TOP = partial(
     help="Explain the M strongest words exactly, estimate the others (method sig; long texts).",
 )
 TEXT_COLUMN = partial(typer.Option, help="Column of the texts; default: guessed.")
+PAIR_COLUMN = partial(
+    typer.Option,
+    help="Column of the second texts of pairs; default: text_pair if there is one; '' reads none.",
+)
+TARGETS = partial(
+    typer.Option,
+    metavar="LABEL",
+    help="Label to explain (name or index), repeated for several; all; or '>0.5' for labels above "
+    "that probability. Default: the predicted label.",
+)

@@ -72,6 +72,8 @@ def _read_terms(path: Path) -> list[str]:
 def _print_report(made: Report, target: Path) -> None:
     from rich.console import Console
 
+    from captum_sig.corpus.report import with_side
+
     console = Console(highlight=False)
     overview = made.overview
     if not overview["finished"]:
@@ -89,7 +91,8 @@ def _print_report(made: Report, target: Path) -> None:
     if made.sign_changes:
         columns = {"sum_for": "+,.2f", "sum_against": "+,.2f", "n_for": ",", "n_against": ","}
         title = "Words whose effect changes sign"
-        _print_table(console, title, made.sign_changes[:MAX_SIGN_CHANGES], columns)
+        rows = made.sign_changes[:MAX_SIGN_CHANGES]
+        _print_table(console, title, rows, columns, with_side(("word", "class"), made.has_pairs))
     if made.terms:
         columns = {
             "mean": "+.4f", "low": "+.4f", "high": "+.4f", "documents": ",", "share_for": ".0%",
@@ -101,6 +104,8 @@ def _print_report(made: Report, target: Path) -> None:
 
 def _print_class(console: Console, made: Report, of_class: Any) -> None:
     """Print the words with the largest sums for and against a class."""
+    from captum_sig.corpus.report import with_side
+
     words = [row for row in made.words if row["class"] == of_class["class"]]
     ordered = sorted(words, key=lambda row: -row["sum"])
     strongest = [row for row in ordered[:MAX_WORDS] if row["sum"] > 0]
@@ -108,7 +113,11 @@ def _print_class(console: Console, made: Report, of_class: Any) -> None:
     formats = {"sum": "+,.2f", "mean": "+.3f", "count": ",", "documents": ",", "std": ".3f",
                "share_for": ".0%"}  # fmt: skip
     title = f"{of_class['class']}: {of_class['texts']:,} texts"
-    _print_table(console, title, strongest, formats, ("word",))
+    if "mean_value" in of_class:
+        title += f", mean {made.unit} {of_class['mean_value']:.4g}"
+    raises = {} if made.unit == "logit" else {"share_for": "raises"}
+    names = with_side(("word",), made.has_pairs)
+    _print_table(console, title, strongest, formats, names, HEADS | raises)
 
 
 def _print_table(
@@ -117,6 +126,7 @@ def _print_table(
     rows: Sequence[Any],
     formats: dict[str, str],
     names: tuple[str, ...] = ("word", "class"),
+    heads: dict[str, str] = HEADS,
 ) -> None:
     from rich.text import Text
 
@@ -125,9 +135,9 @@ def _print_table(
 
     cells = [
         {name: shortened(on_one_line(row[name] or ""), 24) for name in names}
-        | {HEADS.get(name, name): row[name] for name in formats}
+        | {heads.get(name, name): row[name] for name in formats}
         for row in rows
     ]
-    spec = {HEADS.get(name, name): formats[name] for name in formats}
+    spec = {heads.get(name, name): formats[name] for name in formats}
     console.print(Text(f"\n{on_one_line(title)}", "bold"))
     console.print(to_terminal(cells, [*names, *spec], spec))

@@ -17,16 +17,26 @@ from captum_sig.contexts import Auto, Contexts, Sampled, named
 from captum_sig.contexts import input as only_input
 from captum_sig.corpus.rows import (
     IN_CONTEXTS_ONLY,
+    LOCATED,
+    OF_DRAWS,
+    OF_ONE,
+    OF_PAIRS,
+    OF_SCORES,
+    OF_SEVERAL,
     OF_TOP,
+    OF_VALUES,
+    OPTIONAL_COLUMNS,
     RESULT_COLUMNS,
     SIDES,
     Row,
     failed_row,
     to_row,
 )
-from captum_sig.data.columns import checked_text
-from captum_sig.explainers.classification import TextClassificationExplainer
+from captum_sig.corpus.tasks import LABELLED, canary, check_pairs, explainer_class
+from captum_sig.data.columns import checked_input
+from captum_sig.explainers.explainer import Explainer, Result
 from captum_sig.explainers.loading import pretrained_masked_lm
+from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.methods import IN_CONTEXTS
 from captum_sig.explainers.scoring import ScoringOptions
 from captum_sig.explainers.top import Plan
@@ -66,7 +76,6 @@ Progress = Callable[[int, int], object]  # takes the number of texts just finish
 
 SORT_WINDOW = 4096  # texts that are sorted by length together, which fills batches of a GPU
 AUTO_BACKGROUNDS = 11  # rows of `contexts.auto` for each word, an estimate
-CANARY_TEXT = "a"  # explained when the model is loaded, and whenever a text has failed
 
 _forked: list[int] = []  # not empty in a fork, as made by `datasets`' num_proc: OpenMP's threads
 if hasattr(os, "register_at_fork"):  # stay in the parent, and waiting for them would never end
@@ -105,6 +114,16 @@ class CorpusExplainer:
     - `label` and `probability`: the predicted label; `target`: the explained label
     - `words`, `offsets` (characters [start, end)), `scores` (logits of `target`): lists
     - `max_abs_word_delta`: the worst word's measured error, in logits
+    - `value` and its `unit` where the model has no labels to predict but a value: of a regression
+      or reward model, a reranker (`label` and `probability` are then None), a similarity
+    - with pairs of texts: `sides`, a list with "text" or "text_pair" for each word, whose offsets
+      are in that text
+    - in place of `target`, `value` and `scores` where several targets are explained of a text:
+      `targets`, `target_values` and `target_probabilities`, lists of T, and `target_scores`, a list
+      for each target with a score for each word; for targets that are parts of a text, as entities
+      are, `target_starts` and `target_ends`, their characters. So one row stays one text. The other
+      columns of scores become lists in the same way, such as `target_std`, and
+      `max_abs_word_delta` is the worst target's.
     - `dropped_tokens`: the number of tokens at the end of a text that the model could not read; a
       lower bound for texts of many pages, of which only the beginning is tokenised
     - `std` with random baselines: a list
@@ -118,15 +137,20 @@ class CorpusExplainer:
       null, empty, not a string, or fails in the model does not stop the others.
 
     Args:
-        model: folder or hub name of a text classifier, or an explainer, which is pickled whole.
+        model: folder or hub name of a model, or an explainer, which is pickled whole.
         text_column: the name of the column of texts.
-        target: the label to explain, by name or index; None explains each text's predicted one.
+        pair_column: the name of the column of second texts, if each row is a pair.
+        task: what the model does, one of `captum_sig.corpus.tasks.TASKS`; None is
+            "text-classification", or the explainer's.
+        target: what is explained of each text, as in the call of the task's explainer. For labels:
+            a name or index; None for each text's predicted one; or several, as a list of names,
+            "all", or ">0.5" for every label whose probability is above that.
         method, contexts, n_steps, batch_size, internal_batch_size, top: as in
             `TextClassificationExplainer`.
         truncation: cut texts beyond the model's limit; False makes an error of them.
         device: where the model runs; None is a GPU if there is one. An explainer stays where it is.
         masked_lm: as in `TextClassificationExplainer`, or its folder or hub name.
-        **options: the others of `TextClassificationExplainer`: `baseline`, `level`, …
+        **options: the others of the task's explainer: `baseline`, `level`, …
 
     Raises:
         ValueError: if the model cannot be explained with these options.
@@ -142,10 +166,12 @@ class CorpusExplainer:
 
     def __init__(
         self,
-        model: str | Path | TextClassificationExplainer,
+        model: str | Path | Explainer,
         *,
         text_column: str = "text",
-        target: str | int | None = None,
+        pair_column: str | None = None,
+        task: str | None = None,
+        target: Any = None,
         method: str = "sig",
         contexts: str | Contexts | None = None,
         n_steps: int = 50,
@@ -159,13 +185,21 @@ class CorpusExplainer:
     ) -> None:
         options = {"device": device, "masked_lm": masked_lm, **options}
         own_options = [name for name, value in options.items() if value is not None]
-        if isinstance(model, TextClassificationExplainer) and own_options:
-            raise ValueError(
-                f"the explainer is made already: make it with {', '.join(own_options)}"
-            )
-        self.text_column = text_column
+        if isinstance(model, Explainer):
+            if own_options:
+                raise ValueError(
+                    f"the explainer is made already: make it with {', '.join(own_options)}"
+                )
+            if task not in (None, model.TASK):
+                raise ValueError(f"the explainer is for {model.TASK}, not {task}: leave task out")
+            task = model.TASK
+        self.task = task or LABELLED
+        check_pairs(self.task, pair_column is not None)
+        self._class = type(model) if isinstance(model, Explainer) else explainer_class(self.task)
+        self.text_column, self.pair_column = text_column, pair_column
         self.call_options: dict[str, Any] = {
-            "target": target, "method": method, "contexts": contexts, "n_steps": n_steps,
+            "target": tuple(target) if isinstance(target, list) else target,
+            "method": method, "contexts": contexts, "n_steps": n_steps,
             "batch_size": batch_size, "internal_batch_size": internal_batch_size,
             "truncation": truncation, "top": top,
         }  # fmt: skip
@@ -176,42 +210,59 @@ class CorpusExplainer:
         self._scoring = ScoringOptions.checked(
             method, contexts, n_steps=n_steps, max_rows=internal_batch_size, top=top
         )
-        self._loaded: TextClassificationExplainer | None = self._load()
+        self._loaded: Explainer | None
+        self._loaded, result = self._load()
+        self.names = self._names(self._loaded, result)  # the columns that are added
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what each process makes for itself: the loaded model, the warnings given."""
         return {**self.__dict__, "_loaded": None, "_warned": set(), "_resident": 0}
 
     @property
-    def explainer(self) -> TextClassificationExplainer:
+    def explainer(self) -> Explainer:
         """The explainer of the texts, loaded and tried at its first use in a process."""
         if self._loaded is None:
             if _forked:
                 torch.set_num_threads(1)
-            self._loaded = self._load()
+            self._loaded, _ = self._load()
         return self._loaded
 
-    def _load(self) -> TextClassificationExplainer:
+    def _load(self) -> tuple[Explainer, Result]:
         """Load the explainer and explain one text, so that mistakes are reported at once."""
-        explainer = self._model
-        if not isinstance(explainer, TextClassificationExplainer):
+        if isinstance(self._model, Explainer):
+            explainer = self._model
+        else:
             options = dict(self._options)
             if options["device"] is None:
                 options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
             if isinstance(options["masked_lm"], (str, Path)):
                 masked_lm = pretrained_masked_lm(options["masked_lm"])
                 options["masked_lm"] = masked_lm.to(options["device"])
-            explainer = TextClassificationExplainer.from_pretrained(explainer, **options)
-        self._explain_canary(explainer)
-        return explainer
+            explainer = self._class.from_pretrained(self._model, **options)
+        return explainer, self._explain_canary(explainer)
 
-    def _explain_canary(self, explainer: TextClassificationExplainer) -> None:
-        explainer(CANARY_TEXT, **(self.call_options | {"top": None}))  # it is short
+    def _explain_canary(self, explainer: Explainer) -> Result:
+        options = {**self.call_options, "top": None}  # the text is short
+        result: Result = explainer(canary(explainer, self.pair_column is not None), **options)
+        return result
 
-    @property
-    def names(self) -> list[str]:
-        """The columns that are added."""
-        absent = set() if self.explainer.n_draws > 1 else {"std"}
+    def _names(self, explainer: Explainer, result: Result) -> list[str]:
+        """Return the columns that are added, given the result of a text."""
+        is_several = isinstance(result, TargetsAttribution)
+        kept = OF_SEVERAL if is_several else OF_ONE
+        if result.unit != "logit":
+            kept = kept | (OF_VALUES - {"value"} if is_several else OF_VALUES)
+        if is_several and self.task != LABELLED:
+            kept = kept | LOCATED
+        if self.pair_column is not None:
+            kept = kept | OF_PAIRS
+        of_scores = self._columns_of_scores(explainer)
+        kept = kept | ({f"target_{name}" for name in of_scores} if is_several else of_scores)
+        return [name for name in RESULT_COLUMNS if name in kept or name not in OPTIONAL_COLUMNS]
+
+    def _columns_of_scores(self, explainer: Explainer) -> set[str]:
+        """Return what is known of scores with these options."""
+        absent = set() if explainer.n_draws > 1 else set(OF_DRAWS)
         contexts = self._scoring.contexts
         if is_only_input(contexts):
             absent |= IN_CONTEXTS_ONLY
@@ -219,7 +270,7 @@ class CorpusExplainer:
             absent |= SIDES
         if self._scoring.top is None:
             absent |= OF_TOP
-        return [name for name in RESULT_COLUMNS if name not in absent]
+        return OF_SCORES - absent
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the batch's columns and those that are added.
@@ -236,20 +287,13 @@ class CorpusExplainer:
                 f"a batch must be a dict of columns, got {type(batch).__name__}: use "
                 "batch_format='numpy' with Ray, batched=True with datasets"
             )
-        if self.text_column not in batch:
-            raise ValueError(
-                f"there is no column {self.text_column!r}: text_column must be one of "
-                f"{', '.join(map(repr, batch))}"
-            )
-        texts = batch[self.text_column]
-        if isinstance(texts, (str, bytes)) or not hasattr(texts, "__len__"):
-            raise TypeError(
-                f"column {self.text_column!r} is of type {type(texts).__name__}; wanted a list or "
-                "array with a text for each row"
-            )
+        inputs: Sequence[Any] = _column(batch, self.text_column, "text_column")
+        if self.pair_column is not None:
+            pairs = _column(batch, self.pair_column, "pair_column")
+            inputs = list(zip(inputs, pairs, strict=True))
         added = {
             f"sig_{name}" if name in batch else name: column
-            for name, column in self.columns(texts).items()
+            for name, column in self.columns(inputs).items()
         }
         if duplicates := [name for name in added if name in batch]:
             raise ValueError(f"the batch has columns {', '.join(duplicates)} already: rename them")
@@ -265,7 +309,8 @@ class CorpusExplainer:
         """Return the columns that are added to these texts.
 
         Args:
-            texts: strings, and whatever else a column of texts may hold.
+            texts: strings, and whatever else a column of texts may hold; with a `pair_column`,
+                tuples of two.
             progress: called with the number of texts finished since the last call, and their work.
             sort_window: the number of texts that are sorted by length together.
         """
@@ -276,7 +321,7 @@ class CorpusExplainer:
                 for numbers, explained in self._explain(texts[start : start + sort_window]):
                     for number, row in zip(numbers, explained, strict=True):
                         rows[start + number] = row
-                    progress(len(numbers), sum(self.work(texts[start + n]) for n in numbers))
+                    progress(len(numbers), sum(self._work_of(texts[start + n]) for n in numbers))
                     self._resident = trim_memory(self._resident)
         for warning in caught:  # repeat each once, but for truncation, which the rows report
             message = str(warning.message)
@@ -285,14 +330,20 @@ class CorpusExplainer:
                 warn(message, warning.category)
         return {name: [row[name] for row in rows] for name in self.names}
 
-    def work(self, text: Any) -> int:
+    def _work_of(self, given: Any) -> int:
+        return self.work(*given) if isinstance(given, tuple) else self.work(given)
+
+    def work(self, *texts: Any) -> int:
         """Estimate the row-tokens of a text: rows at which the model is evaluated × their tokens.
 
-        Whatever is not a string takes none.
+        Args:
+            *texts: a text, or both texts of a pair; whatever is not a string takes none.
         """
-        if not isinstance(text, str):
+        if not all(isinstance(text, str) for text in texts):
             return 0
-        n_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        n_bytes = sum(
+            len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in texts
+        )
         n_tokens = min(n_bytes // BYTES_OF_A_TOKEN + 2, self.explainer.encoder.limit)
         n_rows = self._scoring.n_steps
         if self._scoring.method in WORD_BY_WORD:
@@ -310,26 +361,23 @@ class CorpusExplainer:
 
     def _explain(self, texts: Sequence[Any]) -> Iterator[tuple[list[int], list[Row]]]:
         """Yield the rows of some of the texts, with the texts' numbers, as they are finished."""
-        strings: dict[int, str] = {}
+        inputs: dict[int, str | tuple[str, str]] = {}
         for number, text in enumerate(texts):
             try:
-                strings[number] = checked_text(text)
+                inputs[number] = checked_input(text)
             except ValueError as error:
                 yield [number], [failed_row(str(error))]
-        if strings:
-            yield from self._explain_halving(list(strings), list(strings.values()))
+        if inputs:
+            yield from self._explain_halving(list(inputs), list(inputs.values()))
 
     def _explain_halving(
-        self, numbers: list[int], texts: list[str]
+        self, numbers: list[int], texts: list[str | tuple[str, str]]
     ) -> Iterator[tuple[list[int], list[Row]]]:
         """Explain texts together; if one fails, halve what remains until it stands alone."""
         remaining = dict.fromkeys(range(len(texts)))
         try:
             for batch, results in self.explainer.in_batches(texts, **self.call_options):
-                rows = [
-                    to_row(result, dropped)  # type: ignore[arg-type]
-                    for result, dropped in zip(results, batch.dropped, strict=True)
-                ]
+                rows = list(map(to_row, results))
                 for index in batch.numbers:
                     del remaining[index]
                 yield [numbers[index] for index in batch.numbers], rows
@@ -352,3 +400,18 @@ class CorpusExplainer:
         middle = len(indices) // 2
         for half in (indices[:middle], indices[middle:]):
             yield from self._explain_halving([numbers[i] for i in half], [texts[i] for i in half])
+
+
+def _column(batch: Mapping[str, Any], name: str, argument: str) -> Sequence[Any]:
+    """Return a column of a batch, which must have an entry for each row."""
+    if name not in batch:
+        raise ValueError(
+            f"there is no column {name!r}: {argument} must be one of {', '.join(map(repr, batch))}"
+        )
+    column: Sequence[Any] = batch[name]
+    if isinstance(column, (str, bytes)) or not hasattr(column, "__len__"):
+        raise TypeError(
+            f"column {name!r} is of type {type(column).__name__}; wanted a list or array with a "
+            "text for each row"
+        )
+    return column

@@ -25,6 +25,10 @@ from captum_sig.data.settings import check_same_settings
 # Explains shards: takes this process's writer, the shards, and a callable for progress.
 Engine = Callable[[ShardWriter, list[Shard], Progress], Iterator[Outcome]]
 
+# Settings that earlier versions did not have, and what they did: left out while they are that, so
+# that folders of these versions are resumed.
+LATER_SETTINGS: dict[str, Any] = {"task": "text-classification", "pair_column": None}
+
 SECONDS_BETWEEN_RECORDS = 1.0  # a manifest of many shards takes time to write
 
 
@@ -49,8 +53,12 @@ class CorpusFolder:
 
     def __init__(self, folder: Path, corpus: Corpus, settings: Mapping[str, Any]) -> None:
         self.folder, self.corpus = folder, corpus
+        kept = {
+            name: value for name, value in settings.items()
+            if name not in LATER_SETTINGS or value != LATER_SETTINGS[name]
+        }  # fmt: skip
         as_read: dict[str, Any] = json.loads(
-            json.dumps({**settings, "input": corpus.files}, allow_nan=False)
+            json.dumps({**kept, "input": corpus.files}, allow_nan=False)
         )
         pieces = [[shard.file, shard.row, shard.n_rows] for shard in corpus.shards]
         self.manifest = Manifest(digest([as_read, pieces]), as_read, len(pieces))
@@ -133,9 +141,9 @@ class CorpusFolder:
         self.manifest.write(self.folder)
 
     def _check_same(self, before: Mapping[str, Any]) -> None:
-        now = dict(self.manifest.settings)
+        now = LATER_SETTINGS | self.manifest.settings
         texts = now.pop("input")
-        check_same_settings(self.folder, before, now)
+        check_same_settings(self.folder, LATER_SETTINGS | dict(before), now)
         if before.get("input") != texts:
             names = [str(file.get("file")) for file in before.get("input") or []]
             listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
@@ -183,7 +191,7 @@ class CorpusFolder:
                 raise
             paths = self.manifest.paths(self.folder)
             # without a column of ids, ids are file and row
-            has_ids = any(len(shard.columns) > 1 for shard in self.corpus.shards)
+            has_ids = any("id" in shard.columns for shard in self.corpus.shards)
             repeated = duplicate_ids(paths) if has_ids else 0
             self.manifest.counts = {**self.counts, "duplicate_ids": repeated}
             self.manifest.write(self.folder)

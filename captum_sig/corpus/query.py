@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from captum_sig.corpus.rows import OPTIONAL_COLUMNS, RESULT_COLUMNS
+from captum_sig.corpus.rows import OF_SCORES, OPTIONAL_COLUMNS, RESULT_COLUMNS, SOURCE_COLUMNS
 from captum_sig.data.optional import optional_import
 from captum_sig.data.tables import Row
 
-SQL_TYPES = {"double": "DOUBLE", "list<float>": "FLOAT[]", "list<string>": "VARCHAR[]"}
+SQL_TYPES = {
+    "string": "VARCHAR", "float": "FLOAT", "double": "DOUBLE", "int32": "INTEGER",
+    "int64": "BIGINT",
+}  # fmt: skip
 N_FETCHED = 1024  # rows at a time
 
 # The highest and the lowest score of a group with their texts. Ties go to the same text whatever
@@ -36,7 +39,9 @@ LARGEST = "-list_min({0}), list_max({0})"
 def open_shards(paths: Sequence[Path]) -> Iterator[Any]:
     """Yield a connection to DuckDB in which the view `texts` has the rows of all shards.
 
-    Columns that no shard, or not each of them, has are null.
+    Columns that no shard, or not each of them, has are null. The view `explained` has a row for
+    each target of a text that was explained, in the columns of runs with one target, and the
+    target's own `target_probability` where it has one.
 
     Raises:
         ValueError: if DuckDB is not installed.
@@ -49,19 +54,53 @@ def open_shards(paths: Sequence[Path]) -> Iterator[Any]:
     ):
         try:
             files = connection.read_parquet(list(map(str, paths)), union_by_name=True)
+            types = SOURCE_COLUMNS | RESULT_COLUMNS
             absent = [name for name in OPTIONAL_COLUMNS if name not in files.columns]
-            nulls = [f"NULL::{SQL_TYPES[RESULT_COLUMNS[name]]} AS {name}" for name in absent]
+            nulls = [f"NULL::{_sql_type(types[name])} AS {name}" for name in absent]
             files.project(", ".join(["*", *nulls])).create_view("texts")
+            connection.execute(_explained(files.columns))
             yield connection
         except duckdb.Error as error:
             why = str(error).splitlines()[0]
             raise OSError(f"{paths[0].parent} cannot be summarised: {why}") from error
 
 
+def _sql_type(arrow_type: str) -> str:
+    """Return the SQL type of a column.
+
+    >>> _sql_type("list<list<float>>")
+    'FLOAT[][]'
+    """
+    if arrow_type.startswith("list<"):
+        return f"{_sql_type(arrow_type[len('list<') : -1])}[]"
+    return SQL_TYPES[arrow_type]
+
+
+def _explained(columns: Sequence[str]) -> str:
+    """Return the statement that makes the view `explained` of files with these columns."""
+    if "targets" not in columns:
+        return (
+            "CREATE VIEW explained AS SELECT *, NULL::DOUBLE AS target_probability FROM texts "
+            "WHERE error IS NULL AND target IS NOT NULL"
+        )
+    lists = {
+        "target": "targets", "value": "target_values", "scores": "target_scores",
+        "target_probability": "target_probabilities",
+        **{name: f"target_{name}" for name in sorted(OF_SCORES) if f"target_{name}" in columns},
+    }  # fmt: skip
+    unnested = ", ".join(f"unnest({column}) AS {name}" for name, column in lists.items())
+    same = [name for name in (*SOURCE_COLUMNS, *RESULT_COLUMNS)
+            if name not in lists and not name.startswith("target")]  # fmt: skip
+    return (
+        f"CREATE VIEW explained AS SELECT {', '.join(same)}, {unnested} FROM texts "
+        "WHERE error IS NULL"
+    )
+
+
 def add_exact_sums(db: Any, max_words: int) -> None:
     """Define SQL's `exact_sum`, `exact_mean` and `exact_std` of scores and of effects.
 
-    The first two also take probabilities and residuals.
+    The first two also take probabilities, values and residuals.
 
     DuckDB adds in parallel, and the rounding of a sum of floats depends on the order. These SQL
     macros add 128-bit integers, so that the order does not matter. Values become multiples of
@@ -70,7 +109,7 @@ def add_exact_sums(db: Any, max_words: int) -> None:
     """
     largest, largest_of_text, n_scores, n_texts = db.execute(
         f"SELECT coalesce(max(greatest({', '.join(map(LARGEST.format, LISTS))})), 0), "
-        "coalesce(max(greatest(abs(residual), abs(list_sum(scores) - residual))), 0), "
+        "coalesce(max(greatest(abs(residual), abs(list_sum(scores) - residual), abs(value))), 0), "
         "coalesce(sum(len(scores)), 0), count(*) FROM explained"
     ).fetchone()
     count_bits = int(n_scores + n_texts).bit_length()

@@ -36,14 +36,16 @@ TERM_COLUMNS = (
 ADD_OCCURRENCES = """
     INSERT INTO occurrences
     SELECT term, class, file, row, score FROM (
-        SELECT target AS class, file, row,
+        SELECT class, file, row,
             unnest(list_transform(range(1, len(words) - {n} + 2),
                 lambda i: lower(array_to_string(list_transform(
                     words[i:i + {n} - 1], lambda w: trim(w)), '')))) AS squeezed,
             unnest(list_transform(range(1, len(words) - {n} + 2),
-                lambda i: list_sum(scores[i:i + {n} - 1]))) AS score
-        FROM explained WHERE len(words) >= {n}
-    ) JOIN terms USING (squeezed) WHERE n = {n}
+                lambda i: list_sum(scores[i:i + {n} - 1]))) AS score,
+            unnest(list_transform(range(1, len(words) - {n} + 2),
+                lambda i: sides[i] IS NOT DISTINCT FROM sides[i + {n} - 1])) AS is_in_one_text
+        FROM targets WHERE len(words) >= {n}
+    ) JOIN terms USING (squeezed) WHERE n = {n} AND is_in_one_text
 """
 
 TERM_EFFECTS = f"""
@@ -110,7 +112,7 @@ N_EXTREMES = 3  # texts for, and texts against, of each class
 N_SIGN_CHANGES = 50
 MIN_OCCURRENCES = 2  # with each sign, for a word to be among the sign changes
 
-Key = tuple[str, int]  # file and row
+Key = tuple[str, int, str]  # file, row and class
 
 WORD_COLUMNS = ("class", "word", "sum", "mean", "count", "documents", "std", "share_for")
 # Where contexts gave both sides of words; shares are of the occurrences with both.
@@ -121,69 +123,47 @@ SIGN_CHANGE_COLUMNS = (
 )  # fmt: skip
 EXTREME_COLUMNS = ("class", "word", "score", "file", "row")
 
-# For each class and word: its scores over all occurrences, and the number of texts that have it.
-WORDS = f"""
-    CREATE TEMP TABLE words AS
-    WITH occurrences AS (
-        SELECT target AS class, file, row, lower(trim(word)) AS word, score, first, last, agreement
-        FROM (
-            SELECT target, file, row, unnest(words) AS word, unnest(scores) AS score,
-                unnest(first) AS first, unnest(last) AS last, unnest(agreement) AS agreement
-            FROM explained
-        )
-    ),
-    scored AS (
-        SELECT class, word, exact_sum(score) AS sum, exact_mean(score) AS mean, count(*) AS count,
-            exact_std(score) AS std,
-            count(*) FILTER (score > 0) AS n_for, count(*) FILTER (score < 0) AS n_against,
-            exact_sum(greatest(score, 0)) AS sum_for, exact_sum(least(score, 0)) AS sum_against,
-            exact_mean(first) AS mean_first, exact_mean(last) AS mean_last,
-            count(*) FILTER (agreement = 'redundant') / nullif(count(agreement), 0)
-                AS share_redundant,
-            count(*) FILTER (agreement = 'synergistic') / nullif(count(agreement), 0)
-                AS share_synergistic,
-            {STRONGEST}
-        FROM occurrences GROUP BY class, word
-    ),
-    counted AS (
-        SELECT class, word, count(*) AS documents FROM (
-            SELECT target AS class,
-                unnest(list_distinct(list_transform(words, lambda w: lower(trim(w))))) AS word
-            FROM explained
-        ) GROUP BY class, word
-    )
-    SELECT *, n_for / count AS share_for FROM scored JOIN counted USING (class, word)
-"""
+# Entities are named "PER: Ada": their class is the label, which a text may have several times.
+TARGETS = "CREATE VIEW targets AS SELECT *, {of_target} AS class FROM explained"
+LABEL_OF_ENTITY = "split_part(target, ': ', 1)"
 
 OVERVIEW = """
     SELECT count(*) AS rows, count(error) AS failed,
         count(*) FILTER (dropped_tokens > 0) AS truncated,
         count(*) - count(DISTINCT id) AS duplicate_ids,
-        max(max_abs_word_delta) AS max_abs_word_delta,
-        exact_mean(abs(residual)) AS mean_abs_residual,
-        exact_mean(abs(list_sum(scores) - residual)) AS mean_abs_effect
+        max(max_abs_word_delta) AS max_abs_word_delta
     FROM texts
 """
-
-CLASSES = """
-    SELECT target AS class, count(*) AS texts, exact_mean(probability) AS mean_confidence,
-        avg((label = target)::INT) AS share_predicted, avg(len(words)) AS words_per_text
-    FROM explained GROUP BY target ORDER BY texts DESC, class
+RESIDUALS = """
+    SELECT exact_mean(abs(residual)) AS mean_abs_residual,
+        exact_mean(abs(list_sum(scores) - residual)) AS mean_abs_effect
+    FROM targets
 """
+
+# By what the classes are: labels that are predicted, values, or several targets of each text.
+CLASSES = """
+    SELECT class, count(*) AS texts, {columns}, avg(len(words)) AS words_per_text
+    FROM targets GROUP BY class ORDER BY texts DESC, {order} class
+"""
+OF_LABELS = """
+    exact_mean(probability) AS mean_confidence, avg((label = target)::INT) AS share_predicted
+"""
+OF_VALUES = "exact_mean(value) AS mean_value, min(value) AS lowest, max(value) AS highest"
+OF_SEVERAL = "exact_mean(value) AS mean_value, exact_mean(target_probability) AS mean_probability"
 
 TOP_WORDS = """
     SELECT {columns} FROM words
-    QUALIFY row_number() OVER (PARTITION BY class ORDER BY abs(sum) DESC, word) <= ?
-    ORDER BY class, abs(sum) DESC, word
+    QUALIFY row_number() OVER (PARTITION BY class ORDER BY abs(sum) DESC, word, side) <= ?
+    ORDER BY class, abs(sum) DESC, word, side
 """
 
-ALL_WORDS = "SELECT {columns} FROM words ORDER BY class, sum DESC, word"
-HAS_SIDES = "SELECT count(agreement) > 0 FROM explained"
+ALL_WORDS = "SELECT {columns} FROM words ORDER BY class, sum DESC, word, side"
+HAS_SIDES = "SELECT count(agreement) > 0 FROM targets"
 
 SIGN_CHANGES = f"""
-    SELECT class, word, sum_for, sum_against, n_for, n_against, {STRONGEST_COLUMNS} FROM words
+    SELECT {{columns}} FROM (SELECT *, {STRONGEST_COLUMNS} FROM words)
     WHERE n_for >= {MIN_OCCURRENCES} AND n_against >= {MIN_OCCURRENCES}
-    ORDER BY least(sum_for, -sum_against) DESC, class, word LIMIT {N_SIGN_CHANGES}
+    ORDER BY least(sum_for, -sum_against) DESC, class, word, side LIMIT {N_SIGN_CHANGES}
 """
 
 
@@ -193,6 +173,8 @@ class Report:
 
     settings: dict[str, Any]  # of the run
     method: str  # with its contexts
+    unit: str  # of scores and values
+    has_pairs: bool  # then words have a `side`
     overview: Row
     classes: list[Row]
     words: list[Row]  # those with the largest sums of each class, either way
@@ -200,7 +182,8 @@ class Report:
     sign_changes: list[Row]  # words that speak for a class here and against it there
     terms: list[Row]
     extremes: list[Row]
-    examples: dict[Key, WordAttribution]  # the texts that sign changes, terms and extremes name
+    # The texts that sign changes, terms and extremes name, with each of their targets of a class.
+    examples: dict[Key, list[WordAttribution]]
 
 
 def make_report(
@@ -217,6 +200,11 @@ def make_report(
     explained for the text. A term's effect in a text is the mean over its occurrences; a term of
     several words has the sum of their scores. Where both sides of words are known, each word has
     the means of both, and the shares of its occurrences that are redundant and synergistic.
+
+    Where several targets of a text are explained, each is a class, to which the text belongs;
+    entities belong to the class of their label. In pairs of texts, a word of the first text is
+    another one than the same word of the second. Where the model predicts a value, there is one
+    class, and effects are in the value's unit.
 
     Args:
         folder: holds the shards, which are compared with their checksums first.
@@ -238,20 +226,27 @@ def make_report(
     make_folder(output)
     settings = manifest.settings
     method = ":".join(filter(None, [settings["method"], settings["contexts"]]))
+    is_entities = settings.get("task") == "token-classification"
+    of_target = LABEL_OF_ENTITY if is_entities else "target"
+    has_pairs = settings.get("pair_column") is not None
     with open_shards(manifest.paths(folder)) as db:
-        db.execute("CREATE VIEW explained AS FROM texts WHERE error IS NULL AND target IS NOT NULL")
+        db.execute(TARGETS.format(of_target=of_target))
         add_exact_sums(db, max(map(_max_words, terms), default=1))
-        db.execute(WORDS)
-        classes = fetch(db, CLASSES)
+        db.execute(_words_query(has_pairs=has_pairs, is_entities=is_entities))
+        unit = (db.execute("SELECT any_value(unit) FROM texts").fetchone() or [None])[0] or "logit"
+        classes = _classes(db, unit)
         if not classes:
-            raise ValueError(f"no text in {folder} could be explained: see column `error`")
+            raise ValueError(
+                f"no text in {folder} could be explained, or had a target: see column `error`"
+            )
+        of_changes = with_side(SIGN_CHANGE_COLUMNS, has_pairs)
         tables = {
-            "sign_changes": fetch(db, SIGN_CHANGES),
+            "sign_changes": fetch(db, SIGN_CHANGES.format(columns=", ".join(of_changes))),
             "terms": _term_effects(db, terms, max_bootstrap_texts),
             "extremes": _extremes(db),
         }
         side_columns = SIDE_COLUMNS if db.execute(HAS_SIDES).fetchone()[0] else ()
-        columns = (*WORD_COLUMNS, *side_columns)
+        columns = (*with_side(WORD_COLUMNS, has_pairs), *side_columns)
         all_words, top_words = (
             query.format(columns=", ".join(columns)) for query in (ALL_WORDS, TOP_WORDS)
         )
@@ -259,8 +254,11 @@ def make_report(
         report = Report(
             settings=settings,
             method=method,
+            unit=unit,
+            has_pairs=has_pairs,
             overview={
                 **fetch(db, OVERVIEW)[0],
+                **fetch(db, RESIDUALS)[0],
                 "finished": manifest.finished,
                 "rows_in_input": sum(file["rows"] for file in settings["input"]),
             },
@@ -270,11 +268,73 @@ def make_report(
             **tables,
             examples=_examples(db, tables.values(), method, settings["baseline"]),
         )
-    write_csv(report.sign_changes, SIGN_CHANGE_COLUMNS, output / "sign_changes.csv")
+    write_csv(report.sign_changes, of_changes, output / "sign_changes.csv")
     write_csv(report.extremes, EXTREME_COLUMNS, output / "extremes.csv")
     if terms:
         write_csv(report.terms, TERM_COLUMNS, output / "terms.csv")
     return report
+
+
+def with_side(columns: tuple[str, ...], has_pairs: bool) -> tuple[str, ...]:
+    """Add the side of words in pairs of texts to the columns of a table, after the word."""
+    if not has_pairs:
+        return columns
+    number = columns.index("word") + 1
+    return (*columns[:number], "side", *columns[number:])
+
+
+def _classes(db: Any, unit: str) -> list[Row]:
+    """Return the number of texts of each class, and what the model predicts of them."""
+    is_several = db.execute("SELECT count(targets) > 0 FROM texts").fetchone()[0]
+    columns, order = (OF_LABELS, "") if unit == "logit" else (OF_VALUES, "")
+    if is_several:
+        columns, order = OF_SEVERAL, "mean_probability DESC NULLS LAST,"
+    return fetch(db, CLASSES.format(columns=columns, order=order))
+
+
+def _words_query(*, has_pairs: bool, is_entities: bool) -> str:
+    """Return what makes the table `words`: the scores of each word for a class, over its texts.
+
+    In pairs of texts, a word in the first text is another one than in the second. A text counts
+    once in `documents`, however many of its entities have the class.
+    """
+    sides = "sides" if has_pairs else "list_transform(words, lambda w: '')"
+    documents = "targets"
+    if is_entities:
+        documents = "(SELECT DISTINCT class, file, row, words, sides FROM targets)"
+    return f"""
+        CREATE TEMP TABLE words AS
+        WITH occurrences AS (
+            SELECT class, file, row, side, lower(trim(word)) AS word, score, first, last, agreement
+            FROM (
+                SELECT class, file, row, unnest(words) AS word, unnest(scores) AS score,
+                    unnest({sides}) AS side,
+                    unnest(first) AS first, unnest(last) AS last, unnest(agreement) AS agreement
+                FROM targets
+            )
+        ),
+        scored AS (
+            SELECT class, side, word, exact_sum(score) AS sum, exact_mean(score) AS mean,
+                count(*) AS count, exact_std(score) AS std,
+                count(*) FILTER (score > 0) AS n_for, count(*) FILTER (score < 0) AS n_against,
+                exact_sum(greatest(score, 0)) AS sum_for, exact_sum(least(score, 0)) AS sum_against,
+                exact_mean(first) AS mean_first, exact_mean(last) AS mean_last,
+                count(*) FILTER (agreement = 'redundant') / nullif(count(agreement), 0)
+                    AS share_redundant,
+                count(*) FILTER (agreement = 'synergistic') / nullif(count(agreement), 0)
+                    AS share_synergistic,
+                {STRONGEST}
+            FROM occurrences GROUP BY class, side, word
+        ),
+        counted AS (
+            SELECT class, one.side AS side, one.word AS word, count(*) AS documents FROM (
+                SELECT class, unnest(list_distinct(list_transform(list_zip(words, {sides}),
+                    lambda pair: {{'word': lower(trim(pair[1])), 'side': pair[2]}}))) AS one
+                FROM {documents}
+            ) GROUP BY ALL
+        )
+        SELECT *, n_for / count AS share_for FROM scored JOIN counted USING (class, side, word)
+    """
 
 
 def _extremes(db: Any) -> list[Row]:
@@ -282,12 +342,12 @@ def _extremes(db: Any) -> list[Row]:
     query = f"""
         SELECT class, max(side, {N_EXTREMES}) AS most_for, min(side, {N_EXTREMES}) AS most_against
         FROM (
-            SELECT target AS class, unnest([
+            SELECT class, unnest([
                 {{'score': score, 'file': file, 'row': row,
                   'word': words[list_position(scores, score)]}}
                 for score in [list_max(scores), list_min(scores)]
             ]) AS side
-            FROM explained WHERE len(scores) > 0
+            FROM targets WHERE len(scores) > 0
         ) GROUP BY class ORDER BY class
     """
     return [
@@ -299,17 +359,20 @@ def _extremes(db: Any) -> list[Row]:
 
 def _examples(
     db: Any, tables: Iterable[list[Row]], method: str, baseline: str
-) -> dict[Key, WordAttribution]:
+) -> dict[Key, list[WordAttribution]]:
     """Return the texts that rows of these tables name, as the explainer returned them."""
     keys = {
-        (row[f"file{side}"], row[f"row{side}"])
+        (row[f"file{side}"], row[f"row{side}"], row["class"])
         for rows in tables
         for row in rows
         for side in ("", "_for", "_against")
         if row.get(f"file{side}") is not None
     }
-    db.execute("CREATE TEMP TABLE keys (file VARCHAR, row BIGINT)")
+    db.execute("CREATE TEMP TABLE keys (file VARCHAR, row BIGINT, class VARCHAR)")
     if keys:
-        db.executemany("INSERT INTO keys VALUES (?, ?)", list(keys))
-    rows = fetch(db, "SELECT texts.* FROM texts JOIN keys USING (file, row)")
-    return {(row["file"], row["row"]): from_row(row, method, baseline) for row in rows}
+        db.executemany("INSERT INTO keys VALUES (?, ?, ?)", list(keys))
+    examples: dict[Key, list[WordAttribution]] = {}
+    for row in fetch(db, "SELECT targets.* FROM targets JOIN keys USING (file, row, class)"):
+        of_key = examples.setdefault((row["file"], row["row"], row["class"]), [])
+        of_key.append(from_row(row, method, baseline))
+    return examples

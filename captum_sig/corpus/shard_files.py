@@ -17,6 +17,7 @@ from captum_sig._files import creating
 from captum_sig.corpus.explainer import CorpusExplainer, Progress
 from captum_sig.corpus.rows import arrow_schema, is_complete
 from captum_sig.corpus.shards import Shard, read_rows
+from captum_sig.data.columns import PAIR
 from captum_sig.data.optional import optional_import
 from captum_sig.explainers.models import weights_digest
 
@@ -151,7 +152,7 @@ class ShardWriter:
         if os.path.lexists(path):
             return read_outcome(path, self.run, shard)
         rows = list(read_rows(shard))
-        columns = self.explain.columns([row.text for row in rows], progress)
+        columns = self.explain.columns([row.input for row in rows], progress)
         columns["error"] = [
             row.error or error or None for row, error in zip(rows, columns["error"], strict=True)
         ]
@@ -162,7 +163,8 @@ class ShardWriter:
             "truncated": sum(dropped > 0 for dropped in columns["dropped_tokens"]),
         }
         source: dict[str, list[Any]] = {"file": [shard.file] * len(rows)}
-        source |= {name: [getattr(row, name) for row in rows] for name in ("row", "id", "text")}
+        names = ["row", "id", "text", *([PAIR] if PAIR in shard.columns else [])]
+        source |= {name: [getattr(row, name) for row in rows] for name in names}
         try:
             digest = _save(source | columns, {"run": self.run, **counts}, path)
         except FileExistsError:  # a worker that was given up as lost has written it meanwhile

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from captum_sig._warnings import warn
-from captum_sig.data.columns import checked_text, choose_columns
+from captum_sig.data.columns import (
+    PAIR,
+    TEXT,
+    check_strings,
+    checked_pair,
+    checked_text,
+    choose_columns,
+)
 from captum_sig.data.formats import FORMATS, START, Place, Source
 from captum_sig.data.inputs import input_paths
 
@@ -28,7 +35,7 @@ class Shard:
     number: int  # among all shards
     path: str  # absolute
     file: str  # the path as rows name it
-    columns: list[str]  # the column of texts, and that of ids if there is one
+    columns: dict[str, str]  # of texts, of second texts and ids if there are any: by their purpose
     row: int  # the first row's number in the file, from 1
     n_rows: int
     work: int  # of all rows, in row-tokens
@@ -66,12 +73,20 @@ class Corpus:
 
 @dataclass(frozen=True)
 class InputRow:
-    """A text with its id, or the error that prevents reading it."""
+    """A text, or a pair of texts, with its id, or the error that prevents reading it."""
 
     row: int
     id: str
     text: str | None
     error: str
+    text_pair: str | None = None
+
+    @property
+    def input(self) -> str | tuple[str, str] | None:
+        """What is explained; None if it cannot be read."""
+        if self.text is None or self.text_pair is None:
+            return self.text
+        return self.text, self.text_pair
 
 
 @dataclass(frozen=True)
@@ -81,13 +96,14 @@ class TextFile:
     path: Path  # absolute
     name: str  # as rows name it
     source: Source
-    columns: list[str]  # the column of texts, and that of ids if there is one; none if empty
+    columns: dict[str, str]  # as in `Shard`; none if it is empty
 
 
 def find_texts(
     inputs: Sequence[str],
     *,
     text_column: str | None = None,
+    pair_column: str | None = None,
     id_column: str | None = None,
     output: Path | None = None,
 ) -> list[TextFile]:
@@ -96,12 +112,15 @@ def find_texts(
     Args:
         inputs: files, folders and glob patterns, as in `input_paths`.
         text_column: by default guessed, see `choose_columns`.
+        pair_column: the second texts of pairs; by default "text_pair", if there is one; "" reads no
+            pairs.
         id_column: by default guessed; without one, a row's id is the file's name and the row's
             number.
         output: the folder for the results, whose files are left out.
 
     Raises:
-        ValueError: if a file's format is unknown, or columns are missing or ambiguous.
+        ValueError: if a file's format is unknown, columns are missing or ambiguous, or some files
+            have pairs and others do not.
         OSError: if a file does not exist or cannot be opened.
     """
     paths = [path.absolute() for path in input_paths(inputs, output)]
@@ -110,9 +129,22 @@ def find_texts(
     for path in paths:
         name = os.fsencode(path.relative_to(common).as_posix()).decode("utf-8", "replace")
         source: Source = FORMATS[path.suffix.lower()](path)
-        columns = _choose_columns(path, source, text_column, id_column)
+        columns = _choose_columns(
+            path, source, text_column=text_column, pair_column=pair_column, id_column=id_column
+        )
         files.append(TextFile(path, name, source, columns))
+    _check_same_kind([file for file in files if file.columns])
     return files
+
+
+def _check_same_kind(files: Sequence[TextFile]) -> None:
+    """Raise a ValueError if some files have pairs of texts, and others texts alone."""
+    kinds = {PAIR in file.columns: file.path for file in files}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{kinds[True]} has pairs of texts, and {kinds[False]} has no second texts: explain "
+            "them in two runs, or set pair_column to '' to read the first texts alone"
+        )
 
 
 def cut(
@@ -120,7 +152,7 @@ def cut(
     *,
     shard_size: int = 2048,
     limit: int | None = None,
-    work: Callable[[str], int] = lambda text: 1,
+    work: Callable[..., int] = lambda *texts: 1,
 ) -> Corpus:
     """Cut files into shards; they are read to their ends, but their texts are not kept.
 
@@ -132,7 +164,7 @@ def cut(
         files: the files, as `find_texts` returns them.
         shard_size: the maximum number of rows in a shard.
         limit: the maximum number of rows in all; later rows are left out.
-        work: estimates the work of explaining a text, in row-tokens.
+        work: estimates the work of explaining a text, in row-tokens; takes both texts of a pair.
 
     Raises:
         ValueError: if there are no rows, or a file cannot be read.
@@ -173,7 +205,7 @@ def _pieces(
     file: TextFile,
     shard_size: int,
     limit: int | None,
-    work: Callable[[str], int],
+    work: Callable[..., int],
     on_bytes: Callable[[bytes], object],
 ) -> Iterator[tuple[Place, int, int]]:
     """Yield where each shard of a file begins, its number of rows, and their work."""
@@ -182,9 +214,10 @@ def _pieces(
     max_work = WORK_OF_A_ROW * max(shard_size, MIN_SHARD_SIZE)
     start, n_rows, in_all = START, 0, 0
     places = file.source.places(1, limit, on_bytes)
-    for (place, _), (_, values) in zip(places, file.source.rows(file.columns[:1]), strict=False):
-        text = values[0] if isinstance(values, list) else None
-        of_row = work(text) if isinstance(text, str) else 0
+    rows = file.source.rows([file.columns[kind] for kind in (TEXT, PAIR) if kind in file.columns])
+    for (place, _), (_, values) in zip(places, rows, strict=False):
+        texts = values if isinstance(values, list) else [None]
+        of_row = work(*texts) if all(isinstance(text, str) for text in texts) else 0
         if n_rows == shard_size or (n_rows and in_all + of_row > max_work):
             yield start, n_rows, in_all
             n_rows = in_all = 0
@@ -195,19 +228,13 @@ def _pieces(
         yield start, n_rows, in_all
 
 
-def _choose_columns(
-    path: Path, source: Source, text_column: str | None, id_column: str | None
-) -> list[str]:
-    """Return the columns of texts and ids; none for an empty file."""
+def _choose_columns(path: Path, source: Source, **named: str | None) -> dict[str, str]:
+    """Return the columns of texts, second texts and ids; none for an empty file."""
     present, strings = source.columns()
     if not present:
-        return []
-    columns = choose_columns(path, present, strings, text_column=text_column, id_column=id_column)
-    if columns[0] not in strings:
-        raise ValueError(
-            f"column {columns[0]!r} of {path} does not hold strings: set text_column to one that "
-            "does"
-        )
+        return {}
+    columns = choose_columns(path, present, strings, **named)
+    check_strings(path, columns, strings)
     return columns
 
 
@@ -228,7 +255,7 @@ def read_rows(shard: Shard) -> Iterator[InputRow]:
         raise changed
     source: Source = FORMATS[path.suffix.lower()](path)
     number = shard.row
-    rows = source.rows(shard.columns, shard.place, shard.n_rows)
+    rows = source.rows(list(shard.columns.values()), shard.place, shard.n_rows)
     for where, values in islice(rows, shard.n_rows):
         yield _input_row(shard, number, where, values)
         number += 1
@@ -240,10 +267,14 @@ def _input_row(shard: Shard, number: int, where: str, values: list[Any] | ValueE
     name = f"{shard.file}:{number}"
     if isinstance(values, ValueError):
         return InputRow(number, name, None, f"{where}: {values}")
-    text, *ids = values
-    if ids and ids[0] is not None:
-        name = str(ids[0])
+    named = dict(zip(shard.columns, values, strict=True))
+    if named.get("id") is not None:
+        name = str(named["id"])
+    name = name.encode("utf-8", "replace").decode()
     try:
-        return InputRow(number, name.encode("utf-8", "replace").decode(), checked_text(text), "")
+        if PAIR not in named:
+            return InputRow(number, name, checked_text(named[TEXT]), "")
+        text, pair = checked_pair(named[TEXT], named[PAIR])
+        return InputRow(number, name, text, "", pair)
     except ValueError as error:
         return InputRow(number, name, None, str(error))

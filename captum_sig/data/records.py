@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_sig._numbers import checked_integer
-from captum_sig.data.columns import checked_string, choose_columns
+from captum_sig.data.columns import PAIR, TEXT, checked_string, choose_columns, is_blank
 from captum_sig.data.formats import FORMATS, JsonList, Reader, SavedDataset
 
 READERS: dict[str, Callable[[Path], Reader]] = {
@@ -21,16 +21,28 @@ READERS: dict[str, Callable[[Path], Reader]] = {
 
 @dataclass(frozen=True)
 class Record:
-    """One text, and its label as written in the data."""
+    """One text, or a pair of texts, and its label or labels as written in the data."""
 
     text: str
-    label: str | None
+    label: str | tuple[str, ...] | None  # a tuple where the data lists labels
+    text_pair: str | None = None
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether a text, or either text of a pair, has nothing to read."""
+        return is_blank(self.text) or (self.text_pair is not None and is_blank(self.text_pair))
+
+    @property
+    def input(self) -> str | tuple[str, str]:
+        """The text or the pair, as explainers take it."""
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
 def read_records(
     path: str | Path,
     *,
     text_column: str | None = None,
+    pair_column: str | None = None,
     label_column: str | None = None,
     limit: int | None = None,
 ) -> list[Record]:
@@ -40,12 +52,15 @@ def read_records(
     skipped; .tsv and .csv begin with a header; a quote in a .tsv is a character like any other.
 
     Class numbers become class names where `datasets` has stored them. Whole numbers lose their
-    decimal point. A label is None if it is empty, null, NaN, or −1 where classes have names.
+    decimal point. A label is None if it is empty, null, NaN, or −1 where classes have names. A list
+    of labels, of which there may be none, becomes a tuple.
 
     Args:
         path: a file, or a folder that `datasets` saved.
         text_column: by default the first of `TEXT_COLUMNS` (see `captum_sig.data.columns`) in any
             case, else the only column of strings beside the labels.
+        pair_column: the second texts of pairs; by default "text_pair" in any case, if there is one;
+            "" reads no pairs.
         label_column: by default the first of `LABEL_COLUMNS` in any case, if there is one; "" reads
             no labels.
         limit: read this many rows and nothing after them.
@@ -60,7 +75,8 @@ def read_records(
     ...     path = Path(folder, "reviews.tsv")
     ...     _ = path.write_text('Sentence\tlabel\nA "quiet" joy .\t1\nToo long .\t\n')
     ...     read_records(path)
-    [Record(text='A "quiet" joy .', label='1'), Record(text='Too long .', label=None)]
+    [Record(text='A "quiet" joy .', label='1', text_pair=None),
+     Record(text='Too long .', label=None, text_pair=None)]
     """
     path = Path(path)
     if limit is not None:
@@ -75,23 +91,36 @@ def read_records(
         raise ValueError(f"{path} ends in none of {known}: convert or rename it")
     reader = READERS[ending](path)
     present, strings = reader.columns(limit)
-    columns = (
-        choose_columns(path, present, strings, text_column=text_column, label_column=label_column)
-        if present
-        else []
-    )
+    columns: dict[str, str] = {}
+    if present:
+        columns = choose_columns(
+            path, present, strings, text_column=text_column, pair_column=pair_column,
+            label_column=label_column,
+        )  # fmt: skip
     records = []
-    for where, values in islice(reader.rows(columns), limit):
+    for where, values in islice(reader.rows(list(columns.values())), limit):
         try:
-            if isinstance(values, ValueError):
-                raise values
-            text, label = (*values, None, None)[:2]
-            records.append(Record(checked_string(text), _label(label)))
+            records.append(_record(columns, values))
         except ValueError as error:
             raise ValueError(f"{path}, {where}: {error}") from None
     if not records:
         raise ValueError(f"{path} holds no texts: it needs at least one row with a text")
     return records
+
+
+def _record(columns: dict[str, str], values: list[Any] | ValueError) -> Record:
+    if isinstance(values, ValueError):
+        raise values
+    named = dict(zip(columns, values, strict=True))
+    pair = checked_string(named[PAIR], "second text") if PAIR in named else None
+    return Record(checked_string(named.get(TEXT)), _labels(named.get("label")), pair)
+
+
+def _labels(value: Any) -> str | tuple[str, ...] | None:
+    if not isinstance(value, list):
+        return _label(value)
+    labels = map(_label, value)
+    return tuple(label for label in labels if label is not None)
 
 
 def _label(value: Any) -> str | None:

@@ -48,6 +48,7 @@ Several = Literal["all"] | tuple[Label, ...] | list[Label]
 Text = str | tuple[str, str]
 Chat = list[Message]
 ALL = "all"  # labels
+MULTI_LABEL = "multi_label_classification"  # as configs of transformers have it
 
 
 class ClassificationOptions(CallOptions, total=False):
@@ -381,28 +382,46 @@ class TextClassificationExplainer(Explainer):
             f"unknown label {target!r}{suggestion(target, self.labels)}; choose from {known}"
         )
 
-    def log_probabilities(self, ids: Tensor, replaced: Tensor | None = None) -> Tensor:
+    def log_probabilities(
+        self,
+        ids: Tensor,
+        replaced: Tensor | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         """Compute each label's log-probability for rows of ids without padding, (R, L) → (R, C).
+
+        Labels that do not exclude each other have the logarithm of their sigmoid.
 
         Args:
             ids: what the model receives, (R, L).
             replaced: ids whose embeddings take the place of theirs, (R, L), while positions, masks
                 and pooling stay those of `ids`: where the explainer moves words.
+            inputs: what the model receives besides, by name, (R, L) each, such as `token_type_ids`.
 
         Raises:
             ValueError: if the model predicts a quantity in place of probabilities.
         """
-        rows = ids.split(1 if self._takes_single_rows else len(ids))
-        shown = [None] * len(rows) if replaced is None else replaced.split(len(rows[0]))
+        size = 1 if self._takes_single_rows else len(ids)
+        others = dict(inputs or {})
+        logits = []
         with torch.no_grad():
-            logits = torch.cat(list(map(self._logits, rows, shown)))
-        return log_probabilities(self.model.config, logits.float())
+            for start in range(0, len(ids), size):
+                part = slice(start, start + size)
+                logits.append(
+                    self._logits(
+                        ids[part],
+                        None if replaced is None else replaced[part],
+                        {name: tensor[part] for name, tensor in others.items()},
+                    )
+                )
+        return log_probabilities(self.model.config, torch.cat(logits).float())
 
-    def _logits(self, ids: Tensor, replaced: Tensor | None) -> Tensor:
+    def _logits(self, ids: Tensor, replaced: Tensor | None, others: Mapping[str, Tensor]) -> Tensor:
         """Evaluate rows of ids, (R, L), in one pass; see `log_probabilities`."""
 
-        def forward(ids: Tensor) -> Tensor:
-            return self.model(input_ids=ids).logits
+        def forward(ids: Tensor) -> Tensor:  # of all rows, or the first
+            named = {name: tensor[: len(ids)] for name, tensor in others.items()}
+            return self._as_tensor(self.model(input_ids=ids, **named))
 
         if replaced is None:
             return forward(ids)
@@ -411,12 +430,12 @@ class TextClassificationExplainer(Explainer):
             return forward(ids)
 
     def sentences(
-        self, texts: Sequence[str], targets: Sequence[int], *, truncation: bool = True
+        self, texts: Sequence[Text], targets: Sequence[int], *, truncation: bool = True
     ) -> list[Sentence]:
         """Encode texts as `captum_sig.faithfulness` takes them: a unit for each word of the result.
 
         Args:
-            texts: B texts.
+            texts: B texts, or tuples of the two texts of a pair.
             targets: B indices of the labels to watch.
             truncation: as in the call.
 
@@ -425,15 +444,20 @@ class TextClassificationExplainer(Explainer):
         """
         replacement = choose_token(self.tokenizer, "mask")[1]
         sentences: dict[int, Sentence] = {}
-        for batch in self._batches(
-            [TextInput(text) for text in checked_texts(texts)], 1, truncation
-        ):
+        inputs, _ = checked_inputs(texts)
+        for batch in self._batches(inputs, 1, truncation):
             (number,), mask = batch.numbers, batch.feature_mask[0]
             units = torch.full_like(mask, -1)
             for unit, span in enumerate(batch.spans[0]):
                 units[mask == mask[span.position]] = unit
-            sentences[number] = Sentence(batch.ids[0], units, targets[number], replacement)
-        return [sentences[number] for number in range(len(texts))]
+            others = {name: tensor[0] for name, tensor in batch.others.items()}
+            sentences[number] = Sentence(batch.ids[0], units, targets[number], replacement, others)
+        return [sentences[number] for number in range(len(inputs))]
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether the model's labels do not exclude each other."""
+        return getattr(self.model.config, "problem_type", None) == MULTI_LABEL
 
 
 def _threshold(target: str) -> float:
@@ -474,7 +498,7 @@ def log_probabilities(config: Any, logits: Tensor) -> Tensor:
         ValueError: if the model predicts a quantity in place of probabilities.
     """
     kind = getattr(config, "problem_type", None)
-    if kind == "multi_label_classification":
+    if kind == MULTI_LABEL:
         return nn.functional.logsigmoid(logits)
     if kind == "regression" or logits.shape[-1] == 1:
         raise ValueError(

@@ -263,7 +263,7 @@ def score_batch(
         the scores of each value, and where `options` want interactions, the draws.
     """
     batch, n_values = question.batch, question.n_values
-    if not any(batch.spans):
+    if n_values == 0 or not any(batch.spans):
         none = Scores(torch.zeros(batch.ids.shape), [0.0] * len(batch.inputs))
         return [(none, [])] * n_values
     asked = [(replace(question, families=of.families), of.n_draws) for of in baselines]

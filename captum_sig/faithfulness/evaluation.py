@@ -3,6 +3,10 @@
 Texts are taken in blocks of similar length. One block, explained by one method for one baseline, is
 a *unit* of work: its lines are appended to `examples.jsonl` in one write, and an interrupted run
 resumes after the last complete unit. All random draws depend on the seed and the text alone.
+
+Where a model's labels do not exclude each other, several labels of a text are explained: those that
+it has, or those whose probability is above `PREDICTED_ABOVE`. Each has a line of its own, with the
+metrics of that label's probability; a text counts in the tables with the mean of its lines.
 """
 
 from __future__ import annotations
@@ -10,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -20,17 +25,19 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from captum_sig._files import replace_text
 from captum_sig._names import AblationName, MetricName, unknown_name
 from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning
 from captum_sig.attr.word_paths import NotFiniteError
-from captum_sig.data.columns import is_blank
 from captum_sig.data.records import Record
 from captum_sig.data.settings import check_same_settings, read_settings
 from captum_sig.data.statistics import bootstrap, paired
 from captum_sig.data.tables import to_markdown, write_csv
 from captum_sig.explainers.classification import TextClassificationExplainer
+from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.models import weights_digest
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.faithfulness.metrics import ABLATIONS, METRICS
@@ -44,7 +51,10 @@ COLUMNS = ("method", "baseline", "metric", "mean", "low", "high", "n", "seconds_
 PAIRED_COLUMNS = ("method", "reference", "baseline", "metric", "mean", "low", "high", "n")
 FORMATS = {"mean": ".3f", "low": ".3f", "high": ".3f", "seconds_per_example": ".3f"}
 
-Line = dict[str, Any]  # one text, explained by one method for one baseline
+PREDICTED_ABOVE = 0.5  # the probability of a label that excludes no other
+LABEL_SEPARATORS = re.compile("[,;|]")  # between the labels of a text, in a column of strings
+
+Line = dict[str, Any]  # one label of a text, explained by one method for one baseline
 Unit = tuple[int, str, str]  # the number of a block, baseline, method
 
 
@@ -97,56 +107,91 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class Example:
-    """A text, encoded once for all methods."""
+    """A label of a text or of a pair of texts, encoded once for all methods."""
 
     number: int  # in the data
     text: str
-    label: str | None
-    predicted: str
+    label: str | tuple[str, ...] | None  # of the data; all of them if labels exclude no others
+    predicted: str | tuple[str, ...]
     sentence: Sentence
     log_probability: float  # of the explained label
+    text_pair: str | None = None
+
+    @property
+    def input(self) -> str | tuple[str, str]:
+        """The text or the pair, as explainers take it."""
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
 def prepare_examples(
     explainer: TextClassificationExplainer, records: Sequence[Record], explain: str
 ) -> list[Example]:
-    """Encode and classify the records, sort them by length, and drop empty texts and wordless ones.
+    """Encode and classify the records, sort them by length, and drop those without an explanation.
+
+    There is none for empty texts, texts without a word, and texts for which no label is predicted,
+    or none is true, where labels exclude no others.
 
     Raises:
         ValueError: if the model does not know a label, or a label to explain is missing.
         FloatingPointError: if the model's output for a text is not finite.
     """
-    known = [_label_index(explainer, record, i) for i, record in enumerate(records)]
+    known = [_label_indices(explainer, record, i) for i, record in enumerate(records)]
     if explain == "label" and None in known:
         raise ValueError(
             f"record {known.index(None)} has no label to explain: set label_column, or explain the "
             "predicted labels"
         )
-    tokenizer, limit = explainer.tokenizer, explainer.encoder.limit
-    parts = [readable_part(tokenizer, record.text, limit) for record in records]
-    token_ids = tokenize(tokenizer, parts, verbose=False)["input_ids"]
-    numbers = [i for i, ids in enumerate(token_ids) if len(ids) and not is_blank(records[i].text)]
-    sentences = explainer.sentences([records[i].text for i in numbers], [0] * len(numbers))
+    numbers = [i for i in _with_tokens(explainer, records) if not records[i].is_blank]
+    sentences = explainer.sentences([records[i].input for i in numbers], [0] * len(numbers))
     examples = []
     for i, sentence in zip(numbers, sentences, strict=True):
         if sentence.n_units == 0:
             continue
-        log_p = explainer.log_probabilities(sentence.ids[None])[0]
+        inputs = {name: tensor[None] for name, tensor in sentence.inputs.items()}
+        log_p = explainer.log_probabilities(sentence.ids[None], inputs=inputs)[0]
         if not log_p.isfinite().all():
             raise not_finite("output", i, "the unchanged input")
-        predicted, label = int(log_p.argmax()), known[i]
-        explained = label if explain == "label" and label is not None else predicted
-        examples.append(
+        predicted, labels = _predicted(explainer, log_p), known[i]
+        explained = labels if explain == "label" and labels is not None else predicted
+        examples += [
             Example(
                 number=i,
                 text=records[i].text,
-                label=None if label is None else explainer.labels[label],
-                predicted=explainer.labels[predicted],
-                sentence=replace(sentence, target=explained),
-                log_probability=float(log_p[explained]),
+                label=None if labels is None else _label_names(explainer, labels),
+                predicted=_label_names(explainer, predicted),
+                sentence=replace(sentence, target=index),
+                log_probability=float(log_p[index]),
+                text_pair=records[i].text_pair,
             )
-        )
-    return sorted(examples, key=lambda example: (len(example.sentence.ids), example.number))
+            for index in explained
+        ]
+    return sorted(
+        examples, key=lambda one: (len(one.sentence.ids), one.number, one.sentence.target)
+    )
+
+
+def _with_tokens(
+    explainer: TextClassificationExplainer, records: Sequence[Record]
+) -> Iterator[int]:
+    """Yield the numbers of the records of which the tokenizer makes at least one token."""
+    tokenizer, limit = explainer.tokenizer, explainer.encoder.limit
+    parts = [readable_part(tokenizer, record.text, limit) for record in records]
+    token_ids = tokenize(tokenizer, parts, verbose=False)["input_ids"]
+    return (number for number, ids in enumerate(token_ids) if len(ids))
+
+
+def _predicted(explainer: TextClassificationExplainer, log_p: Tensor) -> list[int]:
+    """Return the indices of the labels that a model predicts, given their log-probabilities."""
+    if not explainer.is_multi_label:
+        return [int(log_p.argmax())]
+    return [int(index) for index in (log_p.exp() > PREDICTED_ABOVE).nonzero()[:, 0]]
+
+
+def _label_names(
+    explainer: TextClassificationExplainer, indices: Sequence[int]
+) -> str | tuple[str, ...]:
+    names = tuple(explainer.labels[index] for index in indices)
+    return names if explainer.is_multi_label else names[0]
 
 
 def not_finite(what: str, number: int, where: str) -> FloatingPointError:
@@ -157,23 +202,47 @@ def not_finite(what: str, number: int, where: str) -> FloatingPointError:
     )
 
 
-def _label_index(explainer: TextClassificationExplainer, record: Record, number: int) -> int | None:
+def _label_indices(
+    explainer: TextClassificationExplainer, record: Record, number: int
+) -> list[int] | None:
+    """Return the indices of a record's labels in the model, ascending; None if it has none."""
     if record.label is None:
         return None
+    names = (record.label,) if isinstance(record.label, str) else record.label
+    if not explainer.is_multi_label and len(names) != 1:
+        raise ValueError(
+            f"record {number} has {len(names)} labels, and the model predicts one: convert the "
+            "column, or set label_column to another or to ''"
+        )
     try:
-        return explainer.label_index(record.label)
+        return sorted({i for name in names for i in _indices(explainer, name)})
     except ValueError:
         labels = ", ".join(f"{name} ({i})" for i, name in enumerate(explainer.labels))
+        written = record.label if isinstance(record.label, str) else list(record.label)
         raise ValueError(
-            f"record {number} has label {record.label!r}, which the model does not know: its "
+            f"record {number} has label {written!r}, which the model does not know: its "
             f"labels are {labels}; convert the column, or set label_column to another or to ''"
         ) from None
 
 
+def _indices(explainer: TextClassificationExplainer, written: str) -> list[int]:
+    """Return the indices of a label, or of several labels that are written in one string."""
+    try:
+        return [explainer.label_index(written)]
+    except ValueError:
+        parts = [part.strip() for part in LABEL_SEPARATORS.split(written)]
+        if not explainer.is_multi_label or len(parts) == 1:
+            raise
+        return [explainer.label_index(part) for part in parts if part]
+
+
 def accuracy(examples: Sequence[Example]) -> float | None:
-    """Return the fraction of labelled examples predicted as labelled; None without labels."""
-    correct = [x.label == x.predicted for x in examples if x.label is not None]
-    return sum(correct) / len(correct) if correct else None
+    """Return the fraction of labelled texts predicted as labelled; None without labels.
+
+    Of labels that exclude no others, all must be right.
+    """
+    correct = {x.number: x.label == x.predicted for x in examples if x.label is not None}
+    return sum(correct.values()) / len(correct) if correct else None
 
 
 def check_no_results(folder: Path) -> None:
@@ -230,7 +299,10 @@ class Evaluation:
         self.lines: list[Line] = self._complete_lines()
 
     def _check_settings(self, examples: Sequence[Example], resume: bool) -> None:
-        texts = [[x.number, x.text, x.label, x.sentence.target] for x in examples]
+        texts = [
+            [x.number, x.text, x.label, x.sentence.target, *filter(None, [x.text_pair])]
+            for x in examples
+        ]
         settings = {
             **asdict(self.config),
             "texts": f"{len(texts)}, {hashlib.sha256(_as_line(texts).encode()).hexdigest()[:16]}",
@@ -281,19 +353,24 @@ class Evaluation:
         """Explain a block and compute the metrics of its scores."""
         number, baseline, method = unit
         explainer = self.explainers[baseline]
+        of_texts: dict[int, list[Example]] = {}
+        for example in block:
+            of_texts.setdefault(example.number, []).append(example)
+        texts = list(of_texts.values())
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TruncationWarning)  # `prepare_examples` has warned
             try:
-                results: list[WordAttribution] = explainer(
-                    [example.text for example in block],
-                    [example.sentence.target for example in block],
+                explained = explainer(
+                    [examples[0].input for examples in texts],
+                    list(map(_targets, texts)),
                     method,
                     n_steps=self.config.n_steps,
                 )
             except NotFiniteError as error:
                 where = f"{error.where} (method {method})"
-                raise not_finite(error.what, block[error.example].number, where) from None
+                raise not_finite(error.what, texts[error.example][0].number, where) from None
+        results = [one for result in explained for one in _of_each_target(result)]
         seconds = (time.perf_counter() - start) / len(block)
         metrics = {
             name: METRICS[name](
@@ -317,6 +394,7 @@ class Evaluation:
                 "method": method,
                 "baseline": baseline,
                 "text": example.text,
+                **({} if example.text_pair is None else {"text_pair": example.text_pair}),
                 "label": example.label,
                 "predicted": example.predicted,
                 "explained": result.target,
@@ -331,6 +409,8 @@ class Evaluation:
     def write_tables(self) -> list[Line]:
         """Write means with 95 % bootstrap intervals, and paired differences to the first method.
 
+        They are means over texts: several labels of a text count as one.
+
         Returns:
             The rows of `table.csv` and `table.md`; `n` is the number of texts.
         """
@@ -343,18 +423,36 @@ class Evaluation:
         for baseline, method, metric in product(config.baselines, config.methods, config.metrics):
             lines = cells[method, baseline]
             name = {"method": method, "baseline": baseline, "metric": metric}
-            values = [line[metric] for line in lines]
+            values = _of_texts(lines, metric)
             seconds = sum(line["seconds"] for line in lines) / len(lines)
             interval = bootstrap(values, seed=config.seed)
             means.append({**name, **asdict(interval), "seconds_per_example": seconds})
             if method != reference:
-                of_reference = [line[metric] for line in cells[reference, baseline]]
+                of_reference = _of_texts(cells[reference, baseline], metric)
                 interval = paired(of_reference, values, seed=config.seed)
                 differences.append({**name, "reference": reference, **asdict(interval)})
         write_csv(means, COLUMNS, self.folder / "table.csv")
         write_csv(differences, PAIRED_COLUMNS, self.folder / "paired.csv")
         replace_text(self.folder / "table.md", to_markdown(means, COLUMNS, FORMATS))
         return means
+
+
+def _targets(examples: Sequence[Example]) -> int | tuple[int, ...]:
+    """Return what is explained of one text: a label, or several."""
+    targets = tuple(example.sentence.target for example in examples)
+    return targets[0] if len(targets) == 1 else targets
+
+
+def _of_each_target(result: WordAttribution | TargetsAttribution) -> Iterator[WordAttribution]:
+    return iter([result] if isinstance(result, WordAttribution) else result)
+
+
+def _of_texts(lines: Sequence[Line], metric: str) -> list[float]:
+    """Return a metric of each text, the mean over the text's labels."""
+    values: dict[int, list[float]] = {}
+    for line in lines:
+        values.setdefault(line["number"], []).append(line[metric])
+    return [math.fsum(of_text) / len(of_text) for of_text in values.values()]
 
 
 def _unit(line: Line) -> Unit:

@@ -15,6 +15,10 @@ SIG (Enguehard 2023, arXiv 2305.15853). Where they leave details open, these rul
 - A replaced unit changes at the embedding if `predict` can do that (see `log_odds`): the model
   still receives the sentence's own ids, so that positions, masks and pooling stay. Removing a unit
   shortens the row. `ablation` overrides which of the two a metric does.
+- In a pair of texts, units of both are ablated alike. The tokens that separate and end the texts
+  are special: they stay, and each remaining token keeps its token type.
+- For a model whose labels do not exclude each other, p(target) is that label's own probability,
+  the sigmoid of its logit, and other labels do not enter.
 - A row of which nothing would remain becomes a single `replacement`. For a sentence without any
   unit, all differences are 0.
 - Where p(target) is 0 before and after, the log-odds do not change: 0.
@@ -46,13 +50,21 @@ if TYPE_CHECKING:
 Predict = Callable[..., Tensor]  # (R, L) ids, no padding → (R, C) log-probabilities
 Sentences = Iterable[Sentence]
 Scores = Iterable[Iterable[float] | Tensor] | Tensor  # B times n numbers, in order of the units
-Row = tuple[Tensor, Tensor]  # (L,) ids that the model receives, and those that its embedding shows
 
 MAX_TOKENS = 2**14  # in a forward pass
 BINS = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's fractions
 ROUNDING = 1e-9  # 0.29 · 100 is 28.999999999999996
 MAX_LOG_PROBABILITY = 1e-3  # not 0: the logarithm of a rounded 1 may exceed it
 SPECIAL = torch.iinfo(torch.long).max  # rank of tokens that are never ablated
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sentence, ablated."""
+
+    received: Tensor  # (L',) ids that the model receives
+    shown: Tensor  # (L',) ids that its embedding shows
+    positions: Tensor  # (L',) where in the sentence they stand: its further inputs go with them
 
 
 class Extra(TypedDict, total=False):
@@ -72,7 +84,9 @@ def log_odds(
         predict: maps (R, L) ids, on the device of the sentences' ids, to (R, C) log-probabilities;
             called without gradients. If it has a parameter `replaced`, as an explainer's
             `log_probabilities`, it receives the sentences' own ids, and as `replaced=` those whose
-            embeddings are to take their place. Without one, it receives the replaced ids.
+            embeddings are to take their place. Without one, it receives the replaced ids. If it has
+            a parameter `inputs`, it receives the sentences' own `inputs=`, (R, L) by name; else the
+            ids are all that it receives.
         sentences: B sentences of any lengths.
         scores: a number for each unit of each sentence; higher is more important for the target.
         k: the fraction of the units, in (0, 1].
@@ -218,17 +232,19 @@ def _rest(rank: Tensor, size: int) -> Tensor:
 
 def unchanged(ids: Tensor) -> Row:
     """Return a row of ids that the embedding shows as they are."""
-    return ids, ids
+    return Row(ids, ids, torch.arange(len(ids)))
 
 
 def replace(ids: Tensor, ablated: Tensor, replacement: int) -> Row:
     """Show the replacement at the ablated positions, (L,) booleans."""
-    return ids, torch.where(ablated, replacement, ids)
+    return Row(ids, torch.where(ablated, replacement, ids), torch.arange(len(ids)))
 
 
 def remove(ids: Tensor, ablated: Tensor, replacement: int) -> Row:
     """Delete the ablated positions, (L,) booleans; a row of nothing is one replacement."""
-    return unchanged(ids.new_tensor([replacement]) if ablated.all() else ids[~ablated])
+    if ablated.all():
+        return unchanged(ids.new_tensor([replacement]))
+    return Row(ids[~ablated], ids[~ablated], (~ablated).nonzero()[:, 0])
 
 
 ABLATIONS: dict[AblationName, Callable[[Tensor, Tensor, int], Row]] = {
@@ -306,22 +322,29 @@ def _target_log_probabilities(
 ) -> Tensor:  # (R,)
     """Compute log p(target | row): rows of one length together, equal rows once."""
     max_tokens = checked_integer("max_tokens", max_tokens)
-    replaces = _takes_replaced(predict)
+    replaces, takes_inputs = (_takes(predict, name) for name in ("replaced", "inputs"))
     results = torch.empty(len(rows), dtype=torch.float64)
     targets = torch.tensor([sentence.target for sentence, _ in rows])
-    lengths = torch.tensor([len(shown) for _, (_, shown) in rows])
-    chunks = Chunks((lengths,), None, False)
-    for length in lengths.unique().tolist():
-        indices = (lengths == length).nonzero()[:, 0]
-        pairs = [rows[i][1] if replaces else unchanged(rows[i][1][1]) for i in indices]
-        ids, inverse = torch.stack([torch.stack(row) for row in pairs]).unique(
-            dim=0, return_inverse=True
-        )  # (R, 2, L)
+    alike: dict[tuple[int, tuple[str, ...]], list[int]] = {}  # of one length, with the same inputs
+    for number, (sentence, row) in enumerate(rows):
+        names = tuple(sorted(sentence.inputs)) if takes_inputs else ()
+        alike.setdefault((len(row.shown), names), []).append(number)
+    chunks = Chunks((targets,), None, False)
+    for (length, names), indices in sorted(alike.items()):
+        ids, inverse = torch.stack(
+            [_stacked(*rows[number], names, replaces=replaces) for number in indices]
+        ).unique(dim=0, return_inverse=True)  # (R, 2 + I, L)
 
-        def forward(part: slice, ids: Tensor = ids) -> tuple[Tensor]:
-            received, shown = ids[part].to(rows[0][0].ids.device).unbind(1)
-            same = torch.equal(received, shown)
-            return ((predict(received) if same else predict(received, replaced=shown)).cpu(),)
+        def forward(
+            part: slice, ids: Tensor = ids, names: tuple[str, ...] = names
+        ) -> tuple[Tensor]:
+            received, shown, *others = ids[part].to(rows[0][0].ids.device).unbind(1)
+            options: dict[str, Any] = {}
+            if not torch.equal(received, shown):
+                options["replaced"] = shown
+            if names:
+                options["inputs"] = dict(zip(names, others, strict=True))
+            return (predict(received, **options).cpu(),)
 
         if not chunks.one_by_one:
             chunks.size = max(1, max_tokens // length)
@@ -338,9 +361,15 @@ def _target_log_probabilities(
     return results
 
 
-def _takes_replaced(predict: Predict) -> bool:
-    """Whether `predict` can change what the embedding shows, and leave the model's ids."""
+def _stacked(sentence: Sentence, row: Row, names: Sequence[str], *, replaces: bool) -> Tensor:
+    """Return the ids of a row and its further inputs, (2 + I, L)."""
+    inputs = [sentence.inputs[name].cpu().long()[row.positions] for name in names]
+    return torch.stack([row.received if replaces else row.shown, row.shown, *inputs])
+
+
+def _takes(predict: Predict, name: str) -> bool:
+    """Whether `predict` has a parameter of this name."""
     try:
-        return "replaced" in inspect.signature(predict).parameters
+        return name in inspect.signature(predict).parameters
     except ValueError:  # some built-in functions have no signature
         return False

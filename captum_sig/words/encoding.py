@@ -116,6 +116,9 @@ class Batch:
 class Sentence:
     """Token ids with the units that are ablated together, and the class to watch.
 
+    `inputs` are what the model reads besides the ids, by name, a number for each of them: token
+    types, which tell the texts of a pair apart, and the attention mask.
+
     Raises:
         ValueError: if these do not fit together.
     """
@@ -124,8 +127,13 @@ class Sentence:
     units: Tensor  # (L,) long: equal numbers 0 … n − 1 are ablated together, −1 never
     target: int  # the class whose probability is watched
     replacement: int  # id in place of an ablated token
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)  # (L,) integers each
 
     def __post_init__(self) -> None:
+        for name, tensor in self.inputs.items():
+            if tensor.shape != self.ids.shape:
+                got = f"shape {tuple(tensor.shape)}"
+                raise ValueError(f"{name} has {got}; wanted {tuple(self.ids.shape)} as the ids")
         shapes = tuple(self.ids.shape), tuple(self.units.shape)
         if shapes[0] != shapes[1] or self.ids.dim() != 1 or len(self.ids) == 0:
             raise ValueError(f"ids and units have shapes {shapes}; wanted (L,) for both, L >= 1")

@@ -228,9 +228,9 @@ def test_the_options_of_text_classification(options, more):
 def test_rows_are_turned_back_into_results(demo):
     for contexts in ("two_sided", "sampled2", None):
         for result in demo(TEXTS, contexts=contexts):
-            row = {"text": result.text, **to_row(result, 0)}
+            row = {"text": result.text, **to_row(result)}
             again = from_row(row, result.method, result.baseline)
-            assert again == replace(result, probabilities={}, value=None)
+            assert again == replace(result, probabilities={})
 
 
 def test_random_contexts_add_no_columns_of_sides_that_few_texts_have():

@@ -242,7 +242,7 @@ def test_sums_do_not_depend_on_the_order_and_are_right(size, max_words):
             db.register("scored", pyarrow.table(table))
             db.execute(
                 "CREATE VIEW explained AS SELECT [score] AS scores, [-3 * score, NULL] AS first, "
-                "NULL::FLOAT[] AS last, 40 * score AS residual FROM scored"
+                "NULL::FLOAT[] AS last, 40 * score AS residual, 40 * score AS value FROM scored"
             )
             add_exact_sums(db, max_words)
             query = (
@@ -328,12 +328,12 @@ def test_extremes_are_the_strongest_words_of_each_class(rows, made):
         assert scores[:3] == sorted(map(max, own), reverse=True)[:3]
         assert scores[3:] == sorted(map(min, own))[:3]
     for row in made.extremes:
-        result = made.examples[row["file"], row["row"]]
+        result = made.examples[row["file"], row["row"], row["class"]][0]
         assert row["word"] in [word.word for word in result.words if word.score == row["score"]]
 
 
 def test_examples_are_the_explainers_results(made, demo):
-    for result in made.examples.values():
+    for (result,) in made.examples.values():
         again = demo(result.text)
         assert [replace(word, score=0, normalized=0) for word in result.words] == [
             replace(word, score=0, normalized=0) for word in again.words
@@ -354,7 +354,7 @@ def test_the_page_is_escaped(made):
 
 
 def test_a_long_example_is_cut_around_its_word(made):
-    (result,) = [one for one in made.examples.values() if one.text == LONG]
+    (result,) = [one for (one,) in made.examples.values() if one.text == LONG]
     middle = next(i for i, word in enumerate(result.words) if word.word == "superb")
     part = around_word(result, middle)
     assert len(part.words) == MAX_EXAMPLE_WORDS
@@ -505,7 +505,7 @@ def test_a_full_or_read_only_disk_is_one_sentence(folder, tmp_path, monkeypatch)
 
 
 def test_an_error_of_duckdb_is_one_sentence(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("captum_sig.corpus.report.WORDS", "SELECT no_column FROM texts")
+    monkeypatch.setattr("captum_sig.corpus.report.OVERVIEW", "SELECT no_column FROM texts")
     result = run(folder, "--output", tmp_path / "out")
     assert result.exit_code == 2
     assert result.stderr.startswith(f"captum-sig: {folder} cannot be summarised: Binder Error")

@@ -251,7 +251,7 @@ def test_a_pipe_is_refused(tmp_path):
         ("x.jsonl", "{}\n", "line 1: the text is null"),
         ("x.jsonl", '\n{"text": 3}', "line 2: the text is of type int"),
         ("x.jsonl", '{"text": "a\\ud83d"}', "line 1: the text holds half a surrogate pair"),
-        ("x.jsonl", '{"text": "a", "label": [1, 2]}', "line 1: the label is a list"),
+        ("x.jsonl", '{"text": "a", "label": {"b": 1}}', "line 1: the label is a dict"),
         ("x.tsv", b"text\tlabel\na\t1\nb\xff\t0\n", "line 3: not UTF-8 at byte 1"),
         ("x.csv", b"\xef\xbb\xbftext\ncaf\xe9\n", "line 2: not UTF-8 at byte 3"),
         ("x.tsv", "text\na".encode("utf-16"), "is UTF-16: save it as UTF-8"),

@@ -1,0 +1,49 @@
+"""Which explainer a task has, and the text that shows whether it works."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from captum_sig._names import TaskName, unknown_name
+from captum_sig.explainers.automatic import EXPLAINERS
+from captum_sig.explainers.explainer import Explainer
+
+# Those in which one text, or one pair of texts, is a row, without more that belongs to it.
+TASKS: tuple[TaskName, ...] = (
+    "text-classification", "token-classification", "question-answering", "fill-mask",
+    "sentence-similarity",
+)  # fmt: skip
+OF_PAIRS = ("question-answering", "sentence-similarity")  # take nothing else
+LABELLED = "text-classification"  # its targets are labels of the whole text, not parts of it
+CANARY_TEXT = "a"
+
+
+def explainer_class(task: str) -> type[Explainer]:
+    """Return the class that explains a task.
+
+    Raises:
+        ValueError: if no corpus can be explained for it.
+    """
+    known = next((name for name in TASKS if name == task), None)
+    if known is None:
+        raise ValueError(unknown_name("task", task, TASKS))
+    module, name = EXPLAINERS[known]
+    explainer: type[Explainer] = getattr(
+        importlib.import_module(f"captum_sig.explainers.{module}"), name
+    )
+    return explainer
+
+
+def check_pairs(task: str, has_pairs: bool) -> None:
+    """Raise a ValueError if a task explains pairs of texts, and there are no second texts."""
+    if task in OF_PAIRS and not has_pairs:
+        raise ValueError(f"{task} explains pairs of texts: set pair_column to their second texts")
+
+
+def canary(explainer: Explainer, has_pairs: bool) -> Any:
+    """Return a text, or a pair, that a working explainer explains."""
+    text = CANARY_TEXT
+    if explainer.TASK == "fill-mask":
+        text = f"{CANARY_TEXT} {explainer.tokenizer.mask_token}"
+    return (text, CANARY_TEXT) if has_pairs else text
