@@ -30,7 +30,7 @@ from captum_sig.baselines import BASELINES
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
 from captum_sig.explainers.methods import METHODS
-from captum_sig.words.encoding import TextInput
+from captum_sig.words.inputs import TextInput
 from tests.tiny_language_models import causal, encoder_decoder
 from tests.tiny_models import (
     CLS,

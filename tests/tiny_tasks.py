@@ -5,8 +5,9 @@ import transformers
 from tokenizers import processors
 from torch import Tensor, nn
 
-from captum_sig.explainers.explainer import Explainer, Readout, TextTargets
+from captum_sig.explainers.explainer import Explainer
 from captum_sig.explainers.matrix_results import Target
+from captum_sig.explainers.readout import Readout, TextTargets
 from tests.tiny_models import CLS, MASK, SEP, SHAPE, spread, wordpiece_tokenizer
 
 LABELS = [f"emotion {number}" for number in range(28)]

@@ -34,10 +34,11 @@ from captum_sig.corpus.rows import (
 )
 from captum_sig.corpus.tasks import LABELLED, canary, check_pairs, explainer_class
 from captum_sig.data.columns import checked_input
-from captum_sig.explainers.explainer import Explainer, Result
+from captum_sig.explainers.explainer import Explainer
 from captum_sig.explainers.loading import pretrained_masked_lm
 from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.methods import IN_CONTEXTS
+from captum_sig.explainers.readout import Result
 from captum_sig.explainers.scoring import ScoringOptions
 from captum_sig.explainers.top import Plan
 

@@ -14,30 +14,18 @@ from captum_sig.attr.function import Read
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import choose_token
 from captum_sig.explainers.chosen_baselines import Names
-from captum_sig.explainers.explainer import (
-    CallOptions,
-    Explainer,
-    Readout,
-    Result,
-    TextTargets,
-    target_of_each,
-)
+from captum_sig.explainers.explainer import CallOptions, Explainer, target_of_each
 from captum_sig.explainers.game import Game
 from captum_sig.explainers.matrix_results import Target as ResultTarget
 from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.models import check_own_module, classifier_logits, word_embedding
 from captum_sig.explainers.own_heads import OwnHead, checked_labels, with_extras
+from captum_sig.explainers.readout import Readout, Result, TextTargets
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.path import TextTrace, path_named, trace
 from captum_sig.words.chat import Message, with_chats_rendered
-from captum_sig.words.encoding import (
-    Batch,
-    Sentence,
-    TextInput,
-    checked_inputs,
-    checked_texts,
-    in_python,
-)
+from captum_sig.words.encoding import Batch, Sentence
+from captum_sig.words.inputs import TextInput, checked_inputs, checked_texts, in_python
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

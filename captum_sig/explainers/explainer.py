@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import Evidence, Level, TaskName, Unit
+from captum_sig._names import Level, TaskName
 from captum_sig._numbers import MAX_N_DRAWS, checked_integer
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
@@ -35,14 +35,13 @@ from captum_sig.explainers.loading import (
     pretrained,
     pretrained_tokenizer,
 )
-from captum_sig.explainers.matrix_results import Target, TargetsAttribution
-from captum_sig.explainers.method_input import Scores
 from captum_sig.explainers.models import (
     check_model,
     described,
     uncompiled,
 )
-from captum_sig.explainers.results import EVIDENCE, Column, Interaction, WordAttribution
+from captum_sig.explainers.readout import Explained, Readout, Result
+from captum_sig.explainers.results import WordAttribution
 from captum_sig.explainers.scoring import (
     Question,
     ScoringOptions,
@@ -50,17 +49,8 @@ from captum_sig.explainers.scoring import (
     score_batch,
     text_generator,
 )
-from captum_sig.words.encoding import (
-    Batch,
-    Encoder,
-    TextInput,
-    Truncation,
-    checked_inputs,
-    in_python,
-    is_list,
-    padding_multiple,
-    token_limit,
-)
+from captum_sig.words.encoding import Batch, Encoder, Truncation, padding_multiple, token_limit
+from captum_sig.words.inputs import TextInput, checked_inputs, in_python, is_list
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -68,7 +58,6 @@ if TYPE_CHECKING:
 BATCH_SIZE = 32  # texts
 GPU_BATCH = 512, 2**14  # texts and tokens; the rows of a pass are limited separately
 
-Result = WordAttribution | TargetsAttribution
 # Texts, how to score them, and what the model returns for them as they are, if that is known.
 EncodedBatch = tuple[Batch, ScoringOptions, LayerOutputs | None]
 
@@ -99,31 +88,6 @@ def target_of_each(target: Any, n_inputs: int, is_single: bool) -> list[Any]:
     if len(target) != n_inputs:
         raise ValueError(f"target has {len(target)} entries; wanted one, or {n_inputs}")
     return list(target)
-
-
-@dataclass(frozen=True)
-class TextTargets:
-    """What is explained of a text, and what the model predicts of it."""
-
-    targets: tuple[Target, ...]  # at most T
-    is_single: bool  # whether the result is that of the only target, not a matrix
-    label: str | None = None
-    probability: float | None = None
-    probabilities: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Readout:
-    """What is explained of a batch of B texts: T values, read from each row's output."""
-
-    of_texts: Sequence[TextTargets]  # B
-    read: Read  # output of R rows, (R, …), and their texts' numbers in the batch → (R, T)
-    unit: Unit = "logit"
-
-    @property
-    def n_values(self) -> int:
-        """T, the largest number of targets of a text."""
-        return max(len(of_text.targets) for of_text in self.of_texts)
 
 
 class Explainer:
@@ -509,8 +473,16 @@ class Explainer:
             for of_value, draws in scored
         ]  # fmt: skip
         return [
-            _Explained(
-                batch, number, readout, values[number].tolist(), scores, pairs, self, options.name
+            Explained(
+                batch,
+                number,
+                readout,
+                values[number].tolist(),
+                scores,
+                pairs,
+                options.name,
+                self.baseline,
+                self.TASK,
             ).result
             for number in range(len(batch.inputs))
         ]
@@ -521,104 +493,3 @@ class Explainer:
             baseline=self.baseline, max_abs_word_delta=0.0, words=(), task=self.TASK,
             interactions=None if options.interactions is None else (),
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Explained:
-    """All that is known of one text of a batch."""
-
-    batch: Batch
-    number: int
-    readout: Readout
-    values: Sequence[float]  # T
-    scores: Sequence[Scores]  # T
-    interactions: Sequence[list[tuple[Interaction, ...]] | None]  # T
-    explainer: Explainer
-    method: str
-
-    @property
-    def result(self) -> Result:
-        of_text = self.readout.of_texts[self.number]
-        targets = [
-            replace(target, value=value)
-            for target, value in zip(of_text.targets, self.values, strict=False)
-        ]
-        return self._of_one(targets[0]) if of_text.is_single else self._of_all(targets)
-
-    @property
-    def _common(self) -> dict[str, Any]:
-        of_text, one = self.readout.of_texts[self.number], self.batch.inputs[self.number]
-        return {
-            "text": one.text,
-            "text_pair": one.pair,
-            "label": of_text.label,
-            "probability": of_text.probability,
-            "probabilities": of_text.probabilities,
-            "method": self.method,
-            "baseline": self.explainer.baseline,
-            "task": self.explainer.TASK,
-            "unit": self.readout.unit,
-            "dropped_tokens": self.batch.dropped[self.number],
-        }
-
-    def _of_one(self, target: Target) -> WordAttribution:
-        (scores, *_), number = self.scores, self.number
-        residual = None if scores.residual is None else float(scores.residual[number])
-        audit = None if scores.audits is None else scores.audits[number]
-        pairs = self.interactions[0]
-        return WordAttribution(
-            **self._common,
-            target=target.name,
-            value=target.value,
-            target_start=target.start,
-            target_end=target.end,
-            max_abs_word_delta=scores.word_deltas[number],
-            words=scores.words(self.batch, number),
-            residual=residual if audit is None else None,
-            interactions=None if pairs is None else pairs[number],
-            audit=audit,
-        )
-
-    def _of_all(self, targets: Sequence[Target]) -> TargetsAttribution:
-        number, scores = self.number, self.scores[: len(targets)]
-        spans = self.batch.spans[number]
-        positions = [span.position for span in spans]
-
-        def matrix(name: str) -> Tensor | None:
-            rows = [getattr(of_target, name) for of_target in scores]
-            if any(row is None for row in rows) or not rows:
-                return None
-            return torch.stack([row[number, positions] for row in rows]).cpu().double()
-
-        def of_each(name: str) -> tuple[Any, ...] | None:
-            values = [getattr(of_target, name) for of_target in scores]
-            if any(value is None for value in values) or not values:
-                return None
-            return tuple(value[number] for value in values)
-
-        empty = torch.zeros(len(targets), len(spans), dtype=torch.float64)
-        values, residual, evidence = matrix("values"), of_each("residual"), matrix("evidence")
-        audits = of_each("audits")
-        of_targets = self.interactions[: len(targets)]
-        pairs = [of_batch[number] for of_batch in of_targets if of_batch is not None]
-        return TargetsAttribution(
-            **self._common,
-            targets=tuple(targets),
-            words=tuple(Column(span.word, span.start, span.end, span.side) for span in spans),
-            matrix=empty if values is None else values,
-            max_abs_word_delta=tuple(of_target.word_deltas[number] for of_target in scores),
-            matrix_first=matrix("first"),
-            matrix_last=matrix("last"),
-            standard_error=matrix("standard_error"),
-            std=matrix("std"),
-            residual=(
-                None if residual is None or audits is not None else tuple(map(float, residual))
-            ),
-            interactions=tuple(pairs) if pairs else None,
-            evidence=None if evidence is None else _evidence_names(evidence),
-            audit=audits,
-        )
-
-
-def _evidence_names(matrix: Tensor) -> tuple[tuple[Evidence, ...], ...]:  # (T, W)
-    return tuple(tuple(EVIDENCE[int(index)] for index in row) for row in matrix)

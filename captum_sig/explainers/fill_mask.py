@@ -17,17 +17,12 @@ from captum_sig._numbers import checked_integer
 from captum_sig.attr.function import at_least_float32
 from captum_sig.attr.hooks import with_input
 from captum_sig.explainers.chosen_baselines import Names
-from captum_sig.explainers.explainer import (
-    CallOptions,
-    Explainer,
-    Readout,
-    Result,
-    TextTargets,
-    target_of_each,
-)
+from captum_sig.explainers.explainer import CallOptions, Explainer, target_of_each
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
+from captum_sig.explainers.readout import Readout, Result, TextTargets
 from captum_sig.explainers.token_readout import read_means
-from captum_sig.words.encoding import Batch, TextInput, checked_single_texts, in_python
+from captum_sig.words.encoding import Batch
+from captum_sig.words.inputs import TextInput, checked_single_texts, in_python
 from captum_sig.words.tokenize import decode, tokenize
 
 if TYPE_CHECKING:

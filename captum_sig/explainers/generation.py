@@ -42,8 +42,9 @@ from captum_sig.explainers.teacher_forcing import (
     force_decoder,
     force_encoder_decoder,
 )
-from captum_sig.words.encoding import in_python, limit_of, token_limit
+from captum_sig.words.encoding import limit_of, token_limit
 from captum_sig.words.grouping import Span
+from captum_sig.words.inputs import in_python
 from captum_sig.words.prompts import (
     Message,
     Prompt,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_sig.words.encoding import TextInput
+from captum_sig.words.inputs import TextInput
 
 MULTI_LABEL = "multi_label_classification"  # as configs of transformers call it
 VALUE = "value"  # the name of the only output

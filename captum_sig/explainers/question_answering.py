@@ -11,16 +11,11 @@ from torch import Tensor
 from captum_sig._names import TaskName
 from captum_sig.attr.function import Read
 from captum_sig.explainers.answers import Answer, Context
-from captum_sig.explainers.explainer import CallOptions, Explainer, Readout, TextTargets
+from captum_sig.explainers.explainer import CallOptions, Explainer
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
-from captum_sig.words.encoding import (
-    Batch,
-    TextInput,
-    Truncation,
-    checked_inputs,
-    in_python,
-    is_list,
-)
+from captum_sig.explainers.readout import Readout, TextTargets
+from captum_sig.words.encoding import Batch, Truncation
+from captum_sig.words.inputs import TextInput, checked_inputs, in_python, is_list
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

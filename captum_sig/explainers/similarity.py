@@ -20,14 +20,7 @@ from captum_sig.explainers.embedders import (
     SentenceEmbedder,
     is_sentence_transformer,
 )
-from captum_sig.explainers.explainer import (
-    CallOptions,
-    EncodedBatch,
-    Explainer,
-    Readout,
-    Result,
-    TextTargets,
-)
+from captum_sig.explainers.explainer import CallOptions, EncodedBatch, Explainer
 from captum_sig.explainers.loading import (
     hub_options,
     is_saved_sentence_transformer,
@@ -37,16 +30,11 @@ from captum_sig.explainers.loading import (
 )
 from captum_sig.explainers.matrix_results import TENSORS, Target, TargetsAttribution
 from captum_sig.explainers.models import check_model, uncompiled
+from captum_sig.explainers.readout import Readout, Result, TextTargets
 from captum_sig.explainers.results import Column, Interaction, WordAttribution
 from captum_sig.explainers.scoring import ScoringOptions
-from captum_sig.words.encoding import (
-    Batch,
-    TextInput,
-    and_advice,
-    check_side,
-    in_python,
-    is_list,
-)
+from captum_sig.words.encoding import Batch
+from captum_sig.words.inputs import TextInput, and_advice, check_side, in_python, is_list
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

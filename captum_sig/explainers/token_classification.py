@@ -24,18 +24,14 @@ from captum_sig.explainers.entities import (
     tag_of,
     units_of,
 )
-from captum_sig.explainers.explainer import (
-    CallOptions,
-    Explainer,
-    Readout,
-    TextTargets,
-    target_of_each,
-)
+from captum_sig.explainers.explainer import CallOptions, Explainer, target_of_each
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
+from captum_sig.explainers.readout import Readout, TextTargets
 from captum_sig.explainers.scoring import ScoringOptions
 from captum_sig.explainers.token_readout import Places, read_means
-from captum_sig.words.encoding import Batch, TextInput, checked_single_texts, in_python
+from captum_sig.words.encoding import Batch
 from captum_sig.words.grouping import special_ids
+from captum_sig.words.inputs import TextInput, checked_single_texts, in_python
 from captum_sig.words.tokenize import decode
 
 if TYPE_CHECKING:

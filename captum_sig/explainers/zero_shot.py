@@ -18,19 +18,14 @@ from captum_sig._names import Level, TaskName, suggestion, unknown_name
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.explainers.chosen_baselines import Names
 from captum_sig.explainers.classification import read_labels
-from captum_sig.explainers.explainer import CallOptions, Explainer, Readout, Result, TextTargets
+from captum_sig.explainers.explainer import CallOptions, Explainer
 from captum_sig.explainers.matrix_results import TENSORS, Target, TargetsAttribution
 from captum_sig.explainers.models import classifier_logits
+from captum_sig.explainers.readout import Readout, Result, TextTargets
 from captum_sig.explainers.results import Column
 from captum_sig.explainers.scoring import ScoringOptions
-from captum_sig.words.encoding import (
-    Batch,
-    TextInput,
-    Truncation,
-    checked_texts,
-    in_python,
-    is_list,
-)
+from captum_sig.words.encoding import Batch, Truncation
+from captum_sig.words.inputs import TextInput, checked_texts, in_python, is_list
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from captum_sig.words.encoding import TextInput, is_list
 from captum_sig.words.grouping import Offsets
+from captum_sig.words.inputs import TextInput, is_list
 
 Message = dict[str, str]  # "role" and "content"
 

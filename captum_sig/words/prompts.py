@@ -15,14 +15,9 @@ from typing import Any
 from captum_sig._numbers import checked_integer
 from captum_sig._warnings import warn
 from captum_sig.words.chat import Message, render_chat
-from captum_sig.words.encoding import (
-    and_advice,
-    checked_texts,
-    in_python,
-    is_list,
-    warn_of_bos,
-)
+from captum_sig.words.encoding import warn_of_bos
 from captum_sig.words.grouping import Grouping, Offsets, Span, grouping_of, spans, within
+from captum_sig.words.inputs import and_advice, checked_texts, in_python, is_list
 from captum_sig.words.tokenize import decode, tokenize
 
 REPLACEMENT_CHARACTER = "\ufffd"  # decoded from a token that is part of a character

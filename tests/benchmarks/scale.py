@@ -27,7 +27,7 @@ from captum_sig.corpus.manifest import Manifest
 from captum_sig.corpus.shard_files import ShardWriter
 from captum_sig.data.records import read_records
 from captum_sig.demo_model import PATH
-from captum_sig.words.encoding import TextInput
+from captum_sig.words.inputs import TextInput
 from tests.benchmarks.corpus import of_command
 from tests.benchmarks.measure import machine
 from tests.shards import multiply, scan_corpus

@@ -27,7 +27,8 @@ from transformers import (
 
 from captum_sig import TextClassificationExplainer, WordAttribution
 from captum_sig.demo_model import PATH
-from captum_sig.words.encoding import MAX_PADDING, NO_LIMIT, Encoder, TextInput, token_limit
+from captum_sig.words.encoding import MAX_PADDING, NO_LIMIT, Encoder, token_limit
+from captum_sig.words.inputs import TextInput
 from tests.tiny_models import (
     MASK,
     SHAPE,

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from captum_sig import TextClassificationExplainer
 from captum_sig.baselines import mean
-from captum_sig.explainers.explainer import Explainer, Readout, TextTargets
+from captum_sig.explainers.explainer import Explainer
 from captum_sig.explainers.matrix_results import Target
 from captum_sig.explainers.methods import METHODS
+from captum_sig.explainers.readout import Readout, TextTargets
 from tests.plain_loop import word_positions
 from tests.tiny_models import CLS, MASK, PAD, SEP, spread, wordpiece_tokenizer
 

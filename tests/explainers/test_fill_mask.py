@@ -226,7 +226,7 @@ def test_where_a_token_stands_decides_what_a_word_is():
 
 
 def text_input(text):
-    from captum_sig.words.encoding import TextInput
+    from captum_sig.words.inputs import TextInput
 
     return TextInput(text)
 

@@ -12,7 +12,7 @@ from captum_sig.explainers.game import Game
 from captum_sig.explainers.interactions import interactions, joint_effects, pair_kind
 from captum_sig.explainers.results import Interaction
 from captum_sig.explainers.scoring import text_generator
-from captum_sig.words.encoding import TextInput
+from captum_sig.words.inputs import TextInput
 from tests.tiny_models import MASK, TEXTS, bert, wordpiece_tokenizer
 
 TEXT = "The movie is not unbelievable, not good."

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from captum_sig.words.encoding import Encoder, TextInput
+from captum_sig.words.encoding import Encoder
+from captum_sig.words.inputs import TextInput
 from tests.pair_tokenizers import FAST, SLOW, SlowPairs, SlowTogether, berts
 
 ALL = {**FAST, **SLOW}

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from captum_sig import TextGenerationExplainer, baselines
-from captum_sig.words.encoding import Encoder, TextInput
+from captum_sig.words.encoding import Encoder
+from captum_sig.words.inputs import TextInput
 from captum_sig.words.prompts import PromptEncoder
 from tests import oracle
 from tests.plain_loop import assert_equal, plain_loop, word_positions

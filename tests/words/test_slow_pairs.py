@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 
-from captum_sig.words.encoding import Encoder, TextInput
+from captum_sig.words.encoding import Encoder
+from captum_sig.words.inputs import TextInput
 from captum_sig.words.slow_pairs import token_sides
 from tests.tiny_models import CLS, SEP
 from tests.tiny_pairs import SlowPairTokenizer

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from captum_sig.words.encoding import Encoder, TextInput
+from captum_sig.words.encoding import Encoder
+from captum_sig.words.inputs import TextInput
 from captum_sig.words.tokenize import decode, tokenize, tokenizer_lock
 from tests.tiny_models import byte_level_tokenizer, wordpiece_tokenizer
 
