@@ -20,7 +20,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """
     level = 2  # as `warnings.warn` counts: 1 is this function
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] in INSIDE:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in INSIDE:
         level += 1
         frame = frame.f_back
     warnings.warn(message, category, stacklevel=level)
