@@ -62,6 +62,18 @@ GPU_BATCH = 512, 2**14  # texts and tokens; the rows of a pass are limited separ
 EncodedBatch = tuple[Batch, ScoringOptions, LayerOutputs | None]
 
 
+class ExplainerOptions(TypedDict, total=False):
+    """The keywords that all explainers have: see `Explainer`."""
+
+    baseline: Names
+    level: Level
+    layer: nn.Module | None
+    device: torch.device | str | None
+    masked_lm: Any
+    n_draws: int
+    seed: int
+
+
 class CallOptions(TypedDict, total=False):
     """The keywords of a call: see `Explainer.in_batches`."""
 

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import Level, TaskName
+from captum_sig._names import TaskName
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.function import at_least_float32
 from captum_sig.attr.hooks import with_input
-from captum_sig.explainers.chosen_baselines import Names
-from captum_sig.explainers.explainer import CallOptions, Explainer, target_of_each
+from captum_sig.explainers.explainer import (
+    CallOptions,
+    Explainer,
+    ExplainerOptions,
+    target_of_each,
+)
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
 from captum_sig.explainers.readout import Readout, Result, TextTargets
 from captum_sig.explainers.token_readout import read_means
@@ -113,15 +117,8 @@ class FillMaskExplainer(Explainer):
     Args:
         model: a masked language model of transformers; it stays on its device and in its mode.
         tokenizer: its tokenizer.
-        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`; or a list of
-            names, whose scores are averaged with equal weights: `std` is their spread.
-        level: "word" moves a word's sub-tokens together, "token" each on its own.
-        layer: the word embedding; None finds it through `model.get_input_embeddings()`.
-        device: device to move the model to; None leaves it where it is.
-        masked_lm: the masked language model that baseline "blurred" needs.
-        n_draws: number of draws of a random baseline ("constant", "uniform"), over which scores
-            are averaged.
-        seed: random seed; the draws for a text depend on it and the text only.
+        **options: `baseline`, `level`, `layer`, `device`, `masked_lm`, `n_draws` and `seed`, as in
+            `TextClassificationExplainer`.
 
     Raises:
         TypeError: if the model is not a masked language model, or the tokenizer none.
@@ -138,19 +135,9 @@ class FillMaskExplainer(Explainer):
         self,
         model: nn.Module,
         tokenizer: Any,
-        *,
-        baseline: Names = "mask",
-        level: Level = "word",
-        layer: nn.Module | None = None,
-        device: torch.device | str | None = None,
-        masked_lm: Any = None,
-        n_draws: int = 5,
-        seed: int = 0,
+        **options: Unpack[ExplainerOptions],
     ) -> None:
-        super().__init__(
-            model, tokenizer, baseline=baseline, level=level, layer=layer, device=device,
-            masked_lm=masked_lm, n_draws=n_draws, seed=seed,
-        )  # fmt: skip
+        super().__init__(model, tokenizer, **options)
         if tokenizer.mask_token is None:
             raise ValueError("the tokenizer has no mask token: wanted that of a masked model")
         self.vocabulary: dict[str, int] = tokenizer.get_vocab()

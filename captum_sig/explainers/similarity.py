@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, overload
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import Level, Side, TaskName, Unit, unknown_name
+from captum_sig._names import Side, TaskName, Unit, unknown_name
 from captum_sig.attr.function import Read, at_least_float32
 from captum_sig.attr.word_paths import NotFiniteError
-from captum_sig.explainers.chosen_baselines import Names
 from captum_sig.explainers.embedders import (
     PooledEncoder,
     Pooling,
     SentenceEmbedder,
     is_sentence_transformer,
 )
-from captum_sig.explainers.explainer import CallOptions, EncodedBatch, Explainer
+from captum_sig.explainers.explainer import (
+    CallOptions,
+    EncodedBatch,
+    Explainer,
+    ExplainerOptions,
+)
 from captum_sig.explainers.loading import (
     hub_options,
     is_saved_sentence_transformer,
@@ -80,15 +84,8 @@ class SimilarityExplainer(Explainer):
         tokenizer: the encoder's tokenizer; None for a SentenceTransformer, which has its own.
         pooling: of an encoder: "mean" over the tokens, or "cls", the first of them.
         similarity: "cosine" or "dot".
-        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`; or a list of
-            names, whose scores are averaged with equal weights: `std` is their spread.
-        level: "word" moves a word's sub-tokens together, "token" each on its own.
-        layer: the word embedding; None finds it through `model.get_input_embeddings()`.
-        device: device to move the model to; None leaves it where it is.
-        masked_lm: the masked language model that baseline "blurred" needs.
-        n_draws: number of draws of a random baseline ("constant", "uniform"), over which scores
-            are averaged.
-        seed: random seed; the draws for a text depend on it and the text only.
+        **options: `baseline`, `level`, `layer`, `device`, `masked_lm`, `n_draws` and `seed`, as in
+            `TextClassificationExplainer`.
 
     Raises:
         TypeError: if the model is neither, or the tokenizer none.
@@ -108,13 +105,7 @@ class SimilarityExplainer(Explainer):
         *,
         pooling: Pooling | None = None,
         similarity: Similarity = "cosine",
-        baseline: Names = "mask",
-        level: Level = "word",
-        layer: nn.Module | None = None,
-        device: torch.device | str | None = None,
-        masked_lm: Any = None,
-        n_draws: int = 5,
-        seed: int = 0,
+        **options: Unpack[ExplainerOptions],
     ) -> None:
         if similarity not in UNITS:
             raise ValueError(unknown_name("similarity", similarity, get_args(Similarity)))
@@ -126,12 +117,9 @@ class SimilarityExplainer(Explainer):
             embedder, tokenizer = SentenceEmbedder(model), model.tokenizer
         else:
             check_model(model, tokenizer, type(self).__name__, self.MODELS)
-            model, layer = uncompiled(model, layer)
+            model, options["layer"] = uncompiled(model, options.get("layer"))
             embedder = PooledEncoder(model, pooling or "mean")
-        super().__init__(
-            embedder, tokenizer, baseline=baseline, level=level, layer=layer, device=device,
-            masked_lm=masked_lm, n_draws=n_draws, seed=seed,
-        )  # fmt: skip
+        super().__init__(embedder, tokenizer, **options)
         self.embedder = embedder
         self.similarity = similarity
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import AggregationStrategy, Level, TaskName, suggestion, unknown_name
+from captum_sig._names import AggregationStrategy, TaskName, suggestion, unknown_name
 from captum_sig.attr.function import at_least_float32
-from captum_sig.explainers.chosen_baselines import Names
 from captum_sig.explainers.entities import (
     STRATEGIES,
     WITHOUT_WORDS,
@@ -24,7 +23,12 @@ from captum_sig.explainers.entities import (
     tag_of,
     units_of,
 )
-from captum_sig.explainers.explainer import CallOptions, Explainer, target_of_each
+from captum_sig.explainers.explainer import (
+    CallOptions,
+    Explainer,
+    ExplainerOptions,
+    target_of_each,
+)
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
 from captum_sig.explainers.readout import Readout, TextTargets
 from captum_sig.explainers.scoring import ScoringOptions
@@ -67,15 +71,8 @@ class TokenClassificationExplainer(Explainer):
             `TokenClassificationPipeline`: "none" (each token is one), "simple", "first", "average"
             or "max".
         ignore_labels: labels that are not entities, by the name that an entity would have.
-        baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`; or a list of
-            names, whose scores are averaged with equal weights: `std` is their spread.
-        level: "word" moves a word's sub-tokens together, "token" each on its own.
-        layer: the word embedding; None finds it through `model.get_input_embeddings()`.
-        device: device to move the model to; None leaves it where it is.
-        masked_lm: the masked language model that baseline "blurred" needs.
-        n_draws: number of draws of a random baseline ("constant", "uniform"), over which scores
-            are averaged.
-        seed: random seed; the draws for a text depend on it and the text only.
+        **options: `baseline`, `level`, `layer`, `device`, `masked_lm`, `n_draws` and `seed`, as in
+            `TextClassificationExplainer`.
 
     Raises:
         TypeError: if the model is not a token classifier, or the tokenizer none.
@@ -95,18 +92,9 @@ class TokenClassificationExplainer(Explainer):
         *,
         aggregation_strategy: AggregationStrategy = "simple",
         ignore_labels: Sequence[str] = ("O",),
-        baseline: Names = "mask",
-        level: Level = "word",
-        layer: nn.Module | None = None,
-        device: torch.device | str | None = None,
-        masked_lm: Any = None,
-        n_draws: int = 5,
-        seed: int = 0,
+        **options: Unpack[ExplainerOptions],
     ) -> None:
-        super().__init__(
-            model, tokenizer, baseline=baseline, level=level, layer=layer, device=device,
-            masked_lm=masked_lm, n_draws=n_draws, seed=seed,
-        )  # fmt: skip
+        super().__init__(model, tokenizer, **options)
         if aggregation_strategy not in STRATEGIES:
             raise ValueError(unknown_name("aggregation_strategy", aggregation_strategy, STRATEGIES))
         if aggregation_strategy not in WITHOUT_WORDS and not tokenizer.is_fast:

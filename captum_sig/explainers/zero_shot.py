@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, overload
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import Level, TaskName, suggestion, unknown_name
+from captum_sig._names import TaskName, suggestion, unknown_name
 from captum_sig.attr.word_paths import NotFiniteError
-from captum_sig.explainers.chosen_baselines import Names
 from captum_sig.explainers.classification import read_labels
-from captum_sig.explainers.explainer import CallOptions, Explainer
+from captum_sig.explainers.explainer import (
+    CallOptions,
+    Explainer,
+    ExplainerOptions,
+)
 from captum_sig.explainers.matrix_results import TENSORS, Target, TargetsAttribution
 from captum_sig.explainers.models import classifier_logits
 from captum_sig.explainers.readout import Readout, Result, TextTargets
@@ -126,19 +129,9 @@ class ZeroShotClassificationExplainer(Explainer):
         self,
         model: nn.Module,
         tokenizer: Any,
-        *,
-        baseline: Names = "mask",
-        level: Level = "word",
-        layer: nn.Module | None = None,
-        device: torch.device | str | None = None,
-        masked_lm: Any = None,
-        n_draws: int = 5,
-        seed: int = 0,
+        **options: Unpack[ExplainerOptions],
     ) -> None:
-        super().__init__(
-            model, tokenizer, baseline=baseline, level=level, layer=layer, device=device,
-            masked_lm=masked_lm, n_draws=n_draws, seed=seed,
-        )  # fmt: skip
+        super().__init__(model, tokenizer, **options)
         config: Any = model.config  # whose label2id may be None
         labels = {str(name): int(index) for index, name in config.id2label.items()}
         entailed = [index for name, index in labels.items() if name.lower().startswith("entail")]
