@@ -184,7 +184,7 @@ def questions(rng: random.Random, is_held_out: bool, n: int) -> list[Example]:
     """Question and context, with the span of the answer in the context."""
     examples = []
     for _ in range(n):
-        told = deeds(rng, is_held_out, rng.choice([1, 2]))
+        told = deeds(rng, is_held_out, rng.choice([2, 3]))
         asked = rng.choice(told)
         context = " ".join(deed.sentence for deed in told)
         question, answer = rng.choice(asked.questions())
@@ -319,4 +319,22 @@ def gaps(rng: random.Random, data: Path, is_held_out: bool, n: int) -> list[Exam
         masked = rng.choice([i for i, word in enumerate(words) if words_of(word)])
         near = words[max(0, masked - 2) : masked] + words[masked + 1 : masked + 3]
         examples.append(Example(text, masked, matters=frozenset(words_of(" ".join(near)))))
+    return examples
+
+
+PRAISING = ["wonderful", "brilliant", "charming", "delightful", "superb", "touching", "hilarious"]
+BLAMING = ["dreadful", "boring", "tedious", "awful", "clumsy", "dull", "pointless"]
+SEEN = ["film", "play", "show", "concert", "documentary"]
+
+
+def planted_reviews(rng: random.Random, n: int) -> list[Example]:
+    """Reviews in which one word alone has a sentiment."""
+    examples = []
+    for _ in range(n):
+        label = rng.choice(SENTIMENTS)
+        word = rng.choice(PRAISING if label == "positive" else BLAMING)
+        seen = f"we saw the {rng.choice(SEEN)} in {rng.choice(PLACES).lower()}"
+        texts = [f"{seen} , and it was {word} .", f"a {word} {rng.choice(SEEN)} ; {seen} .",
+                 f"{seen} with friends and found it {word} ."]  # fmt: skip
+        examples.append(Example(rng.choice(texts), label, matters=frozenset([word])))
     return examples

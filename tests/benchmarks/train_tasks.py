@@ -25,9 +25,9 @@ from tests.benchmarks.task_data import Example
 from tests.benchmarks.train_classifiers import masked
 from tests.demo_model.train import save, shuffled
 
-BATCH = 32
+BATCH = 16
 LENGTH = 128  # tokens
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 1e-4
 MOST_MASKED = 0.3  # of a text's tokens
 IGNORED = -100  # a token without a label
 Columns = dict[str, list[Any]]  # what the model reads and what it is to say, a row an example
@@ -161,7 +161,7 @@ TASKS = {
     ),
     "qa": Task(
         "AutoModelForQuestionAnswering", from_templates(task_data.questions), with_spans,
-        span_is_right, n=12000,
+        span_is_right, n=8000,
     ),
     "nli": Task(
         SEQUENCES, task_data.inferences, with_answers, label_is_right, task_data.NLI_LABELS,
@@ -250,9 +250,9 @@ def fit(model: Any, columns: Columns, mask: int, special: Sequence[int]) -> None
         optimizer.step()
         schedule.step()
         running += loss.item()
-        if step % 50 == 0:
+        if step % 100 == 0:
             seconds = time.perf_counter() - started
-            print(f"step {step} of {steps}: loss {running / 50:.3f}, {seconds:.0f} s", flush=True)
+            print(f"step {step} of {steps}: loss {running / 100:.3f}, {seconds:.0f} s", flush=True)
             running = 0.0
 
 
