@@ -12,11 +12,12 @@ Seconds are the processor's, of the second of two runs.
 """
 
 import argparse
+import io
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ def run(snippet: str, names: dict[str, Any]) -> float:
     """A snippet's processor seconds; the first of two runs is warm-up."""
     for _ in range(2):
         start = time.process_time()
-        exec(snippet, dict(names))
+        with redirect_stdout(io.StringIO()):  # pages are shown as well
+            exec(snippet, dict(names))
         seconds = time.process_time() - start
     return seconds
 
@@ -176,11 +178,11 @@ def compare(example: Example, models: Path, page: Path) -> str:
     ours = names | {name: getattr(captum_sig, name) for name in captum_sig.__all__}
     seconds = [run(example.theirs, theirs), run(example.ours, ours)]
     with watching(LIGAttributions) as errors:
-        exec(example.theirs, dict(theirs))
+        run(example.theirs, theirs)
     reported, true = (max(of_kind) for of_kind in zip(*errors, strict=True))
-    lines = [len(snippet.splitlines()) for snippet in (example.theirs, example.ours)]
+    lines = " / ".join(str(len(code.splitlines())) for code in (example.theirs, example.ours))
     return (
-        f"| {example.name} | {lines[0]} / {lines[1]} | {len(errors)} | {reported:.0%} | {true:.1%} "
+        f"| {example.name} | {lines} | {len(errors) // 2} | {reported:.0%} | {true:.1%} "
         f"| {seconds[0]:.2f} | {seconds[1]:.3f} | {seconds[0] / seconds[1]:.0f} |"
     )
 

@@ -43,7 +43,7 @@ class Task:
     is_right: Callable[[Any, dict[str, Tensor]], Tensor]  # the model's output, its batch: (B,)
     labels: Sequence[str] = ()
     problem_type: str | None = None
-    n: int = 6000
+    n: int = 4000
 
 
 def encode(tokenizer: Any, examples: list[Example], **options: Any) -> Any:
@@ -167,20 +167,22 @@ TASKS = {
         SEQUENCES, task_data.inferences, with_answers, label_is_right, task_data.NLI_LABELS,
         "single_label_classification", n=8000,
     ),
-    "similarity": Task("AutoModel", task_data.neighbours, with_partners, partner_is_nearest),
+    "similarity": Task(
+        "AutoModel", task_data.neighbours, with_partners, partner_is_nearest, n=3000
+    ),
     "fill-mask": Task(
-        "AutoModelForMaskedLM", task_data.gaps, with_gaps, label_is_right, n=8000
+        "AutoModelForMaskedLM", task_data.gaps, with_gaps, label_is_right, n=5000
     ),
     "multi-label": Task(
         SEQUENCES, task_data.several_labels, with_answers, all_labels_are_right,
         task_data.TEXT_LABELS, "multi_label_classification",
     ),
     "stars": Task(
-        SEQUENCES, task_data.stars, with_answers, value_is_right, ["stars"], "regression", n=5000
+        SEQUENCES, task_data.stars, with_answers, value_is_right, ["stars"], "regression", n=3000
     ),
     "reranker": Task(
         SEQUENCES, from_templates(task_data.passages), with_answers, value_is_right, ["relevance"],
-        "regression", n=8000,
+        "regression", n=5000,
     ),
 }  # fmt: skip
 
@@ -296,6 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model, task.columns(tokenizer, examples), tokenizer.mask_token_id,
         tokenizer.all_special_ids,
     )  # fmt: skip
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # token types as well
     save(model, tokenizer, options.output)
     held_out = task.examples(rng, options.data, True, 500)
     right = accuracy(model, task.columns(tokenizer, held_out), task.is_right)
