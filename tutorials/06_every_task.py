@@ -374,7 +374,7 @@ assert "<html" in every.to_html()
 assert every.to_csv().count("\n") > 5
 assert every.to_dict()["targets"][0]["name"] == "praise"
 
-# %% Other methods: the same call. Captum's integrated gradients, for an answer
+# %% Other methods: the same call. Captum's integrated gradients, of a label and of an entity
 
-by_gradients = answers(("who has the tools?", context), method="ig", n_steps=50)
-assert strongest(by_gradients["start + end"], "text") in ("who", "tools")
+assert strongest(labels(text, "complaint", method="ig")) == "hated"
+assert strongest(entities("paris from florence loved the atlas", method="ig")[1]) == "from"
