@@ -351,12 +351,15 @@ assert strongest(where["start"], "text") in ("where", "food")
 
 # %% Gaps: the likeliest tokens at the mask, which itself stays
 
+# "asked", "money" and "back" say the same, so that none is missed much. Two-sided contexts also see
+# what each says alone.
 gaps = FillMaskExplainer(of_task["gaps"], tokenizer)
-back = gaps("anna from oslo [MASK] the soup and asked for money back", top_k=3)
+story = "anna from oslo [MASK] the soup and asked for money back"
+back = gaps(story, top_k=3, contexts="two_sided")
 assert set(back.rows) == set(VERBS["complaint"])
 assert strongest(back[0]) in ENDINGS["complaint"].split()
-why_not = gaps("anna from oslo [MASK] the soup and asked for money back", ["hated", "loved"])
-assert why_not["hated"].value > why_not["loved"].value
+given = gaps(story, ["hated", "loved"])
+assert given["hated"].value > given["loved"].value
 
 # %% Similar texts: the words of each, while the other stays
 
@@ -374,7 +377,7 @@ assert "<html" in every.to_html()
 assert every.to_csv().count("\n") > 5
 assert every.to_dict()["targets"][0]["name"] == "praise"
 
-# %% Other methods: the same call. Captum's integrated gradients, of a label and of an entity
+# %% Other methods: the same call. Captum's integrated gradients, here of a label
 
 assert strongest(labels(text, "complaint", method="ig")) == "hated"
-assert strongest(entities("paris from florence loved the atlas", method="ig")[1]) == "from"
+assert strongest(labels(text, "food", method="ig")) == "soup"

@@ -54,9 +54,7 @@ def with_labels(folder: Path, n_labels: int) -> TextClassificationExplainer:
 def all_labels(folder: Path, texts: Sequence[str], repeats: int) -> float:
     """How many times as long all labels take as the predicted one."""
     explainer = with_labels(folder, N_LABELS)
-    one, every = alternating(
-        [partial(explainer, texts), partial(explainer, texts, "all")], repeats
-    )
+    one, every = alternating([partial(explainer, texts), partial(explainer, texts, "all")], repeats)
     return every / one
 
 

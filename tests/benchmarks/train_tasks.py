@@ -175,14 +175,14 @@ TASKS = {
     ),
     "multi-label": Task(
         SEQUENCES, task_data.several_labels, with_answers, all_labels_are_right,
-        task_data.TEXT_LABELS, "multi_label_classification",
+        task_data.TEXT_LABELS, "multi_label_classification", n=6000,
     ),
     "stars": Task(
-        SEQUENCES, task_data.stars, with_answers, value_is_right, ["stars"], "regression", n=3000
+        SEQUENCES, task_data.stars, with_answers, value_is_right, ["stars"], "regression", n=5000
     ),
     "reranker": Task(
         SEQUENCES, from_templates(task_data.passages), with_answers, value_is_right, ["relevance"],
-        "regression", n=5000,
+        "regression", n=3000,
     ),
 }  # fmt: skip
 
