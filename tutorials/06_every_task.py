@@ -3,8 +3,8 @@
 A small BERT has learnt them in a world where people order things, and like them or not. So we know
 which word must matter for each answer, and can look whether it does. Generated text has tutorial 4.
 
-Its weights are included. `SEED=4 python 06_every_task.py` trains another first, in two minutes;
-what is asserted stays true.
+Its weights are included. `SEED=4 python 06_every_task.py` trains another first, in some minutes;
+not every one learns all tasks in that time.
 """
 
 # %% A world of orders
