@@ -85,10 +85,11 @@ def byte_level_tokenizer(sentences: list[str], size: int) -> PreTrainedTokenizer
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LENGTH, **roles)
 
 
-def masked(ids: Tensor, mask: int) -> Tensor:
+def masked(ids: Tensor, mask: int, special: Sequence[int], most: float = MOST_MASKED) -> Tensor:
     """Half of the rows, (B, L), with a random share of their tokens masked; not special ones."""
-    share = MOST_MASKED * torch.rand(len(ids), 1) * (torch.rand(len(ids), 1) < 0.5)
-    return torch.where((torch.rand(ids.shape) < share) & (ids >= len(SPECIAL)), mask, ids)
+    share = most * torch.rand(len(ids), 1) * (torch.rand(len(ids), 1) < 0.5)
+    moves = ~torch.isin(ids, torch.tensor(special))
+    return torch.where((torch.rand(ids.shape) < share) & moves, mask, ids)
 
 
 def fit(
@@ -110,7 +111,9 @@ def fit(
     for epoch in range(epochs):
         total, started = 0.0, time.perf_counter()
         for chosen, ids, attention in shuffled(rows, BATCH):
-            logits = model(input_ids=masked(ids, mask), attention_mask=attention).logits
+            logits = model(
+                input_ids=masked(ids, mask, range(len(SPECIAL))), attention_mask=attention
+            ).logits
             loss = cross_entropy(logits, labels[chosen])
             optimizer.zero_grad()
             loss.backward()
