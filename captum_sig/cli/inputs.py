@@ -66,7 +66,7 @@ def read_messages(path: Path) -> list[Message]:
         ValueError: if it is something else.
         OSError: if the file cannot be read.
     """
-    if not path.is_file():
+    if "\0" in str(path) or not path.is_file():
         raise ValueError(f"there is no file {path}: name a JSON file with the messages of a chat")
     try:
         data = json.loads(path.read_text("utf-8-sig"))

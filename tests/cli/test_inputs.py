@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -83,6 +84,8 @@ def test_what_is_not_a_chat_is_told_in_a_sentence(tmp_path, content, message):
 
 
 def test_a_file_of_messages_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="there is no file .*: name a JSON file"):
+        read_messages(Path("\0"))
     with pytest.raises(ValueError, match="there is no file .*none.json: name a JSON file"):
         read_messages(tmp_path / "none.json")
     (tmp_path / "latin.json").write_bytes(b'["\xff"]')

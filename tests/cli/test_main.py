@@ -11,6 +11,7 @@ from captum_sig.cli import terminal
 
 METHODS, PATHS = get_args(_names.MethodName), get_args(_names.PathName)
 BASELINES, METRICS = get_args(_names.BaselineName), get_args(_names.MetricName)
+TASKS = get_args(_names.TaskName)
 COMMANDS = ["explain", "evaluate", "corpus", "report", "trace"]
 EXPLAIN, TRACE = ["explain", "text"], ["trace", "text"]
 CORPUS = ["corpus", "texts.tsv", "--output", "never"]
@@ -32,7 +33,7 @@ def listed(names) -> str:
         ([*EXPLAIN, "--baseline", "zeros"], f"'zeros' is not one of {listed(BASELINES)}"),
         ([*EXPLAIN, "--level", "sentence"], "'sentence' is not one of 'word', 'token'"),
         ([*EXPLAIN, "--format", "xml"], "'xml' is not one of 'text', 'json', 'html', 'png'"),
-        ([*EXPLAIN, "--task", "translation"], "not one of 'text-classification', 'text-"),
+        ([*EXPLAIN, "--task", "translation"], f"'translation' is not one of {listed(TASKS)}"),
         ([*TRACE, "--method", "saliency"], f"'saliency' is not one of {listed(PATHS)}"),
         ([*TRACE, "--format", "html"], "'html' is not one of 'text', 'json', 'png'"),
         ([*CORPUS, "--engine", "spark"], "'spark' is not one of 'local', 'ray'"),
@@ -90,7 +91,7 @@ def completed(run, line: str) -> list[str]:
         ("captum-sig trace --baseline ", BASELINES),
         ("captum-sig explain --level ", ["word", "token"]),
         ("captum-sig explain --format ", ["text", "json", "html", "png"]),
-        ("captum-sig explain --task ", ["text-classification", "text-generation"]),
+        ("captum-sig explain --task ", sorted(TASKS)),
         ("captum-sig corpus --engine ", ["local", "ray"]),
         ("captum-sig trace --method ", PATHS),
         ("captum-sig evaluate --explain ", ["predicted", "label"]),
@@ -141,7 +142,7 @@ def test_help_fits_80_columns_and_has_an_example(run, command):
 @pytest.mark.parametrize(
     ("command", "panels"),
     [
-        ("explain", ["Classification", "Generation", "Output"]),
+        ("explain", ["Input", "Explanation", "Task", "Generation", "Output"]),
         ("corpus", ["Input", "Explanation", "Ray", "Output"]),
         ("evaluate", ["Input", "Explanation", "Metrics", "Output"]),
     ],

@@ -1,8 +1,12 @@
 """One row a text, whatever the task: against plain loops over ids, one pass a word."""
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +31,7 @@ from tests.tiny_tasks import (
     word_effects,
 )
 
+ROOT = Path(__file__).parents[2]
 TEXTS = ["the movie is not good", "a gorgeous mess !", "bad", "movie , not movie"]
 PAIRS = [("the movie is good", "not bad"), ("a mess", "bad , bad !"), ("good", "good movie")]
 
@@ -298,12 +303,14 @@ def test_a_task_needs_a_model(models, tmp_path):
 
 def test_ray_writes_the_same_rows(models, tmp_path):
     pytest.importorskip("ray")
-    options = ["--target", "all"]
     for engine, more in (("local", []), ("ray", ["--num-workers", "1"])):
-        result = run(
-            models, "emotions", "pairs", tmp_path / engine, "--engine", engine, *more, *options
-        )
-        assert result.exit_code == 0, result.output
+        command = [
+            sys.executable, "-m", "captum_sig", "corpus", str(models / "pairs.jsonl"),
+            "--output", str(tmp_path / engine), "--model", str(models / "emotions"),
+            "--shard-size", "2", "--target", "all", "--engine", engine, *more,
+        ]  # fmt: skip
+        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+        subprocess.run(command, env=environment, check=True, timeout=240)
     of_ray, of_local = content(tmp_path / "ray"), content(tmp_path / "local")
     assert list(of_ray) == list(of_local)
     for name, columns in of_local.items():

@@ -106,8 +106,9 @@ def test_ig_is_complete_over_the_sentence(explainer):
     results = explainer(texts, method="ig", n_steps=100, top_k=2)
     for text, result in zip(texts, results, strict=True):
         encoding = explainer.tokenizer(text, return_tensors="pt")
-        replaced = encoding["input_ids"].clone()
-        replaced[0, 1:-1] = explainer.tokenizer.mask_token_id
+        ids = encoding["input_ids"]
+        is_special = torch.isin(ids, torch.tensor(explainer.tokenizer.all_special_ids))
+        replaced = torch.where(is_special, ids, explainer.tokenizer.mask_token_id)
         with torch.no_grad():
             at_input = explainer.model(**encoding).logits[0]
             at_baseline = explainer.model(**{**encoding, "input_ids": replaced}).logits[0]
