@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._captum import BaselineType, TargetType
-from captum_sig._names import suggestion
+from captum_sig._names import Unit, suggestion
 from captum_sig.attr.arguments import N_STEPS, input_tensors, layer_problem, matching
 from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.attr.function import Tensors, warn_of_dropout
@@ -92,7 +92,7 @@ class Trace:
 
 @dataclass(frozen=True, eq=False)
 class TextTrace:
-    """The path of a method from the baseline to a text; F is the logit of the label `target`."""
+    """The path of a method from the baseline to a text; F is the logit, or value, of `target`."""
 
     text: str
     target: str
@@ -101,6 +101,7 @@ class TextTrace:
     words: tuple[str, ...]  # (P): the word that each path moves; the text if all move together
     positions: tuple[int, ...]  # of the text's words, without special tokens
     tokenizer: Any = field(repr=False)
+    unit: Unit = "logit"
 
     @property
     def one_by_one(self) -> bool:

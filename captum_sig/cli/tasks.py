@@ -68,7 +68,12 @@ def paired(task: TaskName, inputs: Sequence[Input], options: Options) -> list[An
     seconds = [seconds] if isinstance(seconds, str) else list(seconds or ())
     option = terminal.option_name(of_task.second)
     if seconds and not all(isinstance(one, str) for one in inputs):
-        terminal.fail(f"{option} goes with texts, and stdin has more than texts: leave it out")
+        what = (
+            "a chat is one input"
+            if any(isinstance(one, list) for one in inputs)
+            else "stdin has pairs"
+        )
+        terminal.fail(f"{option} goes with single texts, and {what}: leave it out")
     if len(seconds) > 1 and task == "sentence-similarity":
         return [(one, seconds) for one in inputs]
     joined = [(one, second) for one in inputs for second in seconds] if seconds else list(inputs)

@@ -32,7 +32,7 @@ from captum_sig.corpus.rows import (
     failed_row,
     to_row,
 )
-from captum_sig.corpus.tasks import LABELLED, canary, check_pairs, explainer_class
+from captum_sig.corpus.tasks import LABELLED, canary, check_columns, explainer_class
 from captum_sig.data.columns import checked_input
 from captum_sig.explainers.explainer import Explainer
 from captum_sig.explainers.loading import pretrained_masked_lm
@@ -195,8 +195,8 @@ class CorpusExplainer:
                 raise ValueError(f"the explainer is for {model.TASK}, not {task}: leave task out")
             task = model.TASK
         self.task = task or LABELLED
-        check_pairs(self.task, pair_column is not None)
-        self._class = type(model) if isinstance(model, Explainer) else explainer_class(self.task)
+        self._class = explainer_class(self.task)
+        check_columns(self.task, pair_column is not None, target)
         self.text_column, self.pair_column = text_column, pair_column
         self.call_options: dict[str, Any] = {
             "target": tuple(target) if isinstance(target, list) else target,
@@ -243,7 +243,8 @@ class CorpusExplainer:
         return explainer, self._explain_canary(explainer)
 
     def _explain_canary(self, explainer: Explainer) -> Result:
-        options = {**self.call_options, "top": None}  # the text is short
+        top = self.call_options["top"]
+        options = {**self.call_options, "top": top and 1}  # the text is short
         result: Result = explainer(canary(explainer, self.pair_column is not None), **options)
         return result
 
@@ -291,6 +292,11 @@ class CorpusExplainer:
         inputs: Sequence[Any] = _column(batch, self.text_column, "text_column")
         if self.pair_column is not None:
             pairs = _column(batch, self.pair_column, "pair_column")
+            if len(pairs) != len(inputs):
+                raise ValueError(
+                    f"columns {self.text_column!r} and {self.pair_column!r} have {len(inputs)} and "
+                    f"{len(pairs)} rows; wanted as many second texts as texts"
+                )
             inputs = list(zip(inputs, pairs, strict=True))
         added = {
             f"sig_{name}" if name in batch else name: column

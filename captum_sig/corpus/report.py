@@ -125,7 +125,10 @@ EXTREME_COLUMNS = ("class", "word", "score", "file", "row")
 
 # Entities are named "PER: Ada": their class is the label, which a text may have several times.
 TARGETS = "CREATE VIEW targets AS SELECT *, {of_target} AS class FROM explained"
-LABEL_OF_ENTITY = "split_part(target, ': ', 1)"
+# A similarity's target is the other text, of which there may be as many as rows: one class.
+OF_TASK = {
+    "token-classification": "split_part(target, ': ', 1)", "sentence-similarity": "'similarity'",
+}  # fmt: skip
 
 OVERVIEW = """
     SELECT count(*) AS rows, count(error) AS failed,
@@ -142,7 +145,7 @@ RESIDUALS = """
 
 # By what the classes are: labels that are predicted, values, or several targets of each text.
 CLASSES = """
-    SELECT class, count(*) AS texts, {columns}, avg(len(words)) AS words_per_text
+    SELECT class, count(DISTINCT (file, row)) AS texts, {columns}, avg(len(words)) AS words_per_text
     FROM targets GROUP BY class ORDER BY texts DESC, {order} class
 """
 OF_LABELS = """
@@ -227,7 +230,7 @@ def make_report(
     settings = manifest.settings
     method = ":".join(filter(None, [settings["method"], settings["contexts"]]))
     is_entities = settings.get("task") == "token-classification"
-    of_target = LABEL_OF_ENTITY if is_entities else "target"
+    of_target = OF_TASK.get(str(settings.get("task")), "target")
     has_pairs = settings.get("pair_column") is not None
     with open_shards(manifest.paths(folder)) as db:
         db.execute(TARGETS.format(of_target=of_target))

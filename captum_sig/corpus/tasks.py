@@ -15,6 +15,8 @@ TASKS: tuple[TaskName, ...] = (
     "sentence-similarity",
 )  # fmt: skip
 OF_PAIRS = ("question-answering", "sentence-similarity")  # take nothing else
+OF_TEXTS = ("token-classification", "fill-mask")  # take no pairs
+OF_OWN_TARGETS = ("token-classification", "question-answering", "sentence-similarity")
 LABELLED = "text-classification"  # its targets are labels of the whole text, not parts of it
 CANARY_TEXT = "a"
 
@@ -35,10 +37,14 @@ def explainer_class(task: str) -> type[Explainer]:
     return explainer
 
 
-def check_pairs(task: str, has_pairs: bool) -> None:
-    """Raise a ValueError if a task explains pairs of texts, and there are no second texts."""
+def check_columns(task: str, has_pairs: bool, target: Any) -> None:
+    """Raise a ValueError if a task does not fit the columns of texts, or one target for all."""
     if task in OF_PAIRS and not has_pairs:
         raise ValueError(f"{task} explains pairs of texts: set pair_column to their second texts")
+    if task in OF_TEXTS and has_pairs:
+        raise ValueError(f"{task} reads one text at a time: leave pair_column out")
+    if task in OF_OWN_TARGETS and target is not None:
+        raise ValueError(f"a target of {task} belongs to one text: leave target out")
 
 
 def canary(explainer: Explainer, has_pairs: bool) -> Any:

@@ -90,6 +90,8 @@ def explainer(
             go together; and as `from_pretrained` of the explainer.
     """
     source = getattr(model_or_path_or_pipeline, "_orig_mod", model_or_path_or_pipeline)
+    if task is None and "forward" in options:
+        task = "text-classification"  # only there it is a keyword
     chosen = task_of(source, **hub_options(model_kwargs)) if task is None else task_named(task)
     module, name = EXPLAINERS[chosen]
     explainer_class = getattr(importlib.import_module(f"captum_sig.explainers.{module}"), name)

@@ -49,6 +49,8 @@ def chosen_baselines(
         ValueError: if there is no name, or the same baseline twice; and as
             `captum_sig.baselines.families.family`.
     """
+    if not isinstance(names, (str, list, tuple)):
+        raise TypeError(f"baseline must be a name or a list of names, got {names!r}")
     several = [names] if isinstance(names, str) else list(names)
     if not several:
         raise ValueError("baseline is an empty list: name at least one, such as 'mask'")

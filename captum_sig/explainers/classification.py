@@ -225,16 +225,23 @@ class TextClassificationExplainer(Explainer):
         if isinstance(target, (list, tuple)):
             if not target:
                 raise ValueError("target is empty: name at least one label, or leave it out")
+            alone = [one for one in target if isinstance(one, str) and self._names_several(one)]
+            if alone:
+                raise ValueError(f"target {alone[0]!r} stands alone: pass it by itself, or labels")
             indices = dict.fromkeys(self.label_index(label) for label in target)
             return _Labels(tuple(indices), is_single=False)
         if not isinstance(target, (str, int)):
             raise TypeError(f"target must be a label, or a tuple or list of labels, got {target!r}")
-        if isinstance(target, str) and target.lower() not in map(str.lower, self.labels):
+        if isinstance(target, str) and self._names_several(target):
             if target.lower() == ALL:
                 return _Labels(tuple(range(len(self.labels))), is_single=False)
-            if target.startswith(">"):
-                return _Labels(above=_threshold(target), is_single=False)
+            return _Labels(above=_threshold(target), is_single=False)
         return _Labels((self.label_index(target),))
+
+    def _names_several(self, target: str) -> bool:
+        """Whether a target is not a label but "all" or ">0.5"."""
+        is_label = target.lower() in map(str.lower, self.labels)
+        return not is_label and (target.lower() == ALL or target.startswith(">"))
 
     def _as_tensor(self, output: Any) -> Tensor:
         return classifier_logits(self.model, output)
@@ -245,6 +252,8 @@ class TextClassificationExplainer(Explainer):
             probabilities = log_probabilities(self.model.config, logits).exp().tolist()
         except ValueError:  # a quantity
             probabilities = [[]] * len(logits)
+        is_value = not any(probabilities)
+        are_values = is_value and logits.shape[1] > 1  # none of which is predicted
         indices, of_texts = [], []
         for row, values, labels in zip(logits, probabilities, targets, strict=True):
             predicted = int(row.argmax())
@@ -257,20 +266,19 @@ class TextClassificationExplainer(Explainer):
                     )
                 chosen = tuple(n for n, value in enumerate(values) if value > labels.above)
             elif chosen is None:
-                chosen = (predicted,)
+                chosen = tuple(range(len(row))) if are_values else (predicted,)
             of_label = dict(zip(self.labels, values, strict=False))
             names = [self.labels[index] for index in chosen]
             indices.append(chosen)
             of_texts.append(
                 TextTargets(
                     targets=tuple(ResultTarget(n, probability=of_label.get(n)) for n in names),
-                    is_single=labels.is_single,
-                    label=self.labels[predicted],
+                    is_single=labels.is_single and len(chosen) == 1,
+                    label=None if are_values else self.labels[predicted],
                     probability=of_label.get(self.labels[predicted]),
                     probabilities=of_label,
                 )
             )
-        is_value = not any(probabilities)
         return Readout(of_texts, read_labels(indices), "value" if is_value else "logit")
 
     def trace(
@@ -311,6 +319,7 @@ class TextClassificationExplainer(Explainer):
         return TextTrace(
             text=text,
             target=self.labels[index],
+            unit="value" if predicts_values(self.model.config, len(self.labels)) else "logit",
             baseline=self.baseline,
             trace=traced,
             words=tuple(
@@ -345,6 +354,8 @@ class TextClassificationExplainer(Explainer):
 
     def _one_text(self, text: str, target: str | int | None) -> tuple[Batch, int]:
         """Encode a text that has words, and return the index of its target or predicted label."""
+        if not isinstance(text, str):
+            raise TypeError(f"wanted one text, not a pair or a chat, got {type(text).__name__}")
         (batch,) = self._batches(list(map(TextInput, checked_texts([text]))), 1, True)
         index = None if target is None else self.label_index(target)
         if not batch.spans[0]:
@@ -479,6 +490,12 @@ def label_names(config: Any) -> list[str]:
     return names
 
 
+def predicts_values(config: Any, n_outputs: int) -> bool:
+    """Whether a classifier predicts quantities, not probabilities of labels."""
+    kind = getattr(config, "problem_type", None)
+    return kind == "regression" or (n_outputs == 1 and kind != MULTI_LABEL)
+
+
 def log_probabilities(config: Any, logits: Tensor) -> Tensor:
     """Turn a classifier's logits into log-probabilities, (…, C) → (…, C).
 
@@ -488,7 +505,7 @@ def log_probabilities(config: Any, logits: Tensor) -> Tensor:
     kind = getattr(config, "problem_type", None)
     if kind == MULTI_LABEL:
         return nn.functional.logsigmoid(logits)
-    if kind == "regression" or logits.shape[-1] == 1:
+    if predicts_values(config, logits.shape[-1]):
         raise ValueError(
             "the model predicts a quantity, not probabilities of labels: wanted a classifier"
         )

@@ -39,6 +39,10 @@ class PooledEncoder(nn.Module):
         """The encoder's."""
         return self.encoder.get_input_embeddings()  # type: ignore[operator]
 
+    def get_decoder(self) -> nn.Module:
+        """The decoder that reads a text beside the encoder."""
+        return self.encoder.get_decoder()  # type: ignore[operator]
+
     def forward(self, input_ids: Tensor, **others: Tensor) -> Tensor:
         """Encode rows of ids, (R, L), and pool: (R, D).
 
@@ -83,6 +87,10 @@ class SentenceEmbedder(nn.Module):
     def get_input_embeddings(self) -> nn.Module:
         """The encoder's."""
         return self.encoder.get_input_embeddings()
+
+    def get_decoder(self) -> nn.Module:
+        """The decoder that reads a text beside the encoder."""
+        return self.encoder.get_decoder()
 
     def prompt(self, name: str | None = None) -> str:
         """Return the prompt that the model puts before a text: of this name, or its default."""

@@ -145,10 +145,14 @@ def pretrained_language_model(name_or_path: str | Path, **options: Any) -> Any:
 
 def pretrained_encoder(name_or_path: str | Path, **options: Any) -> Any:
     """Load an encoder without a head, whose pooler is not read; as `pretrained`."""
-    from transformers import AutoModel
+    import transformers
 
+    named = pretrained_config(name_or_path, **hub_options(options)).architectures or [""]
+    name = named[0] if named[0].endswith("EncoderModel") else "AutoModel"  # T5's has no decoder
     purpose = "to encode text"
-    return pretrained(AutoModel, name_or_path, purpose, unread="pooler", **options)
+    return pretrained(
+        getattr(transformers, name), name_or_path, purpose, unread="pooler", **options
+    )
 
 
 def pretrained_sentence_transformer(name_or_path: str | Path, **model_kwargs: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -114,9 +115,14 @@ class MatrixAttribution(Views):
         Raises:
             KeyError: if there is no such name, or several targets have it.
             IndexError: if there is no such number.
+            TypeError: if it is neither.
         """
-        if isinstance(target, int):
+        if isinstance(target, numbers.Integral) and not isinstance(target, bool):
+            if not -len(self) <= target < len(self):
+                raise IndexError(f"there are {len(self)} targets, from 0, got {target}")
             return self.attribution(range(len(self))[target])
+        if not isinstance(target, str):
+            raise TypeError(f"pass a target's name or its number, got {target!r}")
         rows = [row for row, name in enumerate(self.rows) if name == target]
         rows = rows or [n for n, name in enumerate(self.rows) if name.lower() == target.lower()]
         if not rows:
@@ -124,6 +130,10 @@ class MatrixAttribution(Views):
         if len(rows) > 1:
             raise KeyError(f"targets {rows} are all {target!r}: pass one of these numbers")
         return self.attribution(rows[0])
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a target has this name."""
+        return name in self.rows
 
     def __iter__(self) -> Iterator[WordAttribution]:
         return map(self.attribution, range(len(self)))

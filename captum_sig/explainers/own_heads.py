@@ -102,9 +102,15 @@ def with_extras(
     """Give each text its row of further tensors, which the model takes by name.
 
     Raises:
+        TypeError: if they are not tensors by name.
         ValueError: if one has not a row for each text, or a name that the model does not take.
     """
-    tensors = {name: torch.as_tensor(value) for name, value in extra_inputs.items()}
+    if not isinstance(extra_inputs, Mapping):
+        raise TypeError(
+            f"extra_inputs is {type(extra_inputs).__name__}; wanted tensors by the names that the "
+            "model takes, as {'numbers': tensor}"
+        )
+    tensors = {name: _numbers(name, value) for name, value in extra_inputs.items()}
     for name, tensor in tensors.items():
         if name in ("input_ids", *tokenizer.model_input_names):
             raise ValueError(f"extra_inputs has {name!r}, which the tokenizer makes: leave it out")
@@ -123,6 +129,17 @@ def with_extras(
         replace(one, extras={name: tensor[number] for name, tensor in tensors.items()})
         for number, one in enumerate(inputs)
     ]
+
+
+def _numbers(name: str, value: Any) -> Tensor:
+    """Turn what was passed as a further input into a tensor."""
+    try:
+        return torch.as_tensor(value.to_numpy() if hasattr(value, "to_numpy") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"extra_inputs[{name!r}] is {type(value).__name__}; wanted a tensor of numbers with a "
+            "row for each text"
+        ) from error
 
 
 def _takes(model: nn.Module, name: str) -> bool:

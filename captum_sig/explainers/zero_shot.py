@@ -386,7 +386,7 @@ def _hypothesis(template: Any, label: str) -> str:
         hypothesis = template.format(label)
     except (AttributeError, LookupError, ValueError):
         hypothesis = template
-    if hypothesis == template:
+    if hypothesis == template or label not in hypothesis:
         raise ValueError(
             f"hypothesis_template {template!r} has no place for a label: write {{}} once where it "
             "goes, as in 'This example is {}.'"

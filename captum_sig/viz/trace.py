@@ -42,7 +42,8 @@ def to_terminal(result: TextTrace) -> Group:
 
 
 def _headline(result: TextTrace) -> str:
-    return f"{result.trace.method} from baseline {result.baseline}; F: logit of {result.target}"
+    explained = f"{result.unit} of {result.target}"
+    return f"{result.trace.method} from baseline {result.baseline}; F: {explained}"
 
 
 def _table_of_points(result: TextTrace) -> Table:
@@ -126,7 +127,7 @@ def to_figure(result: TextTrace) -> Figure:
     method = f"{trace.method}, baseline {result.baseline}"
     axes.set_title(f"{_short(result.text, MAX_TITLE)}\n{method}", fontsize=11, parse_math=False)
     axes.set_xlabel("α, from baseline (0) to input (1)")
-    axes.set_ylabel(f"F: logit of {on_one_line(result.target)}", parse_math=False)
+    axes.set_ylabel(f"F: {result.unit} of {on_one_line(result.target)}", parse_math=False)
     axes.set_xlim(-0.02, 1.02)
     axes.spines[["top", "right"]].set_visible(False)
     if not result.words:

@@ -108,7 +108,7 @@ def test_classes_and_values(run, tmp_path):
     for row in rows:
         by_class[row["class"]].append(row)
     assert {row["class"]: row["texts"] for row in made.classes} == {
-        label: len(of_class) for label, of_class in by_class.items()
+        label: len({row["row"] for row in of_class}) for label, of_class in by_class.items()
     }
     for row in made.classes:
         assert ("share_predicted" in row) == (name == "pairs")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 from typer.testing import CliRunner
 
-from captum_sig import TextClassificationExplainer
+from captum_sig import SimilarityExplainer, TextClassificationExplainer
 from captum_sig.cli.main import app
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.corpus.manifest import Manifest, digest
@@ -315,3 +316,47 @@ def test_ray_writes_the_same_rows(models, tmp_path):
     assert list(of_ray) == list(of_local)
     for name, columns in of_local.items():
         assert close(list(of_ray[name].values()), list(columns.values()))
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("token-classification", {"pair_column": "b"}, "reads one text at a time: leave pair_col"),
+        ("fill-mask", {"pair_column": "b"}, "reads one text at a time: leave pair_column out"),
+        ("token-classification", {"target": (0, 3)}, "belongs to one text: leave target out"),
+        ("question-answering", {"pair_column": "b", "target": "x"}, "belongs to one text: leave"),
+        ("zero-shot-classification", {}, "task 'zero-shot-classification' is unknown"),
+    ],
+)
+def test_what_a_corpus_has_not(task, options, message):
+    with pytest.raises(ValueError, match=message):
+        CorpusExplainer(PATH, task=task, **options)
+
+
+def test_columns_of_different_lengths(emotions):
+    explain = CorpusExplainer(emotions, pair_column="second")
+    with pytest.raises(ValueError, match="columns 'text' and 'second' have 2 and 1 rows; wanted"):
+        explain({"text": ["a", "b"], "second": ["b"]})
+
+
+@pytest.fixture(scope="module")
+def similarity():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=64, intermediate_size=24, max_position_embeddings=40, **sizes)
+    return SimilarityExplainer(BertModel(config).eval(), pair_tokenizer())
+
+
+def test_options_that_no_text_can_have_are_refused_at_once(similarity):
+    with pytest.raises(ValueError, match="top audits the words of one text"):
+        CorpusExplainer(similarity, pair_column="second", top=2)
+
+
+def test_similar_texts_are_one_class_of_a_report(similarity, tmp_path):
+    similarity.model.encoder.save_pretrained(tmp_path / "model")
+    pair_tokenizer().save_pretrained(tmp_path / "model")
+    pairs = [{"text": first, "text_pair": second} for first, second in PAIRS]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    result = run(tmp_path, "model", "pairs", tmp_path / "out", "--task", "sentence-similarity")
+    assert result.exit_code == 0, result.output
+    report = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
+    assert f"similarity: {len(PAIRS)} texts, mean cosine" in report.stdout

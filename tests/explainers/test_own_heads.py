@@ -193,6 +193,20 @@ def test_a_name_that_forward_does_not_take(own):
         explainer_of(own, forward=forward)(TEXTS, extra_inputs={"numbers": NUMBERS})
 
 
+@pytest.mark.parametrize(
+    ("extras", "message"),
+    [
+        (NUMBERS, "extra_inputs is Tensor; wanted tensors by the names"),
+        ({"numbers": None}, "extra_inputs.'numbers'. is NoneType; wanted a tensor of numbers"),
+        ({"numbers": ["a", "b"]}, "extra_inputs.'numbers'. is list; wanted a tensor of numbers"),
+        ({"numbers": [[1], [1, 2]]}, "extra_inputs.'numbers'. is list; wanted a tensor"),
+    ],
+)
+def test_what_is_not_extra_tensors(own, extras, message):
+    with pytest.raises(TypeError, match=message):
+        explainer_of(own)(TEXTS, extra_inputs=extras)
+
+
 def test_what_forward_must_return(own):
     with pytest.raises(ValueError, match=r"shape \(1, 3\) for 1 texts and 2 labels; wanted \(1, 2"):
         explainer_of(own, labels=["a", "b"])("bad")

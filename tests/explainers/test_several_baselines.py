@@ -115,6 +115,7 @@ def test_what_takes_one_baseline_says_so(act):
         ([], ValueError, "baseline is an empty list: name at least one"),
         (["mask", "grey"], ValueError, "baseline 'grey' is unknown"),
         (["mask", "pad", "mask"], ValueError, "is 'mask' more than once .*: name each once"),
+        (None, TypeError, "baseline must be a name or a list of names, got None"),
         (["mask", 3], TypeError, "baseline must be a name or a list of names"),
     ],
 )

@@ -371,3 +371,35 @@ def test_sentence_transformers_is_not_imported_for_an_encoder():
         "assert 'sentence_transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_encoder_alone_and_one_with_a_decoder(tmp_path):
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
+    config = transformers.T5Config(vocab_size=64, **sizes)
+    transformers.T5EncoderModel(config).save_pretrained(tmp_path)
+    wordpiece_tokenizer().save_pretrained(tmp_path)
+    loaded = SimilarityExplainer.from_pretrained(tmp_path)
+    assert type(loaded.model.encoder).__name__ == "T5EncoderModel"
+    assert abs(loaded(PAIRS[0]).value) <= 1
+    bart = transformers.BartModel(
+        transformers.BartConfig(
+            vocab_size=64, d_model=16, encoder_layers=1, decoder_layers=1, pad_token_id=0,
+            encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=24,
+            decoder_ffn_dim=24, max_position_embeddings=48, bos_token_id=2, eos_token_id=3,
+            decoder_start_token_id=3, forced_eos_token_id=3,
+        )
+    )  # fmt: skip
+    explainer = SimilarityExplainer(bart.eval(), wordpiece_tokenizer())
+    first, second = (explainer.tokenizer(text, return_tensors="pt") for text in PAIRS[0])
+
+    def embedded(encoding, ids):
+        with torch.no_grad():
+            return bart(**{**encoding, "input_ids": ids}).last_hidden_state.mean(1)
+
+    whole, other = embedded(first, first["input_ids"]), embedded(second, second["input_ids"])
+    without = first["input_ids"].clone()
+    without[0, 1] = explainer.tokenizer.mask_token_id  # the first word, one token
+    expected = torch.cosine_similarity(whole, other) - torch.cosine_similarity(
+        embedded(first, without), other
+    )
+    assert explainer(PAIRS[0]).words[0].score == pytest.approx(float(expected), abs=1e-6)

@@ -159,8 +159,14 @@ def test_rows_by_name_and_number(multi_label):
     assert len(result) == 28
     with pytest.raises(KeyError, match="target 'lable 3' is unknown .did you mean 'label 3'"):
         result["lable 3"]
-    with pytest.raises(IndexError):
+    assert result[torch.tensor(3).numpy()[()]] == result[3]  # as `argmax` gives it
+    assert "label 3" in result
+    assert "joy" not in result
+    with pytest.raises(IndexError, match="there are 28 targets, from 0, got 28"):
         result[28]
+    for index in (None, 1.0, True, slice(2)):
+        with pytest.raises(TypeError, match="pass a target's name or its number"):
+            result[index]
 
 
 def test_a_value_that_a_model_predicts():
@@ -174,9 +180,21 @@ def test_a_value_that_a_model_predicts():
         explainer("a good movie", target=">0.5")
 
 
+def test_none_of_several_values_is_predicted():
+    names = {0: "warmth", 1: "length"}
+    model = classifier(num_labels=2, problem_type="regression", id2label=names)
+    explainer = TextClassificationExplainer(model, wordpiece_tokenizer())
+    result = explainer("a good movie")
+    assert (result.rows, result.label, result.unit) == (["warmth", "length"], None, "value")
+    assert explainer("a good movie", "length") == result["length"]
+    assert explainer.trace("a good movie", "length").unit == "value"
+
+
 @pytest.mark.parametrize(
     ("target", "error", "message"),
     [
+        (("label 1", "all"), ValueError, "target 'all' stands alone: pass it by itself"),
+        ((">0.5", "label 1"), ValueError, "target '>0.5' stands alone: pass it by itself"),
         ((), ValueError, "target is empty: name at least one label"),
         (("label 1", "joy"), ValueError, "unknown label 'joy'; choose from label 0"),
         (">1.5", ValueError, "must be a probability after '>', such as '>0.5'"),

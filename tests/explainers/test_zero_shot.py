@@ -345,6 +345,7 @@ class TestErrors:
             (LABELS, {"target": []}, "target has no label"),
             (LABELS, {"hypothesis_template": "x"}, "hypothesis_template 'x' has no place for a"),
             (LABELS, {"hypothesis_template": "{label}"}, "has no place for a label: write {} once"),
+            (LABELS, {"hypothesis_template": "{0.__class__}"}, "has no place for a label"),
             (LABELS, {"hypothesis_template": "{"}, "has no place for a label"),
             (LABELS, {"hypothesis_template": None}, "hypothesis_template None has no place"),
             (LABELS, {"words": "texts"}, r"words 'texts' is unknown .*: use one of text, both"),
