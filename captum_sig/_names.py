@@ -18,6 +18,11 @@ TaskName = Literal[
     "question-answering", "fill-mask", "sentence-similarity", "text-generation",
 ]  # fmt: skip
 
+CorpusTaskName = Literal[  # with one text, or one pair of texts, a row
+    "text-classification", "token-classification", "question-answering", "fill-mask",
+    "sentence-similarity",
+]  # fmt: skip
+
 # Of what is explained: a logit, a value that the model predicts, a similarity, a log-probability.
 Unit = Literal["logit", "value", "cosine", "dot product", "nat"]
 

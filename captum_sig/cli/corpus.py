@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from captum_sig._files import check_folder
-from captum_sig._names import Level
+from captum_sig._names import CorpusTaskName, Level
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, OUTPUT_PANEL, RAY_PANEL
 from captum_sig.cli.process import quitting_on_interrupt
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from captum_sig.corpus.folder import CorpusFolder
 
 EngineName = Literal["local", "ray"]
-CorpusTask = Literal[
-    "text-classification", "token-classification", "question-answering", "fill-mask",
-    "sentence-similarity",
-]  # fmt: skip
 SECONDS_BETWEEN_LINES = 30.0
 MAX_EXAMPLES = 3  # of failed texts
 
@@ -99,7 +95,8 @@ def corpus(
     ] = True,
     model: Annotated[str | None, options.MODEL(rich_help_panel="Explanation")] = None,
     task: Annotated[
-        CorpusTask, EXPLANATION_PANEL(help="What the model does, to one text or one pair a row.")
+        CorpusTaskName,
+        EXPLANATION_PANEL(help="What the model does, to one text or one pair a row."),
     ] = "text-classification",
     target: Annotated[list[str] | None, options.TARGETS(rich_help_panel="Explanation")] = None,
     method: Annotated[str, options.METHOD(rich_help_panel="Explanation")] = "sig",

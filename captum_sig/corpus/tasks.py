@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, get_args
 
-from captum_sig._names import TaskName, unknown_name
+from captum_sig._names import CorpusTaskName, unknown_name
 from captum_sig.explainers.automatic import EXPLAINERS
 from captum_sig.explainers.explainer import Explainer
 
-# Those in which one text, or one pair of texts, is a row, without more that belongs to it.
-TASKS: tuple[TaskName, ...] = (
-    "text-classification", "token-classification", "question-answering", "fill-mask",
-    "sentence-similarity",
-)  # fmt: skip
+TASKS: tuple[CorpusTaskName, ...] = get_args(CorpusTaskName)
 OF_PAIRS = ("question-answering", "sentence-similarity")  # take nothing else
 OF_TEXTS = ("token-classification", "fill-mask")  # take no pairs
 OF_OWN_TARGETS = ("token-classification", "question-answering", "sentence-similarity")

@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_sig._names import TaskName
 from captum_sig.attr.function import Read
 from captum_sig.explainers.answers import Answer, Context
-from captum_sig.explainers.explainer import CallOptions, Explainer
+from captum_sig.explainers.explainer import CallOptions, Explainer, target_of_each
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
 from captum_sig.explainers.readout import Readout, TextTargets
 from captum_sig.words.encoding import Batch, Truncation
@@ -94,12 +94,8 @@ class QuestionAnsweringExplainer(Explainer):
         return checked_inputs([_pair(one, n) for n, one in enumerate(several)])[0], is_single
 
     def _targets(self, target: Any, inputs: Sequence[TextInput], is_single: bool) -> list[Any]:
-        target = in_python(target)
-        if is_single or not is_list(target):
-            return [_characters(target, one) for one in inputs]
-        if len(target) != len(inputs):
-            raise ValueError(f"target has {len(target)} entries; wanted one, or {len(inputs)}")
-        return [_characters(*of_one) for of_one in zip(target, inputs, strict=True)]
+        of_each = target_of_each(target, len(inputs), is_single)
+        return [_characters(*of_one) for of_one in zip(of_each, inputs, strict=True)]
 
     def _as_tensor(self, output: Any) -> Tensor:
         try:
