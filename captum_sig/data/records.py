@@ -74,9 +74,8 @@ def read_records(
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder, "reviews.tsv")
     ...     _ = path.write_text('Sentence\tlabel\nA "quiet" joy .\t1\nToo long .\t\n')
-    ...     read_records(path)
-    [Record(text='A "quiet" joy .', label='1', text_pair=None),
-     Record(text='Too long .', label=None, text_pair=None)]
+    ...     [(record.text, record.label) for record in read_records(path)]
+    [('A "quiet" joy .', '1'), ('Too long .', None)]
     """
     path = Path(path)
     if limit is not None:

@@ -141,13 +141,13 @@ def test_the_recurrent_classifier_ignores_padding_and_loads_by_its_name(tmp_path
 
 def test_masks_fall_on_words_alone():
     torch.manual_seed(0)
-    n_special = len(train_classifiers.SPECIAL)
+    special = range(len(train_classifiers.SPECIAL))
     ids = torch.tensor([[2, 7, 8, 9, 3, 0]]).expand(500, -1)
-    masked = train_classifiers.masked(ids, 4)
+    masked = train_classifiers.masked(ids, 4, special)
     assert torch.equal(masked[:, [0, 4, 5]], ids[:, [0, 4, 5]])
     share = (masked == 4)[:, 1:4].float().mean()
     assert 0.1 < share < 0.2  # half of the rows, 0 to 60 % of their words
-    assert n_special == 5
+    assert len(special) == 5
 
 
 def test_trained_classifiers_can_be_explained(tmp_path, capsys):
