@@ -369,7 +369,7 @@ def test_the_text_traces_dict_has_strings(explainer):
     ("arguments", "error", "message"),
     [
         (("",), ValueError, "no word to move"),
-        ((["good"],), TypeError, "text 0 is list; wanted a string"),
+        ((["good"],), TypeError, "wanted one text, not a pair or a chat, got list"),
         (("good", "happy"), ValueError, "unknown label"),
         (("good", None, "lime"), ValueError, "use one of ig, dig"),
     ],
