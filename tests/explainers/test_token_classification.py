@@ -116,7 +116,8 @@ def test_entities_are_the_pipelines(explainer, strategy):
         aggregation_strategy=strategy,
     )  # fmt: skip
     draws = random.Random(strategy)
-    texts = [text for text in (random_text(draws) for _ in range(8)) if text]
+    texts = [random_text(draws) for _ in range(8)]
+    texts = [text for text in texts if explainer.tokenizer(text)["input_ids"]]  # the pipeline fails
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of words by heuristics, and of [SEP] in a text
         expected = [pipeline(text) for text in texts]
