@@ -19,7 +19,7 @@ from captum_sig.explainers.game import Game
 from captum_sig.explainers.matrix_results import Target as ResultTarget
 from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.models import check_own_module, classifier_logits, word_embedding
-from captum_sig.explainers.own_heads import OwnHead, checked_labels, with_extras
+from captum_sig.explainers.own_heads import MULTI_LABEL, OwnHead, checked_labels, with_extras
 from captum_sig.explainers.readout import Readout, Result, TextTargets
 from captum_sig.explainers.results import WordAttribution
 from captum_sig.path import TextTrace, path_named, trace
@@ -36,7 +36,6 @@ Several = Literal["all"] | tuple[Label, ...] | list[Label]
 Text = str | tuple[str, str]
 Chat = list[Message]
 ALL = "all"  # labels
-MULTI_LABEL = "multi_label_classification"  # as configs of transformers have it
 
 
 class ClassificationOptions(CallOptions, total=False):

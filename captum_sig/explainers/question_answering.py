@@ -15,7 +15,7 @@ from captum_sig.explainers.explainer import CallOptions, Explainer, target_of_ea
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
 from captum_sig.explainers.readout import Readout, TextTargets
 from captum_sig.words.encoding import Batch, Truncation
-from captum_sig.words.inputs import TextInput, checked_inputs, in_python, is_list
+from captum_sig.words.inputs import TextInput, check_text, checked_inputs, in_python, is_list
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -162,9 +162,7 @@ def _pair(value: Any, number: int) -> tuple[str, str]:
             "'question' and 'context'"
         )
     for side, text in zip(SIDES, value, strict=True):
-        if not isinstance(text, str):
-            got = type(text).__name__
-            raise TypeError(f"the {side} of input {number} is {got}; wanted a string")
+        check_text(text, f"the {side} of input {number}")
         if not text.strip():
             raise ValueError(f"the {side} of input {number} is empty: pass a question and a text")
     return value
