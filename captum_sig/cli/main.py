@@ -7,7 +7,7 @@ import shlex
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from captum_sig.cli import terminal
 from captum_sig.cli.corpus import corpus
@@ -25,6 +25,16 @@ class Commands(TyperGroup):
             quoted = " ".join(map(_quoted, args))
             terminal.fail(f"no such command; did you mean: captum-sig explain {quoted}?")
         return super().resolve_command(ctx, args)
+
+
+class Command(TyperCommand):
+    """A subcommand that reports a file name with a null byte as a wrong value, in every typer."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), ctx) from error
 
 
 def _quoted(argument: str) -> str:
@@ -75,4 +85,4 @@ EXAMPLES: dict[Any, str] = {
     trace: 'captum-sig trace "The acting is superb." --method ig --baseline pad',
 }
 for command, example in EXAMPLES.items():
-    app.command(no_args_is_help=True, epilog=f"Example: {example}")(command)
+    app.command(cls=Command, no_args_is_help=True, epilog=f"Example: {example}")(command)

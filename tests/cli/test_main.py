@@ -170,3 +170,14 @@ def test_errors_and_warnings_name_options(capsys):
         "captum-sig: --n-steps must be positive, not my_n_steps or n_steps.tsv or 'n_steps', for "
         "seed and id_column; leave --n-steps out, or --text-column.\n"
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["explain x --output", "explain --messages", "evaluate x --output", "corpus x --output",
+     "report", "report x --terms", "trace x --output"],
+)  # fmt: skip
+def test_a_null_byte_in_a_file_name(run, command):
+    result = run(*command.split(), "\0")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "embedded null byte" in result.stderr
