@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-Level = Literal["word", "token"]
+# What moves as one: a token, a word, or a unit of several words.
+Level = Literal["word", "token", "sentence", "paragraph", "message"]
+ResultLevel = Literal[Level, "unit"]  # "unit": spans that the caller gave
 Side = Literal["text", "text_pair"]  # of a pair of texts that a model reads together
 
 TaskName = Literal[

@@ -70,7 +70,8 @@ class TextClassificationExplainer(Explainer):
             its logit. A model of transformers has it in its config (`problem_type`).
         baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`; or a list of
             names, whose scores are averaged with equal weights: `std` is their spread.
-        level: "word" moves a word's sub-tokens together, "token" each on its own.
+        level: what moves as one: a "word", a "token", or a "sentence", "paragraph" or (of a chat)
+            "message". See `captum_sig.words.units`.
         layer: the word embedding; None finds it through `model.get_input_embeddings()`. In a model
             with encoder and decoder, None moves words in the embeddings of both, a layer there
             alone.

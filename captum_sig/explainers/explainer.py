@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import Level, TaskName
+from captum_sig._names import Level, ResultLevel, TaskName
 from captum_sig._numbers import MAX_N_DRAWS, checked_integer
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
@@ -50,6 +50,8 @@ from captum_sig.explainers.scoring import (
     text_generator,
 )
 from captum_sig.words.encoding import Batch, Encoder, Truncation, padding_multiple, token_limit
+from captum_sig.words.given_units import with_units
+from captum_sig.words.grouping import grouping_of
 from captum_sig.words.inputs import TextInput, checked_inputs, in_python, is_list
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ class ExplainerOptions(TypedDict, total=False):
 class CallOptions(TypedDict, total=False):
     """The keywords of a call: see `Explainer.in_batches`."""
 
+    level: Level | None
+    units: Any
     contexts: str | Contexts | None
     n_steps: int
     batch_size: int | None
@@ -110,7 +114,8 @@ class Explainer:
         tokenizer: its tokenizer.
         baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES`; or a list of
             names, whose scores are averaged with equal weights: `std` is their spread.
-        level: "word" moves a word's sub-tokens together, "token" each on its own.
+        level: what moves as one: a "word", a "token", or a "sentence", "paragraph" or (of a chat)
+            "message". See `captum_sig.words.units`.
         layer: the word embedding; None finds it through `model.get_input_embeddings()`. In a model
             with encoder and decoder, None moves words in the embeddings of both, a layer there
             alone.
@@ -256,6 +261,8 @@ class Explainer:
         target: Any = None,
         method: str = "sig",
         *,
+        level: Level | None = None,
+        units: Any = None,
         contexts: str | Contexts | None = None,
         n_steps: int = 50,
         batch_size: int | None = None,
@@ -273,6 +280,13 @@ class Explainer:
             target: what is explained, as the explainer's call has it.
             method: a name in `METHODS` of `captum_sig.explainers.methods`; "sig" gives exact word
                 scores.
+            level: in place of the explainer's.
+            units: spans of characters that move as one, in place of the level: of a text, a list of
+                `(start, end)`, `(start, end, name)` or dicts with "start", "end" and "name"; of a
+                pair, dicts with "side" too ("text" or "text_pair"), or a tuple with a list for each
+                side; of several inputs, a list with an entry for each (None: its level). A word
+                belongs to the unit in which it begins, and white space to that before it. What is
+                outside all units stays as it is.
             contexts: backgrounds in which a word moves, for "sig" and "sequential_dig": one of
                 `captum_sig.contexts`, or its name ("two_sided", "auto", "sampled4"), which may also
                 follow the method after a colon; None is the input. A callable of yours is called
@@ -304,6 +318,7 @@ class Explainer:
             FloatingPointError: if the model's output is not finite.
         """
         texts, is_single = self._inputs(inputs)
+        texts = self._with_units(texts, units, is_single, level)
         options = ScoringOptions.checked(
             method, contexts, n_steps=n_steps, max_rows=internal_batch_size,
             interactions=interactions, top=top, smooth=smooth, noise=noise,
@@ -318,6 +333,16 @@ class Explainer:
     def _inputs(self, inputs: Any) -> tuple[list[TextInput], bool]:
         """Turn inputs into a list, and say whether a single one was passed."""
         return checked_inputs(inputs)
+
+    def _with_units(
+        self, inputs: list[TextInput], units: Any, is_single: bool, level: Level | None
+    ) -> list[TextInput]:
+        """Attach the units and the level of a call to its inputs."""
+        if level is None and units is None:
+            return inputs
+        if level is not None:
+            grouping_of(level)  # which checks it
+        return with_units(inputs, units, is_single, level)
 
     def _targets(self, target: Any, inputs: Sequence[TextInput], is_single: bool) -> list[Any]:
         """Return what is to be explained of each input, as `_readout` takes it."""
@@ -495,13 +520,19 @@ class Explainer:
                 options.name,
                 self.baseline,
                 self.TASK,
+                self._level_of(batch.inputs[number]),
             ).result
             for number in range(len(batch.inputs))
         ]
+
+    def _level_of(self, one: TextInput) -> ResultLevel:
+        """Return the level of a text's result."""
+        return "unit" if one.units is not None else one.level or self.level
 
     def _without_token(self, one: TextInput, options: ScoringOptions) -> WordAttribution:
         return WordAttribution(
             text=one.text, label=None, probability=None, target=None, method=options.name,
             baseline=self.baseline, max_abs_word_delta=0.0, words=(), task=self.TASK,
+            level=self._level_of(one),
             interactions=None if options.interactions is None else (),
         )  # fmt: skip

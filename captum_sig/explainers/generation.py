@@ -43,6 +43,7 @@ from captum_sig.explainers.teacher_forcing import (
     force_encoder_decoder,
 )
 from captum_sig.words.encoding import limit_of, token_limit
+from captum_sig.words.given_units import units_of_each
 from captum_sig.words.grouping import Span
 from captum_sig.words.inputs import in_python
 from captum_sig.words.prompts import (
@@ -74,7 +75,8 @@ class TextGenerationExplainer:
         baseline: what replaces a word, a name in `captum_sig.baselines.BASELINES` that is not
             drawn at random. If the tokenizer has no mask token, "mask" is its pad, else unk, else
             eos token, else the mean embedding; a warning and the result say which.
-        level: "word" moves a word's sub-tokens together, "token" each on its own.
+        level: what moves as one: a "word", a "token", or a "sentence", "paragraph" or (of a chat)
+            "message". See `captum_sig.words.units`.
         layer: the word embedding (the encoder's); None finds it.
         seed: random seed; the backgrounds drawn for a prompt depend on it and the prompt only.
 
@@ -171,6 +173,7 @@ class TextGenerationExplainer:
         tolerance: float | None = ..., use_cache: bool = ...,
         internal_batch_size: int | None = ..., show_progress: bool = ...,
         contexts: str | Contexts | None = ..., interactions: int | None = ...,
+        level: Level | None = ..., units: Any = ...,
     ) -> GenerationAttribution: ...  # fmt: skip
     @overload
     def __call__(
@@ -181,6 +184,7 @@ class TextGenerationExplainer:
         tolerance: float | None = ..., use_cache: bool = ...,
         internal_batch_size: int | None = ..., show_progress: bool = ...,
         contexts: str | Contexts | None = ..., interactions: int | None = ...,
+        level: Level | None = ..., units: Any = ...,
     ) -> list[GenerationAttribution]: ...  # fmt: skip
     def __call__(
         self,
@@ -199,6 +203,8 @@ class TextGenerationExplainer:
         show_progress: bool = False,
         contexts: str | Contexts | None = None,
         interactions: int | None = None,
+        level: Level | None = None,
+        units: Any = None,
     ) -> GenerationAttribution | list[GenerationAttribution]:
         """Explain the target after one prompt or several.
 
@@ -229,6 +235,10 @@ class TextGenerationExplainer:
                 input. The matrix is then the mean over the backgrounds.
             interactions: how many of the prompt's strongest words, 2 or more, to measure two by
                 two: the exact second differences of log p(target), k (k − 1) / 2 rows more.
+            level: in place of the explainer's.
+            units: spans of characters of the prompt (of a chat, as its template renders it) that
+                move as one, in place of the level, as in `Explainer.in_batches`; for several
+                prompts a list with an entry for each.
 
         Returns:
             a `GenerationAttribution`, or a list of them in the order of the prompts.
@@ -275,7 +285,9 @@ class TextGenerationExplainer:
         warn_of_dropout(self.model.modules())
         prompt = in_python(prompt)
         single = is_single_prompt(prompt)
-        prompts = self._prompts([prompt] if single else prompt, skip_tokens or ())
+        prompts = self._prompts(
+            [prompt] if single else prompt, skip_tokens or (), level, units, single
+        )
         targets, contrasts = (  # all before the first matrix, which takes time
             self._targets(name, prompts, [t] if single else for_each_prompt(name, t, len(prompts)))
             for name, t in (("target", target), ("contrast", contrast))
@@ -289,11 +301,20 @@ class TextGenerationExplainer:
             results.append(self._explain(one_prompt, ids, contrast_ids, options))
         return results[0] if single else results
 
-    def _prompts(self, prompts: Sequence[Any], skip_tokens: Sequence[int | str]) -> list[Prompt]:
+    def _prompts(
+        self,
+        prompts: Sequence[Any],
+        skip_tokens: Sequence[int | str],
+        level: str | None,
+        units: Any,
+        is_single: bool,
+    ) -> list[Prompt]:
         encoded = []
-        for number, prompt in enumerate(prompts):
+        of_each = units_of_each(units, len(prompts), is_single)
+        for number, (prompt, own) in enumerate(zip(prompts, of_each, strict=True)):
             try:
-                encoded.append(self._encoder.prompt(prompt, skip_tokens))
+                one = self._encoder.prompt(prompt, skip_tokens, level=level, units=own)
+                encoded.append(one)
             except ValueError as error:
                 if len(prompts) == 1:
                     raise
@@ -335,7 +356,7 @@ class TextGenerationExplainer:
             matrix=result.matrix,
             word_deltas=result.word_deltas,
             baseline=self.baseline,
-            level=self.level,
+            level=prompt.level,
             attributes_target=options.attribute_target,
             without_cache=forced.without_cache,
             contrast=None if contrast_ids is None else self._encoder.decode(contrast_ids),

@@ -122,7 +122,7 @@ class GenerationAttribution(MatrixAttribution):
     def columns(self) -> list[str]:
         """Label of each column of the matrix."""
         earlier = self.target_tokens[:-1] if self.attributes_target else ()
-        return [word.word for word in self.words] + [token.token for token in earlier]
+        return [word.label for word in self.words] + [token.token for token in earlier]
 
     @property
     def rows(self) -> list[str]:

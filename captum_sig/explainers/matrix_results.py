@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_sig._names import Evidence, TaskName, Unit, unknown_name
+from captum_sig._names import Evidence, ResultLevel, TaskName, Unit, unknown_name
 from captum_sig.explainers.results import (
     Audit,
     Column,
@@ -191,6 +191,7 @@ class TargetsAttribution(MatrixAttribution):
     probabilities: dict[str, float] = field(default_factory=dict)
     max_abs_word_delta: tuple[float | None, ...] = ()
     dropped_tokens: int = 0
+    level: ResultLevel = "word"
     matrix_first: Tensor | None = None
     matrix_last: Tensor | None = None
     standard_error: Tensor | None = None
@@ -213,7 +214,7 @@ class TargetsAttribution(MatrixAttribution):
 
     @property
     def columns(self) -> list[str]:
-        return [word.word for word in self.words]
+        return [word.label for word in self.words]
 
     def attribution(self, row: int) -> WordAttribution:
         target = self.targets[row]
@@ -252,6 +253,7 @@ class TargetsAttribution(MatrixAttribution):
             unit=self.unit,
             task=self.task,
             dropped_tokens=self.dropped_tokens,
+            level=self.level,
             target_start=target.start,
             target_end=target.end,
         )
@@ -315,7 +317,7 @@ class TargetsAttribution(MatrixAttribution):
         for name in TENSORS:
             data[name] = None if data[name] is None else data[name].tolist()
         data["targets"] = [without_none(asdict(t), OPTIONAL_OF_TARGETS) for t in self.targets]
-        data["words"] = [without_none(asdict(word), ("side",)) for word in self.words]
+        data["words"] = [without_none(asdict(word), ("side", "name")) for word in self.words]
         data["max_abs_word_delta"] = list(self.max_abs_word_delta)
         if self.residual is not None:
             data["residual"] = list(self.residual)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_sig._names import Evidence, TaskName, Unit
+from captum_sig._names import Evidence, ResultLevel, TaskName, Unit
 from captum_sig.attr.function import Read
 from captum_sig.explainers.matrix_results import Target, TargetsAttribution
 from captum_sig.explainers.method_input import Scores
@@ -57,6 +57,7 @@ class Explained:
     method: str
     baseline: str
     task: TaskName
+    level: ResultLevel
 
     @property
     def result(self) -> Result:
@@ -79,6 +80,7 @@ class Explained:
             "method": self.method,
             "baseline": self.baseline,
             "task": self.task,
+            "level": self.level,
             "unit": self.readout.unit,
             "dropped_tokens": self.batch.dropped[self.number],
         }
@@ -126,7 +128,9 @@ class Explained:
         return TargetsAttribution(
             **self._common,
             targets=tuple(targets),
-            words=tuple(Column(span.word, span.start, span.end, span.side) for span in spans),
+            words=tuple(
+                Column(span.word, span.start, span.end, span.side, span.name) for span in spans
+            ),
             matrix=empty if values is None else values,
             max_abs_word_delta=tuple(of_target.word_deltas[number] for of_target in scores),
             matrix_first=matrix("first"),

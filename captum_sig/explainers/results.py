@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import torch
 
-from captum_sig._names import Agreement, Evidence, PairKind, Side, TaskName, Unit
+from captum_sig._names import Agreement, Evidence, PairKind, ResultLevel, Side, TaskName, Unit
 from captum_sig.explainers.views import Views, dataframe
 from captum_sig.viz import bars, text
 from captum_sig.viz.characters import shortened
@@ -58,7 +58,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class Word:
-    """A word and its score.
+    """A word, or a unit of several words that move as one, and its score.
 
     `start` and `end` are character offsets in the text, None if the tokenizer keeps none. `score`
     is in logits of the explained label, `normalized` the score divided by the L2 norm of all the
@@ -88,13 +88,21 @@ class Word:
     agreement: Agreement | None = None
     evidence: Evidence | None = None
     side: Side | None = None
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The name, or if there is none the word itself."""
+        return label_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields; those that only some contexts and baselines have may be omitted."""
         return without_none(finite(asdict(self)), OPTIONAL_FIELDS)
 
 
-OPTIONAL_FIELDS = ("std", "standard_error", "first", "last", "agreement", "evidence", "side")
+OPTIONAL_FIELDS = (
+    "std", "standard_error", "first", "last", "agreement", "evidence", "side", "name"
+)  # fmt: skip
 UNNAMED_QUANTITY = "LABEL_0"  # how transformers calls the only value of a model
 MAX_NAME = 60  # characters of a target in a summary
 ADDITIVE_WITHIN = 0.1  # of a text's largest score: what two effects of an additive word may differ
@@ -147,12 +155,21 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Column:
-    """A word of a text, or of a side of a pair of texts, with its character offsets there."""
+    """A word of a text, or of a side of a pair of texts, with its character offsets there.
+
+    Of a unit of several words, `word` is its text, and `name` the caller's name for it, if any.
+    """
 
     word: str
     start: int | None
     end: int | None
     side: Side | None = None
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The name, or if there is none the word itself."""
+        return label_of(self)
 
 
 @dataclass(frozen=True)
@@ -193,6 +210,7 @@ class WordAttribution(Views):
     unit: Unit = "logit"
     task: TaskName = "text-classification"
     dropped_tokens: int = 0
+    level: ResultLevel = "word"
     target_start: int | None = None
     target_end: int | None = None
 
@@ -340,6 +358,13 @@ class Located(Protocol):
     def end(self) -> int | None: ...
     @property
     def side(self) -> Side | None: ...
+    @property
+    def name(self) -> str | None: ...
+
+
+def label_of(word: Located) -> str:
+    """Return how a word or unit is called in lists and tables: its name, or else its text."""
+    return word.word if word.name is None else word.name
 
 
 def finite(value: Any) -> Any:
@@ -395,6 +420,7 @@ def scored_words(
                 ),
                 evidence=None if evidence is None else evidence[number],
                 side=span.side,
+                name=span.name,
             )
         )
     return tuple(words)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, overload
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import Side, TaskName, Unit, unknown_name
+from captum_sig._names import Level, Side, TaskName, Unit, unknown_name
 from captum_sig.attr.function import Read, at_least_float32
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.explainers.embedders import (
@@ -38,7 +38,9 @@ from captum_sig.explainers.readout import Readout, Result, TextTargets
 from captum_sig.explainers.results import Column, Interaction, WordAttribution
 from captum_sig.explainers.scoring import ScoringOptions
 from captum_sig.words.encoding import Batch
+from captum_sig.words.given_units import units_of_each
 from captum_sig.words.inputs import TextInput, and_advice, check_side, in_python, is_list
+from captum_sig.words.units import TextUnit
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -249,6 +251,23 @@ class SimilarityExplainer(Explainer):
             is_pair=is_pair,
         )
 
+    def _with_units(
+        self, inputs: list[TextInput], units: Any, is_single: bool, level: Level | None
+    ) -> list[TextInput]:
+        """Attach units, in the tuple's form, to the sides of each input."""
+        sides = [side for side in inputs if isinstance(side, _Side)]
+        of_inputs = units_of_each(units, len({side.number for side in sides}), is_single)
+        of_sides = [
+            own
+            for number, of_input in enumerate(of_inputs)
+            for own in _units_of_sides(of_input, [s for s in sides if s.number == number])
+        ]
+        bare = super()._with_units([TextInput(side.bare) for side in sides], of_sides, False, level)
+        return [
+            replace(side, level=one.level, units=_behind(side, one.units))
+            for side, one in zip(sides, bare, strict=True)
+        ]
+
     def _targets(self, target: Any, inputs: Sequence[TextInput], is_single: bool) -> list[Any]:
         if target is not None:
             raise ValueError(
@@ -320,6 +339,34 @@ class SimilarityExplainer(Explainer):
                     f"the embedding of {side.bare!r} is zero, so that it has no cosine: use "
                     'similarity="dot", or pass another text'
                 )
+
+
+def _units_of_sides(units: Any, sides: Sequence[_Side]) -> list[Any]:
+    """Return the units of each side of an input.
+
+    Raises:
+        TypeError: if they are not in the tuple's form.
+    """
+    if units is None:
+        return [None] * len(sides)
+    first = sides[0]
+    if isinstance(units, tuple) and len(units) == 2:
+        others = [units[1]] if first.is_pair else in_python(units[1])
+        if others is None:
+            others = [None] * len(first.compared)
+        if is_list(others) and len(others) == len(first.compared):
+            return [units[0], *others]
+    raise TypeError(
+        f"units of input {first.number} must be a tuple, (units of the "
+        f"{'first text, units of the second' if first.is_pair else 'query, [of each document]'}), "
+        f"got {units!r}"
+    )
+
+
+def _behind(side: _Side, units: tuple[TextUnit, ...] | None) -> tuple[TextUnit, ...] | None:
+    """Shift units of a text behind the prompt that the model reads before it."""
+    n = len(side.text) - len(side.bare)
+    return units and tuple(replace(one, start=one.start + n, end=one.end + n) for one in units)
 
 
 def read_similarity(fixed: Tensor, similarity: Similarity) -> Read:
@@ -433,7 +480,7 @@ def _columns(side: _Side, result: TargetsAttribution) -> Iterator[Column]:
     for word in result.words:
         start = None if word.start is None else word.start - n_before
         end = None if word.end is None else word.end - n_before
-        yield Column(word.word, start, end, side.side)
+        yield Column(word.word, start, end, side.side, word.name)
 
 
 def _both_sides(

@@ -34,7 +34,7 @@ from captum_sig.explainers.readout import Readout, TextTargets
 from captum_sig.explainers.scoring import ScoringOptions
 from captum_sig.explainers.token_readout import Places, read_means
 from captum_sig.words.encoding import Batch
-from captum_sig.words.grouping import special_ids
+from captum_sig.words.grouping import Span, special_ids
 from captum_sig.words.inputs import TextInput, checked_single_texts, in_python
 from captum_sig.words.tokenize import decode
 
@@ -279,9 +279,10 @@ class TokenClassificationExplainer(Explainer):
         Raises:
             ValueError: if it cuts a word, or lies beyond what the model reads.
         """
+        at = self._words_at(batch, number)
         words = [
-            (word.start, word.end, word.position)
-            for word in batch.spans[number]
+            (word.start, word.end, word)
+            for word in dict.fromkeys(filter(None, at))
             if word.start is not None and word.end is not None
         ]
         touched = [word for word in words if word[1] > span.start and word[0] < span.end]
@@ -297,9 +298,8 @@ class TokenClassificationExplainer(Explainer):
                 raise ValueError(f"{place} has no word that moves: wanted whole words")
             whole = touched[0][0], touched[-1][1]
             raise ValueError(f"{place} cuts a word: wanted whole words, such as {whole}")
-        mask = batch.feature_mask[number].cpu()
-        moving = torch.isin(mask, mask[[position for _, _, position in touched]])
-        positions = moving.nonzero()[:, 0].tolist()
+        chosen = {word for _, _, word in touched}
+        positions = [position for position, word in enumerate(at) if word in chosen]
         tokens = probabilities[positions]
         name, labels = span.name, span.labels
         if name is None:
@@ -308,6 +308,13 @@ class TokenClassificationExplainer(Explainer):
             name = short_name(self.labels[labels[0]])
         probability = float(tokens[:, list(labels)].amax(1).mean())
         return Entity(name, labels, tuple(positions), probability)
+
+    def _words_at(self, batch: Batch, number: int) -> Sequence[Span | None]:
+        """Return the word that each token of a text belongs to; at level "token", itself."""
+        if batch.inputs[number].units or self._level_of(batch.inputs[number]) != "token":
+            return batch.words_at[number]
+        at = {span.position: span for span in batch.spans[number]}
+        return [at.get(position) for position in range(batch.ids.shape[1])]
 
     def _characters(self, batch: Batch, number: int, entity: Entity) -> tuple[int, int] | None:
         """Return an entity's characters without the white space around them, if they are known."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, overload
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import TaskName, suggestion, unknown_name
+from captum_sig._names import Side, TaskName, suggestion, unknown_name
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.explainers.classification import read_labels
 from captum_sig.explainers.explainer import (
@@ -93,10 +93,11 @@ class Candidates:
             words=words,  # type: ignore[arg-type]
         )
 
-    def pair(self, text: str, name: str) -> TextInput:
+    def pair(self, one: TextInput, name: str) -> TextInput:
         """Return a text with one candidate's hypothesis."""
-        held = None if self.words == "both" else "text_pair"
-        return TextInput(text, self.hypotheses[name], held=held)  # type: ignore[arg-type]
+        units = one.units and tuple(replace(unit, side="text") for unit in one.units)
+        held: Side | None = None if self.words == "both" else "text_pair"
+        return replace(one, pair=self.hypotheses[name], held=held, units=units)
 
     def probabilities(self, targets: Sequence[Target]) -> dict[str, float]:
         """Return all candidates' probabilities, as transformers' pipeline has them.
@@ -238,7 +239,7 @@ class ZeroShotClassificationExplainer(Explainer):
     ) -> Iterator[tuple[Batch, list[Result]]]:
         """Explain all pairs, and join those of each text when the last of them is done."""
         places = [(n, name) for n in range(len(inputs)) for name in targets[n].explained]
-        pairs = [targets[n].pair(inputs[n].text, name) for n, name in places]
+        pairs = [targets[n].pair(inputs[n], name) for n, name in places]
         others = self._predicted(inputs, targets, batch_size, truncation)
         rows: list[dict[str, tuple[TargetsAttribution, int]]] = [{} for _ in inputs]
         batches = super()._explained(
@@ -289,7 +290,7 @@ class ZeroShotClassificationExplainer(Explainer):
             for name in targets[n].hypotheses
             if name not in targets[n].explained
         ]
-        pairs = [targets[n].pair(inputs[n].text, name) for n, name in places]
+        pairs = [targets[n].pair(inputs[n], name) for n, name in places]
         predicted: list[list[Target]] = [[] for _ in inputs]
         for batch in self._batches(pairs, batch_size, truncation) if pairs else ():
             output = self._batch_output(batch)

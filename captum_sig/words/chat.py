@@ -67,7 +67,8 @@ def with_chats_rendered(tokenizer: Any, inputs: Any) -> Any:
     """
     if is_chat(inputs):
         text, contents = render_chat(tokenizer, inputs, is_complete=True)
-        return TextInput(text, contents=contents, is_rendered=True)
+        roles = tuple(message["role"] for message in inputs)
+        return TextInput(text, contents=contents, is_rendered=True, roles=roles)
     if is_list(inputs):
         return [with_chats_rendered(tokenizer, one) if is_chat(one) else one for one in inputs]
     return inputs

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning, warn
 from captum_sig.words.cutting import SPARE_TOKENS, readable_part
+from captum_sig.words.given_units import has_units, join_units
 from captum_sig.words.grouping import (
     Grouping,
     Offsets,
@@ -23,6 +24,7 @@ from captum_sig.words.grouping import (
     grouping_of,
     joined_offsets,
     spans,
+    token_groups,
     within,
     word_groups,
 )
@@ -36,6 +38,11 @@ NO_LIMIT = 10**9  # tokenizers without a limit report a number beyond this
 WITHOUT_OFFSETS = (
     "a slow tokenizer keeps no offsets, so a text's words cannot be distinguished from those of a "
     "chat's template, or of a prompt: use a fast tokenizer, or pass the text that the model reads"
+)
+
+UNITS_WITHOUT_OFFSETS = (
+    "a slow tokenizer keeps no offsets, so it is not known which tokens are of a sentence or unit: "
+    "use a fast tokenizer, or level 'word'"
 )
 
 # Which text of a pair is cut if both are too long together: the longer, or always the same.
@@ -130,7 +137,7 @@ class Encoder:
 
     Args:
         tokenizer: a transformers tokenizer.
-        level: "word" or "token".
+        level: what moves as one, unless a text has its own: "word", "token", or a unit's.
         limit: maximum number of tokens that the model reads.
         multiple: length to whose multiples the model pads by itself; padding first keeps positions
             consistent.
@@ -147,7 +154,8 @@ class Encoder:
     ) -> None:
         self.tokenizer = tokenizer
         self.pair_truncation = pair_truncation
-        self.groups = grouping_of(level)
+        grouping_of(level)  # which checks it
+        self.level = level
         self.limit = min(tokenizer.model_max_length, limit)
         self.limit_of = limit_of(tokenizer, limit)
         self.multiple = multiple
@@ -187,11 +195,20 @@ class Encoder:
             raise ValueError(f"truncation must be True or False, got {truncation!r}")
         if not self.tokenizer.is_fast and any(one.contents is not None for one in inputs):
             raise ValueError(WITHOUT_OFFSETS)
+        if not self.tokenizer.is_fast and any(map(self._has_units, inputs)):
+            raise ValueError(UNITS_WITHOUT_OFFSETS)
         parts = [self._readable(one) for one in inputs]
         for batch in self._batches(
             parts, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
         ):
             yield replace(batch, inputs=[inputs[number] for number in batch.numbers])
+
+    def level_of(self, one: TextInput) -> str:
+        """Return the level at which a text is split."""
+        return one.level or self.level
+
+    def _has_units(self, one: TextInput) -> bool:
+        return has_units(one, self.level_of(one))
 
     def _readable(self, one: TextInput) -> TextInput:
         """Cut what is far longer than the model reads, so that the same tokens are read.
@@ -241,7 +258,7 @@ class Encoder:
         self._check_lengths(lengths, truncation)
         plain = [one.is_rendered or begun for one, begun in zip(inputs, has_bos, strict=True)]
         kinds = [
-            (one.pair is not None, is_plain, sorted(one.extras), one.kind)
+            (one.pair is not None, is_plain, sorted(one.extras), one.kind, self.level_of(one))
             for one, is_plain in zip(inputs, plain, strict=True)
         ]
         pads = self.tokenizer.pad_token_id is not None and self.tokenizer.padding_side == "right"
@@ -307,16 +324,20 @@ class Encoder:
         offsets: list[Offsets] | None = None
         if self.tokenizer.is_fast:
             offsets = [joined_offsets(encoding, i, text) for i, text in enumerate(texts)]
-        units = encoding_groups(self.tokenizer, encoding, self.groups, texts)
-        words = units
-        if self.groups is not word_groups:
-            words = encoding_groups(self.tokenizer, encoding, word_groups, texts)
+        words = units = encoding_groups(self.tokenizer, encoding, word_groups, texts)
+        if self.level_of(inputs[0]) == "token":  # then all are split so
+            units = encoding_groups(self.tokenizer, encoding, token_groups, texts)
         groups, moving, words_at = [], [], []
         for i, one in enumerate(inputs):
             at = None if offsets is None else offsets[i]
             group, found = self._moving(one, rows[i], units[i], at)
-            groups.append(group)
-            moving.append(found)
+            if self._has_units(one):
+                level, where = self.level_of(one), f"text {numbers[i]}"
+                moved, joined = join_units(one, level, group, found, where)
+            else:
+                moved, joined = group, found
+            groups.append(moved)
+            moving.append(joined)
             if group != words[i]:
                 group, found = words[i], self._spans(one, rows[i], words[i], at)
             word_of = {group[span.position]: span for span in found}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -95,18 +95,15 @@ def word_groups(
     return groups if text is None or offsets is None else joined(text, groups, offsets)
 
 
-LEVELS: dict[Level, Callable[..., Grouping]] = {"word": word_groups, "token": token_groups}
-
-
 def grouping_of(level: str) -> Callable[..., Grouping]:
-    """Return the function that groups tokens at this level.
+    """Return the function that groups tokens at this level: into words, of which units are made.
 
     Raises:
         ValueError: if there is no such level.
     """
-    if level not in LEVELS:
-        raise ValueError(unknown_name("level", level, LEVELS))
-    return LEVELS[level]
+    if level not in get_args(Level):
+        raise ValueError(unknown_name("level", level, get_args(Level)))
+    return token_groups if level == "token" else word_groups
 
 
 _SPLITS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
@@ -339,13 +336,14 @@ def _marked(tokenizer: Any) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True)
 class Span:
-    """A word in its text: first position in the grouping, and character offsets if known."""
+    """A word or unit in its text: first position in the grouping, and characters if known."""
 
     position: int
     word: str
     start: int | None
     end: int | None
     side: Side | None = None  # which text of a pair it stands in
+    name: str | None = None  # of a unit
 
 
 def spans(

@@ -8,8 +8,9 @@ from typing import Any, TypeGuard
 
 from torch import Tensor
 
-from captum_sig._names import Side
+from captum_sig._names import Level, Side
 from captum_sig.words.grouping import Offsets, joined_texts
+from captum_sig.words.units import TextUnit
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,21 @@ class TextInput:
     is_rendered: bool = False  # by a chat template, which writes the special tokens too
     kind: str = ""  # texts of different kinds share no batch
     held: Side | None = None  # the text of a pair whose words do not move
+    roles: tuple[str, ...] | None = None  # who wrote each of the contents, in a chat
+    level: Level | None = None  # None is the explainer's
+    units: tuple[TextUnit, ...] | None = None  # what moves, in place of the level's
 
     @property
     def joined(self) -> str:
         """Both texts in one."""
         return joined_texts(self.text, self.pair)
+
+    @property
+    def by_side(self) -> dict[Side | None, str]:
+        """The text, or each text of a pair."""
+        return (
+            {None: self.text} if self.pair is None else {"text": self.text, "text_pair": self.pair}
+        )
 
     @property
     def moving(self) -> str:

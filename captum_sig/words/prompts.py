@@ -9,15 +9,16 @@ tokenized on its own, with a warning.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from captum_sig._numbers import checked_integer
 from captum_sig._warnings import warn
 from captum_sig.words.chat import Message, render_chat
-from captum_sig.words.encoding import warn_of_bos
+from captum_sig.words.encoding import UNITS_WITHOUT_OFFSETS, warn_of_bos
+from captum_sig.words.given_units import checked_units, has_units, join_units
 from captum_sig.words.grouping import Grouping, Offsets, Span, grouping_of, spans, within
-from captum_sig.words.inputs import and_advice, checked_texts, in_python, is_list
+from captum_sig.words.inputs import TextInput, and_advice, checked_texts, in_python, is_list
 from captum_sig.words.tokenize import decode, tokenize
 
 REPLACEMENT_CHARACTER = "\ufffd"  # decoded from a token that is part of a character
@@ -32,6 +33,7 @@ class Prompt:
     groups: Grouping  # (P,): the word of each token; None for special, template, skipped tokens
     spans: list[Span]  # the words
     plain: bool  # special tokens are part of the text, as in a chat, and are not added
+    level: str  # of the words: one of `Level`, or "unit" for those of the caller
 
     def positions(self) -> list[list[int]]:
         """Return the tokens of each word, in the order of the words."""
@@ -46,34 +48,45 @@ class PromptEncoder:
 
     Args:
         tokenizer: a transformers tokenizer.
-        level: "word" or "token".
+        level: what moves as one: "word", "token", or a unit's.
         one_text: True if the target follows the prompt in one text (a decoder alone), False for an
             encoder's source and a decoder's target, each with its own special tokens.
     """
 
     def __init__(self, tokenizer: Any, level: str, one_text: bool) -> None:
         self.tokenizer = tokenizer
-        self.group = grouping_of(level)
+        grouping_of(level)  # which checks it
+        self.level = level
         self.one_text = one_text
 
     def prompt(
-        self, prompt: str | Sequence[Message], skip_tokens: Sequence[int | str] = ()
+        self,
+        prompt: str | Sequence[Message],
+        skip_tokens: Sequence[int | str] = (),
+        *,
+        level: str | None = None,
+        units: Any = None,
     ) -> Prompt:
         """Encode a text, or the messages of a chat.
 
         Args:
             prompt: text, or messages with "role" and "content".
             skip_tokens: ids, or tokens as the tokenizer spells them, that are not words.
+            level: in place of the encoder's.
+            units: the caller's, in the text that the model reads; in place of the level's.
 
         Raises:
-            TypeError: if the prompt is neither.
-            ValueError: if it has no word, or a chat cannot be rendered.
+            TypeError: if the prompt is neither, or units are no spans.
+            ValueError: if it has no word, a chat cannot be rendered, or units do not fit.
         """
+        level = level or self.level
         contents: Offsets | None = None
+        roles: tuple[str, ...] | None = None
         if isinstance(prompt, str):
             text = prompt
         else:
             text, contents = self._rendered(prompt)
+            roles = tuple(message["role"] for message in prompt)
         checked_texts([text])
         if not text:
             raise ValueError("the prompt is empty: pass text with at least one word")
@@ -82,7 +95,7 @@ class PromptEncoder:
         word_ids = encoding.word_ids(0)[: len(ids)] if self.tokenizer.is_fast else None
         offsets = encoding[0].offsets[: len(ids)] if self.tokenizer.is_fast else None
         skipped = self._skipped(skip_tokens)
-        groups = self.group(self.tokenizer, ids, word_ids, text, offsets)
+        groups = grouping_of(level)(self.tokenizer, ids, word_ids, text, offsets)
         groups = [None if token in skipped else g for g, token in zip(groups, ids, strict=True)]
         if contents is not None and offsets is not None:
             groups = within(text, groups, offsets, contents)
@@ -92,7 +105,14 @@ class PromptEncoder:
                 f"the prompt {text!r} has no word left to explain, only special, template and "
                 "skipped tokens"
             )
-        return Prompt(text, ids, groups, words, plain)
+        one = TextInput(text, contents=contents, roles=roles)
+        if units is not None:
+            one = replace(one, units=checked_units(units, one, 0))
+        if has_units(one, level):
+            if offsets is None:
+                raise ValueError(UNITS_WITHOUT_OFFSETS)
+            groups, words = join_units(one, level, groups, words, "the prompt")
+        return Prompt(text, ids, groups, words, plain, level if one.units is None else "unit")
 
     def _rendered(self, messages: Sequence[Message]) -> tuple[str, Offsets]:
         if not self.tokenizer.is_fast:

@@ -8,6 +8,7 @@ from captum_sig.baselines import BASELINES
 from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.methods import METHODS
 from captum_sig.explainers.zero_shot import Candidates, ZeroShotClassificationExplainer
+from captum_sig.words.inputs import TextInput
 from tests.tiny_pairs import (
     KINDS,
     TOKENIZERS,
@@ -229,7 +230,7 @@ def test_hypotheses_stay_whatever_the_baseline(baseline):
         options["masked_lm"].resize_token_embeddings(len(TOKENIZERS["bert"]()))
     explainer = make("bert", baseline=baseline, **options)
     candidates = Candidates.checked(["sport", "music"])
-    pairs = [candidates.pair("a movie is bad", name) for name in ("sport", "music")]
+    pairs = [candidates.pair(TextInput("a movie is bad"), name) for name in ("sport", "music")]
     (batch,) = explainer._batches(pairs, 2, True)
     assert batch.held.sum(1).tolist() == [5, 5]  # This example is sport .
     question = explainer._question(batch, lambda output, example: output, 3)
