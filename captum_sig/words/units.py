@@ -48,9 +48,9 @@ def sentences(text: str) -> list[tuple[int, int]]:
     every character counts. Of the alternatives without a model, pysbd and syntok have had no
     release since 2022, and nltk downloads its rules.
 
-    >>> text = "Dr. No paid $3.50. It wasn't worth it!"
+    >>> text = "Dr. Smith paid $3.50. It wasn't worth it!"
     >>> [text[start:end] for start, end in sentences(text)]
-    ['Dr. No paid $3.50.', "It wasn't worth it!"]
+    ['Dr. Smith paid $3.50.', "It wasn't worth it!"]
     """
     from sentencex import get_sentence_boundaries
 
