@@ -13,6 +13,7 @@ from typing import Literal, get_args
 # What moves as one: a token, a word, or a unit of several words.
 Level = Literal["word", "token", "sentence", "paragraph", "message"]
 ResultLevel = Literal[Level, "unit"]  # "unit": spans that the caller gave
+Rank = Literal["all", "words"]  # what counts for colours and lists of the strongest words
 Side = Literal["text", "text_pair"]  # of a pair of texts that a model reads together
 
 TaskName = Literal[

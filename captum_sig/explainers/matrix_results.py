@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_sig._names import Evidence, ResultLevel, TaskName, Unit, unknown_name
+from captum_sig._names import Evidence, Rank, ResultLevel, TaskName, Unit, unknown_name
 from captum_sig.explainers.results import (
     Audit,
     Column,
@@ -23,7 +23,7 @@ from captum_sig.explainers.results import (
     without_none,
 )
 from captum_sig.explainers.views import Views, dataframe
-from captum_sig.viz import heatmap
+from captum_sig.viz import heatmap, heatmap_picture
 from captum_sig.viz.wording import MEASURES, TARGETS
 
 if TYPE_CHECKING:
@@ -138,14 +138,14 @@ class MatrixAttribution(Views):
     def __iter__(self) -> Iterator[WordAttribution]:
         return map(self.attribution, range(len(self)))
 
-    def plot(self) -> Figure:
-        return heatmap.to_figure(self)
+    def plot(self, *, rank: Rank = "all") -> Figure:
+        return heatmap_picture.to_figure(self, rank=rank)
 
-    def to_plain(self) -> str:
-        return heatmap.to_plain(self)
+    def to_plain(self, *, rank: Rank = "all") -> str:
+        return heatmap.to_plain(self, rank=rank)
 
-    def to_terminal(self, width: int = 80, *, legend: bool = True) -> Group:
-        return heatmap.to_terminal(self, width, legend=legend)
+    def to_terminal(self, width: int = 80, *, legend: bool = True, rank: Rank = "all") -> Group:
+        return heatmap.to_terminal(self, width, legend=legend, rank=rank)
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
         header = ["target", *self.figures, *self.columns]

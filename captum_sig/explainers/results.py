@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import torch
 
-from captum_sig._names import Agreement, Evidence, PairKind, ResultLevel, Side, TaskName, Unit
+from captum_sig._names import (
+    Agreement,
+    Evidence,
+    PairKind,
+    Rank,
+    ResultLevel,
+    Side,
+    TaskName,
+    Unit,
+)
 from captum_sig.explainers.views import Views, dataframe
 from captum_sig.viz import bars, text
 from captum_sig.viz.characters import shortened
@@ -319,14 +328,14 @@ class WordAttribution(Views):
             ),
         )
 
-    def plot(self) -> Figure:
-        return bars.to_figure(self)
+    def plot(self, *, rank: Rank = "all") -> Figure:
+        return bars.to_figure(self, rank=rank)
 
-    def to_plain(self) -> str:
-        return text.to_plain(self)
+    def to_plain(self, *, rank: Rank = "all") -> str:
+        return text.to_plain(self, rank=rank)
 
-    def to_terminal(self, width: int = 80, *, legend: bool = True) -> Text:
-        return text.to_terminal(self, legend=legend)
+    def to_terminal(self, width: int = 80, *, legend: bool = True, rank: Rank = "all") -> Text:
+        return text.to_terminal(self, width, legend=legend, rank=rank)
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
         rows = [asdict(word) for word in self.words]

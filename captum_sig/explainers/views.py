@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from captum_sig import viz
 from captum_sig._files import replace_text, replacing
+from captum_sig._names import Rank
 from captum_sig._spreadsheets import write_rows
+from captum_sig.viz.excerpts import Excerpt, excerpts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,26 +24,37 @@ class Views:
 
     `print(result)` shows plain lines, `rich.print(result)` colours with a legend, and a notebook
     the page's content.
+
+    Of a long text, the scores that are much stronger than 99 % of all have the full colour and a
+    sign, and the strongest words and sections are listed with the text around them. With
+    `rank="words"`, punctuation and tokens of templates count neither for the colours nor for the
+    lists, see `captum_sig.viz.ranking.left_out`.
     """
 
-    def plot(self) -> Figure:
+    def plot(self, *, rank: Rank = "all") -> Figure:
         """Draw the result: a bar for each word for one target, a heat map for several.
+
+        Args:
+            rank: what counts for colours and for the words that are shown of many.
 
         Returns:
             a `matplotlib.figure.Figure` that pyplot does not know: nothing needs to be closed.
         """
         raise NotImplementedError
 
-    def to_plain(self) -> str:
+    def to_plain(self, *, rank: Rank = "all") -> str:
         """Return the summary and the scores as plain text, which `print` shows."""
         raise NotImplementedError
 
-    def to_terminal(self, width: int = 80, *, legend: bool = True) -> RenderableType:
+    def to_terminal(
+        self, width: int = 80, *, legend: bool = True, rank: Rank = "all"
+    ) -> RenderableType:
         """Return what `rich` shows in a terminal: coloured text and numbers.
 
         Args:
             width: of the terminal, in characters.
             legend: whether to say what colours and lines mean.
+            rank: what counts for colours and lists.
         """
         raise NotImplementedError
 
@@ -57,21 +70,43 @@ class Views:
         """
         raise NotImplementedError
 
-    def to_html(self, path: str | Path | None = None) -> str:
+    def strongest(self, limit: int = 10, *, rank: Rank = "all") -> list[Excerpt]:
+        """Return the strongest words with the text around them, the strongest first.
+
+        Of several targets, those of the whole or the main one; index a result for another.
+
+        Args:
+            limit: number of words, at most.
+            rank: "words" leaves out punctuation and tokens of templates.
+
+        Raises:
+            ValueError: if the rank is unknown.
+        """
+        return excerpts(self, limit, rank=rank)
+
+    def to_html(self, path: str | Path | None = None, *, rank: Rank = "all") -> str:
         """Return a self-contained HTML page, and write it to a file if one is named.
 
+        Args:
+            path: of the file.
+            rank: what counts for colours and lists at first; the page of a long text has a switch.
+
         Raises:
             OSError: if the file cannot be written.
+            ValueError: if the rank is unknown.
         """
-        return _written(viz.to_page([self]), path)
+        return _written(viz.to_page([self], rank=rank), path)
 
-    def to_png(self, path: str | Path | None = None) -> bytes:
+    def to_png(self, path: str | Path | None = None, *, rank: Rank = "all") -> bytes:
         """Return `plot` as a PNG picture, and write it to a file if one is named.
 
+        No side has more than 4,096 pixels.
+
         Raises:
             OSError: if the file cannot be written.
+            ValueError: if the rank is unknown.
         """
-        picture = viz.figure_to_png(self.plot(), bbox_inches="tight")  # labels may be long
+        picture = viz.figure_to_png(self.plot(rank=rank), bbox_inches="tight")  # labels may be long
         if path is not None:
             with replacing(Path(path)) as temporary:
                 temporary.write_bytes(picture)

@@ -8,6 +8,11 @@ BIDI_CONTROLS = {
 }
 
 
+# What stands for characters that cannot be seen. DejaVu has these signs, most systems fall back to
+# a font that does, and few have the pictures of control characters (U+2400 to U+241F).
+NEWLINE, TAB, SPACE = "↵", "⇥", "␣"
+
+
 def visible(text: str) -> str:
     """Replace control characters by their pictures, so that a text cannot steer the terminal.
 
@@ -28,9 +33,14 @@ def shortened(text: str, limit: int) -> str:
 
 def on_one_line(text: str) -> str:
     """Make control characters visible, line breaks and tabs among them."""
-    return visible(text).replace("\n", "␊").replace("\t", "␉")
+    return visible(text).replace("\n", NEWLINE).replace("\t", TAB)
 
 
 def label(token: str) -> str:
     """Return a token on one line, without spaces around it unless it is only spaces."""
-    return on_one_line(token.strip(" ") or token).strip(" ") or "␠"
+    return on_one_line(token.strip(" ") or token).strip(" ") or SPACE
+
+
+def with_line_ends(word: str) -> str:
+    """Put a sign before each line break of a word, which is then seen in colour."""
+    return word.replace("\n", f"{NEWLINE}\n")

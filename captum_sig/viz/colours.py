@@ -12,7 +12,7 @@ TARGET = "#2f7fd0"  # in CSS, of the line under the target's own characters
 
 
 def shades(scores: Sequence[float], strongest: float | None = None) -> list[Colour]:
-    """Return a colour for each score: white at 0 and for NaN, full colour at ± `strongest`.
+    """Return a colour for each score: white at 0 and for NaN, full colour from ± `strongest` on.
 
     `strongest` is by default the largest absolute score.
     """
@@ -22,7 +22,7 @@ def shades(scores: Sequence[float], strongest: float | None = None) -> list[Colo
         WHITE
         if math.isnan(score)
         else tuple(  # type: ignore[misc]
-            round(255 + (end - 255) * abs(score) / (strongest or 1.0))
+            round(255 + (end - 255) * min(1.0, abs(score) / (strongest or 1.0)))
             for end in (FOR if score > 0 else AGAINST)
         )
         for score in scores

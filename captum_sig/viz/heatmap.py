@@ -1,4 +1,4 @@
-"""Show words by targets: tables for terminals and files, and a picture.
+"""Show words by targets: tables for terminals and files, and which words a map has room for.
 
 Works on anything with the fields of `Result`: labels, entities, texts, tokens of a continuation.
 Whatever comes from a text or a model is escaped.
@@ -10,20 +10,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from captum_sig.viz import arcs
+from captum_sig._names import Rank
+from captum_sig.viz import arcs, excerpts
 from captum_sig.viz.agreement import residual_line, side_cells
 from captum_sig.viz.characters import label, on_one_line, visible
-from captum_sig.viz.colours import AGAINST, FOR, TARGET, WHITE, Colour, shades, style
+from captum_sig.viz.colours import style
 from captum_sig.viz.legends import terminal_legend
-from captum_sig.viz.passages import Located, Passage, passages, words_of_side
-from captum_sig.viz.pictures import picture_label
+from captum_sig.viz.passages import Located, belonging, own_passages, passages
+from captum_sig.viz.ranking import left_out, scale_of_text, strongest
+from captum_sig.viz.scale import Scale, scale_of
+from captum_sig.viz.sections import is_long
 from captum_sig.viz.text import Result as TextResult
-from captum_sig.viz.text import coloured, empty_table
-from captum_sig.viz.wording import dropped_line, measure_of, number, side_labels, task_of
+from captum_sig.viz.text import ShownWord, coloured, empty_table, in_colour
+from captum_sig.viz.wording import dropped_line, number, side_labels, task_of
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from rich.console import Group, RenderableType
     from rich.table import Table
     from torch import Tensor
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 # Widths in a terminal, in characters; longer words are cut, longer targets folded.
 WORD_WIDTH, TARGET_WIDTH, COLUMN_GAP = 16, 14, 3
-CELL, LETTER, MAX_SIDE = 0.3, 0.08, 40  # inches in a picture: a row or column, a letter, a side
-MAX_FIGURES = 3  # of a target, such as its value and probability, that a picture shows
+MAX_WIDE, MAX_COLUMNS, MAX_BAND = 40, 60, 14  # columns on a page: in one part, in all, in each
+MAX_LINES = 20  # of a long text's words in a table
 
 
 class Result(Protocol):
@@ -78,55 +79,67 @@ def notes(result: Result) -> list[str]:
     return list(filter(None, [residual_of(result), dropped_line(result)]))
 
 
-def strongest(result: Result) -> float:
-    """Return the largest absolute effect, which has the full colour."""
-    return float(result.matrix.nan_to_num().abs().max()) if result.matrix.numel() else 1.0
+def scale_of_map(result: Result, rank: Rank) -> Scale:
+    """Return the scale of all cells."""
+    without = left_out(result, rank)
+    n_columns = len(result.columns)
+    cells = {row * n_columns + n for row in range(len(result.rows)) for n in without}
+    return scale_of(result.matrix.flatten().tolist(), cells)
 
 
-def own_passages(result: Result) -> list[tuple[int, Passage]]:
-    """Return the second text of each target that has its own, with the target's number."""
-    named = side_labels(task_of(result))[1]
-    words = dict(words_of_side(result, "text_pair"))
-    return [
-        (
-            row,
-            Passage(
-                f"{named} {row + 1}",
-                target.text_pair,
-                [(n, words[n]) for n in belonging(result, row) if n in words],
-            ),
-        )
-        for row, target in enumerate(getattr(result, "targets", ()))
-        if target.text_pair is not None
-    ]
+def columns_shown(result: Result, limit: int, rank: Rank) -> list[int]:
+    """Return at most `limit` columns: those with the strongest cells, in the order of the text."""
+    if len(result.columns) <= limit or not result.rows:
+        return list(range(len(result.columns)))
+    strengths = result.matrix.nan_to_num().abs().amax(0).tolist()
+    return sorted(strongest(strengths, limit, left_out(result, rank)))
 
 
-def belonging(result: Result, row: int) -> list[int]:
-    """Return the columns that belong to a target."""
-    return [n for n, score in enumerate(result.matrix[row].tolist()) if not math.isnan(score)]
+def bands(result: Result, rank: Rank) -> list[list[int]]:
+    """Return the columns of each part of a map on a page; a narrow page has room for one part."""
+    columns = columns_shown(result, MAX_COLUMNS, rank)
+    if len(columns) <= MAX_WIDE:
+        return [columns]
+    size = math.ceil(len(columns) / math.ceil(len(columns) / MAX_BAND))
+    return [columns[start : start + size] for start in range(0, len(columns), size)]
 
 
-def second_sides(result: Result) -> set[int]:
-    """Return the column where the second text of a pair begins, if any."""
+def rows_shown(result: Result, limit: int) -> list[int]:
+    """Return at most `limit` targets: those with the strongest cells, in their order."""
+    if len(result.rows) <= limit or not result.columns:
+        return list(range(len(result.rows)))
+    return sorted(strongest(result.matrix.nan_to_num().abs().amax(1).tolist(), limit))
+
+
+def caption(result: Result, columns: Sequence[int]) -> str:
+    """Say which words a map shows; "" if it shows all."""
+    n = len(result.columns)
+    if len(columns) == n:
+        return ""
+    return f"The {len(columns)} words with the strongest cells of {n:,}, in the order of the text."
+
+
+def second_sides(result: Result, columns: Sequence[int] | None = None) -> set[int]:
+    """Return the place among the columns where the second text of a pair begins, if any."""
     sides = [getattr(word, "side", None) for word in result.words]
+    if columns is not None:
+        sides = [sides[n] for n in columns if n < len(sides)]
     return {n for n in range(1, len(sides)) if sides[n] != sides[n - 1]}
 
 
-def shown_words(result: Result) -> dict[int, tuple[Any, Colour]]:
+def shown_words(result: Result, rank: Rank = "all") -> dict[int, ShownWord]:
     """Return words with their first colours, by column.
 
     That is the effect on the whole, or on the main target; a target's own text has its effects.
     """
     if result.totals is not None:
-        whole: Sequence[Any] = result.words
-        return dict(enumerate(zip(whole, shades([word.score for word in whole]), strict=True)))
+        return dict(enumerate(in_colour(result.words, scale_of_text(result, rank))))
     own = [row for row, _ in own_passages(result)]
     main = [] if result.main_row is None else [result.main_row]
-    shown: dict[int, tuple[Any, Colour]] = {}
+    shown: dict[int, ShownWord] = {}
     for row in (*main, *own):
-        words = result.attribution(row).words
-        in_colour = zip(words, shades([word.score for word in words]), strict=True)
-        for column, word in zip(belonging(result, row), in_colour, strict=True):
+        words = in_colour(result.attribution(row).words, scale_of_text(result, rank, row))
+        for column, word in zip(belonging(result, row), words, strict=True):
             shown.setdefault(column, word)
     return shown
 
@@ -148,13 +161,13 @@ def _pair_lines(result: Result) -> list[tuple[str, str]]:
     ]
 
 
-def to_plain(result: Result) -> str:
+def to_plain(result: Result, *, rank: Rank = "all") -> str:
     """Return the summary, the heading, and a tab-separated table: words by totals and targets.
 
     Lines before the words hold the targets' figures. If words have both sides, two more columns
     hold a word's effects alone and in the text, and a third whether they agree. In a pair of
     texts, the last column says which text a word stands in. Words that act together have a line
-    each after the table.
+    each after the table, and then a long text's strongest words and sections.
     """
     totals = [] if result.totals is None else [result.totals.tolist()]
     rows = [["word", *(["sum"] if totals else []), *map(label, result.rows)]]
@@ -173,7 +186,8 @@ def to_plain(result: Result) -> str:
     summary = "  ".join([result.summary, *notes(result)])
     lines = [on_one_line(line) for line in (summary, *result.heading)]
     pairs = [on_one_line(line) for line, _ in _pair_lines(result)]
-    return "\n".join([*lines, *map("\t".join, rows), *pairs])
+    strong = excerpts.to_plain(result, rank)
+    return "\n".join([*lines, *map("\t".join, rows), *pairs, *strong])
 
 
 def _append(
@@ -197,17 +211,18 @@ def _signed(value: float, digits: int) -> str:
     return "" if math.isnan(value) else f"{value:+.{digits}f}"
 
 
-def to_terminal(result: Result, width: int, *, legend: bool = True) -> Group:
+def to_terminal(result: Result, width: int, *, legend: bool = True, rank: Rank = "all") -> Group:
     """Return the text coloured by the whole or main target, and the heat map, for `rich`.
 
     Words that act together have a line each between both. A heat map of more than `width`
-    characters is split into several tables. `legend` says what colours and lines mean.
+    characters is split into several tables, and of a long text it has the words with the strongest
+    cells. `legend` says what colours and lines mean.
     """
     from rich.console import Group
     from rich.text import Text
 
     own = [passage for _, passage in own_passages(result)]
-    parts: list[RenderableType] = [coloured([*passages(result), *own], shown_words(result))]
+    parts: list[RenderableType] = [coloured([*passages(result), *own], shown_words(result, rank))]
     parts += [Text(visible(line)) for line in result.heading]
     parts.append(Text(visible(result.summary), "bold"))
     parts += map(Text, notes(result))
@@ -215,10 +230,16 @@ def to_terminal(result: Result, width: int, *, legend: bool = True) -> Group:
     if result.totals is None and result.main_row is not None:
         main = label(result.rows[result.main_row])
         parts.append(Text(f"The text is coloured by the effect on {main}.", "dim"))
+    if note := scale_of_text(result, rank).note:
+        parts.append(Text(note, "dim"))
+    parts += excerpts.to_terminal(result, width, rank)
     if legend:
         parts.append(terminal_legend([result]))
+    columns = columns_shown(result, MAX_LINES if is_long(result) else len(result.columns), rank)
+    if told := " ".join(filter(None, [caption(result, columns), scale_of_map(result, rank).note])):
+        parts += ["", Text(told, "dim")]
     for targets in _panels(result, width):
-        parts += ["", _table(result, targets)]
+        parts += ["", _table(result, targets, columns, rank)]
     return Group(*parts)
 
 
@@ -243,7 +264,7 @@ def _panels(result: Result, width: int) -> Iterator[range]:
 
 def _digits(result: Result) -> int:
     """Return the decimals of scores in a terminal: more for similarities than for logits."""
-    limit = strongest(result)
+    limit = scale_of_map(result, "all").limit
     return 2 if limit >= 1 else 3 if limit >= 0.1 else 4
 
 
@@ -251,7 +272,7 @@ def _width(values: Sequence[float], digits: int) -> int:
     return max((len(_signed(value, digits)) for value in values), default=0)
 
 
-def _table(result: Result, targets: range) -> Table:
+def _table(result: Result, targets: range, columns: Sequence[int], rank: Rank) -> Table:
     """Make a table with a line for each figure and word: its total, and these targets."""
     from rich.text import Text
 
@@ -264,80 +285,18 @@ def _table(result: Result, targets: range) -> Table:
         shown = [*([""] if totals else []), *(number(values[t]) for t in targets)]
         is_last = n == len(result.figures)
         table.add_row(name, *shown, style="dim", end_section=is_last)
-    total_colours, limit, digits = shades(totals), strongest(result), _digits(result)
-    seconds = second_sides(result)
-    for n, name in enumerate(result.columns):
-        cells = result.matrix[targets, n].tolist()
-        values_shown = [*totals[n : n + 1], *cells]
-        colours = [*total_colours[n : n + 1], *shades(cells, limit)]
-        in_colour = zip(values_shown, colours, strict=True)
-        shown_cells = [_cell(v, c, digits) for v, c in in_colour]
-        table.add_row(Text(label(name)), *shown_cells, end_section=n + 1 in seconds)
+    of_totals, of_cells = scale_of(totals, left_out(result, rank)), scale_of_map(result, rank)
+    digits, seconds = _digits(result), second_sides(result, columns)
+    for place, n in enumerate(columns):
+        cells = [_cell(value, of_totals, digits) for value in totals[n : n + 1]]
+        cells += [_cell(value, of_cells, digits) for value in result.matrix[targets, n].tolist()]
+        table.add_row(Text(label(result.columns[n])), *cells, end_section=place + 1 in seconds)
     return table
 
 
-def _cell(value: float, colour: Colour, digits: int) -> Any:
+def _cell(value: float, scale: Scale, digits: int) -> Any:
     from rich.text import Text
 
-    return Text("") if math.isnan(value) else Text(_signed(value, digits), style(colour))
-
-
-def to_figure(result: Result) -> Figure:
-    """Return the heat map: targets from top to bottom, words from left to right.
-
-    Beside the targets, on the right, stand their figures. A target's own words are outlined.
-    """
-    from matplotlib.figure import Figure
-
-    columns = [picture_label(name) for name in result.columns]
-    rows = [picture_label(name) for name in result.rows]
-    width, height = (min(MAX_SIDE, CELL * len(names)) for names in (columns, rows))
-    labels = LETTER * max(map(len, columns), default=0)  # below the map
-    figure = Figure(figsize=(max(6, width + 3), max(3, height + 1) + labels), layout="constrained")
-    axes = figure.add_subplot()
-    title = "\n".join([result.summary, *notes(result)])
-    axes.set_title(_in_lines(title), fontsize=10, loc="left", parse_math=False)
-    if not rows or not columns:
-        axes.axis("off")
-        axes.text(0, 0.5, "There is no target." if not rows else "There is no word.")
-        return figure
-    _draw(figure, axes, result)
-    axes.set_xticks(range(len(columns)), columns, rotation=90, parse_math=False)
-    axes.set_yticks(range(len(rows)), rows, parse_math=False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return figure
-
-
-def _in_lines(title: str) -> str:
-    return "\n".join(map(on_one_line, title.split("\n")))
-
-
-def _draw(figure: Figure, axes: Axes, result: Result) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.patches import Rectangle
-
-    colours = [tuple(part / 255 for part in colour) for colour in (AGAINST, WHITE, FOR)]
-    limit = strongest(result) or 1.0
-    image = axes.imshow(
-        result.matrix.numpy(), aspect="auto", vmin=-limit, vmax=limit,
-        cmap=LinearSegmentedColormap.from_list("against and for", colours),
-    )  # fmt: skip
-    beside = dict(list(result.figures.items())[:MAX_FIGURES])
-    if beside:
-        lines = [
-            "   ".join(number(values[row]).rjust(6) for values in beside.values())
-            for row in range(len(result.rows))
-        ]
-        figures = axes.secondary_yaxis("right")
-        figures.set_yticks(range(len(lines)), lines, fontfamily="monospace", fontsize=8)
-        figures.tick_params(length=0)
-        figures.spines[:].set_visible(False)
-        axes.set_title(", ".join(beside), fontsize=8, loc="right")
-    for column in second_sides(result):
-        axes.axvline(column - 0.5, color="0.6", linewidth=1)
-    for part in passages(result):
-        for column, row in part.words_of_targets():
-            corner = column - 0.5, row - 0.5
-            axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=TARGET, linewidth=1.5))
-    figure.colorbar(image, fraction=0.05, pad=0.01, label=measure_of(result).effect)
+    (colour,) = scale.colours([value])
+    shown = Text(_signed(value, digits), style(colour))
+    return Text("") if math.isnan(value) else shown

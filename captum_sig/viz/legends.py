@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from captum_sig.viz.agreement import marks_shown
 from captum_sig.viz.colours import AGAINST, FOR, style
+from captum_sig.viz.ranking import scale_of_text
+from captum_sig.viz.sections import is_long
 from captum_sig.viz.wording import Measure, common_measure
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def terminal_legend(results: Iterable[Any]) -> Text:
     measure, noun = common_measure(shown)
     swatches = ((measure.raises, FOR), (measure.lowers, AGAINST))
     line = Text(" and ").join(Text(name, f"not dim {style(colour)}") for name, colour in swatches)
-    line.append(f" {noun}; the strongest has the full colour")
+    line.append(f" {noun}; the strongest {_have(shown)} the full colour")
     if any(map(has_target_characters, shown)):
         line.append("; bold: the target itself")
     lines = [line]
@@ -47,6 +49,11 @@ def terminal_legend(results: Iterable[Any]) -> Text:
         of_mark = Text.assemble((mark.terminal_name, mark.style), f": {agreement}, {mark.meaning}")
         lines.append(of_mark)
     return Text("\n", "dim").join(lines)
+
+
+def _have(results: Iterable[Any]) -> str:
+    """Return "has" if in each text only the strongest score has the full colour, else "have"."""
+    return "have" if any(scale_of_text(each, "all").is_clipped for each in results) else "has"
 
 
 def page_legend(results: Iterable[Any]) -> tuple[Measure, str]:
@@ -61,7 +68,8 @@ def page_legend(results: Iterable[Any]) -> tuple[Measure, str]:
     in_units = f" in {measure.units}" if measure.units else ""
     parts = [noun]
     if singles:
-        parts[-1] += "; each text's strongest word has the full colour"
+        words = "words have" if _have(singles) == "have" else "word has"
+        parts[-1] += f"; each text's strongest {words} the full colour"
         parts.append(
             f"Hover over a word for its score{in_units}, and divided by the L2 norm of the text's "
             "scores"
@@ -71,12 +79,17 @@ def page_legend(results: Iterable[Any]) -> tuple[Measure, str]:
             "The prompt is coloured by the effect on the whole target. Point at a target token "
             "(after the arrow), tap it, or press Tab, for its own effects"
         )
-    if any(not has_totals(result) for result in matrices):
-        parts.append(
-            "Point at a row of the table, tap it, or press Tab, to colour the text by its target"
-        )
+    of_targets = [is_long(result) for result in matrices if not has_totals(result)]
+    if of_targets:
+        places = {True: "a target above the text", False: "a row of the table"}
+        named = " or ".join(name for long, name in places.items() if long in of_targets)
+        parts.append(f"Point at {named}, tap it, or press Tab, to colour the text by its target")
     if matrices:
         parts.append(f"Hover over a word or cell for its value{in_units}")
+    if any(map(is_long, shown)):
+        parts.append(
+            "Numbers beside a long text are the sums of its paragraphs' or sentences' words"
+        )
     if any(map(has_target_characters, shown)):
         parts.append("A blue line marks the target's own characters")
     return measure, ". ".join(parts) + "."

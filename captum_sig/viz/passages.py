@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from captum_sig._names import Side
@@ -48,6 +49,8 @@ class Piece:
     text: str
     number: int | None  # of the word
     targets: tuple[int, ...] = ()
+    start: int = field(default=0, compare=False)  # in the text, if the tokenizer keeps offsets
+    ends_word: bool = field(default=True, compare=False)
 
 
 def passages(result: Any) -> list[Passage]:
@@ -75,6 +78,29 @@ def words_of_side(result: Any, side: Side) -> list[tuple[int, Located]]:
         for number, word in enumerate(result.words)
         if (getattr(word, "side", None) or "text") == side
     ]
+
+
+def own_passages(result: Any) -> list[tuple[int, Passage]]:
+    """Return the second text of each target that has its own, with the target's number."""
+    named = side_labels(task_of(result))[1]
+    words = dict(words_of_side(result, "text_pair"))
+    return [
+        (
+            row,
+            Passage(
+                f"{named} {row + 1}",
+                target.text_pair,
+                [(n, words[n]) for n in belonging(result, row) if n in words],
+            ),
+        )
+        for row, target in enumerate(_targets(result))
+        if target.text_pair is not None
+    ]
+
+
+def belonging(result: Any, row: int) -> list[int]:
+    """Return the columns that belong to a target."""
+    return [n for n, score in enumerate(result.matrix[row].tolist()) if not math.isnan(score)]
 
 
 def _targets(result: Any) -> Sequence[Any]:
@@ -106,6 +132,8 @@ def pieces(passage: Passage) -> Iterator[Piece]:
                 passage.text[left:right],
                 number,
                 tuple(n for n, first, last in passage.targets if first <= left and right <= last),
+                left,
+                right == end,
             )
 
 

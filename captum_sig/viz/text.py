@@ -7,14 +7,19 @@ shown if it has them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from captum_sig.viz import arcs
+from captum_sig._names import Rank
+from captum_sig.viz import arcs, excerpts
 from captum_sig.viz.agreement import certainty, mark_of, residual_line, sides
-from captum_sig.viz.characters import label, on_one_line, visible
-from captum_sig.viz.colours import Colour, shades, style
+from captum_sig.viz.characters import label, on_one_line, visible, with_line_ends
+from captum_sig.viz.colours import Colour, style
 from captum_sig.viz.legends import terminal_legend
 from captum_sig.viz.passages import Located, Passage, passages, pieces
+from captum_sig.viz.ranking import left_out, scale_of_text
+from captum_sig.viz.scale import Scale
+from captum_sig.viz.sections import is_long
 from captum_sig.viz.wording import dropped_line
 
 if TYPE_CHECKING:
@@ -60,18 +65,44 @@ def notes(result: Result) -> list[str]:
     return list(filter(None, [residual_of(result), dropped_line(result)]))
 
 
-def to_terminal(result: Result, *, legend: bool = True) -> Text:
+@dataclass(frozen=True)
+class ShownWord:
+    """A word with its score, its colour, and a sign if it is stronger than the full colour."""
+
+    word: Any
+    colour: Colour
+    sign: str
+
+
+def in_colour(words: Sequence[Any], scale: Scale) -> list[ShownWord]:
+    """Return words with their colours."""
+    colours = scale.colours([word.score for word in words])
+    shown = zip(words, colours, strict=True)
+    return [ShownWord(word, colour, scale.mark(word.score)) for word, colour in shown]
+
+
+def shown_words(result: Result, rank: Rank) -> dict[int, ShownWord]:
+    """Return the words of one target with their colours, by their numbers."""
+    return dict(enumerate(in_colour(result.words, scale_of_text(result, rank))))
+
+
+def to_terminal(
+    result: Result, width: int = 80, *, legend: bool = True, rank: Rank = "all"
+) -> Text:
     """Return the coloured text, the summary, the strongest words' scores, and notes, for `rich`.
 
     Words whose effect depends on the others are underlined; the words that act together have a
-    line each. `legend` says what colours and lines mean.
+    line each. Of a long text, the strongest words and sections have a line each, of at most `width`
+    characters. `legend` says what colours and lines mean.
     """
-    scores = [word.score for word in result.words]
-    words = dict(enumerate(zip(result.words, shades(scores), strict=True)))
-    shown = coloured(passages(result), words).append(f"\n{visible(result.summary)}", "bold")
-    if scores:
-        shown.append("\n").append(_strongest(result))
-    for note in notes(result):
+    shown = coloured(passages(result), shown_words(result, rank))
+    shown.append(f"\n{visible(result.summary)}", "bold")
+    if is_long(result):
+        for strong in excerpts.to_terminal(result, width, rank):
+            shown.append("\n").append(strong)
+    elif result.words:
+        shown.append("\n").append(_strongest(result, rank))
+    for note in [*notes(result), *filter(None, [scale_of_text(result, rank).note])]:
         shown.append(f"\n{note}")
     for line, colour in arcs.lines(result):
         shown.append(f"\n{visible(line)}", colour)
@@ -80,10 +111,11 @@ def to_terminal(result: Result, *, legend: bool = True) -> Text:
     return shown
 
 
-def coloured(parts: Sequence[Passage], words: Mapping[int, tuple[Any, Colour]]) -> Text:
+def coloured(parts: Sequence[Passage], words: Mapping[int, ShownWord]) -> Text:
     """Return texts with words on their colours, and the target's characters bold, for `rich`.
 
-    `words` are the words that are shown and their colours, by their numbers.
+    `words` are the words that are shown, by their numbers. A sign stands before each line break
+    within a word, and after a word that is stronger than the full colour.
     """
     from rich.text import Text
 
@@ -93,24 +125,27 @@ def coloured(parts: Sequence[Passage], words: Mapping[int, tuple[Any, Colour]]) 
         if passage.label:
             shown.append(f"{passage.label}: ", "dim")
         for piece in pieces(passage):
-            styles = ["bold"] if piece.targets else []
+            styles, text = ["bold"] if piece.targets else [], piece.text
             if piece.number is not None and piece.number in words:
-                word, colour = words[piece.number]
-                mark = mark_of(word)
-                styles += [style(colour), *([mark.style] if mark else [])]
-            shown.append(visible(piece.text), " ".join(styles))
+                word = words[piece.number]
+                mark = mark_of(word.word)
+                styles += [style(word.colour), *([mark.style] if mark else [])]
+                text = with_line_ends(piece.text) + word.sign * piece.ends_word
+            shown.append(visible(text), " ".join(styles))
     return shown
 
 
-def _strongest(result: Result) -> Text:
+def _strongest(result: Result, rank: Rank) -> Text:
     """Return the strongest words with their scores in one line, the strongest first."""
     from rich.text import Text
 
-    words = sorted(result.words, key=lambda word: -abs(word.score))[:N_STRONGEST]
+    without = left_out(result, rank)
+    counted = [word for n, word in enumerate(result.words) if n not in without]
+    words = sorted(counted, key=lambda word: -abs(word.score))[:N_STRONGEST]
     shown = Text("   ").join(
         Text.assemble(f"{label(word.word)} ", (f"{word.score:+.4f}", "bold")) for word in words
     )
-    more = len(result.words) - len(words)
+    more = len(counted) - len(words)
     if more:
         shown.append(f"   and {more} weaker word{'' if more == 1 else 's'}", "dim")
     return shown
@@ -124,12 +159,12 @@ def empty_table() -> Table:
     return Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
 
 
-def to_plain(result: Result) -> str:
+def to_plain(result: Result, *, rank: Rank = "all") -> str:
     """Return the summary, a line `word score` for each word, and one for words that interact.
 
     Notes stand in the line of the summary. The text of a pair that a word stands in, its effects
     alone and in the text, whether they agree, and how well its score is known, stand in columns
-    after it.
+    after it. A long text ends with lists of its strongest words and sections.
     """
     from rich.cells import cell_len
 
@@ -155,4 +190,5 @@ def to_plain(result: Result) -> str:
         )
         lines.append("  ".join(padded).rstrip())
     lines += [visible(line) for line, _ in arcs.lines(result)]
+    lines += excerpts.to_plain(result, rank)
     return "\n".join(lines)

@@ -212,7 +212,7 @@ def test_a_text_does_not_steer_the_terminal(method, trace):
 
 
 def test_strings_are_shown_on_one_line():
-    assert on_one_line("a\nb\tc\x1b[2J\x9b\x7f é") == "a␊b␉c␛[2J\ufffd\ufffd é"
+    assert on_one_line("a\nb\tc\x1b[2J\x9b\x7f é") == "a↵b⇥c␛[2J\ufffd\ufffd é"
 
 
 @pytest.mark.parametrize("method", ["ig", "sig"])

@@ -163,8 +163,8 @@ def test_dollars_are_no_formula(result):
 def test_lines_for_a_file(result):
     lines = heatmap.to_plain(result).split("\n")
     assert lines[0] == "log p(target) = -1.75  (sig, baseline pad, nats)"
-    assert lines[1] == "target:  a lot␊"
-    assert lines[2] == "word\tsum\ta\tlot␊"
+    assert lines[1] == "target:  a lot↵"
+    assert lines[2] == "word\tsum\ta\tlot↵"
     assert lines[3] == "log p\t\t-1.50\t-0.250"
     assert lines[5] == "costs\t-0.8000\t-1.0000\t+0.2000"
     assert len(lines) == 4 + len(WORDS)
@@ -241,9 +241,9 @@ def test_a_hovered_token_colours_the_prompt(result, tmp_path):
 
 def test_a_picture(result):
     assert result.to_png().startswith(b"\x89PNG")
-    axes = heatmap.to_figure(result).axes[0]
+    axes = result.plot().axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == WORDS
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "lot⏎"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "lot↵"]
 
 
 def test_labels_of_a_picture_are_short_and_can_be_drawn(result):
@@ -252,6 +252,6 @@ def test_labels_of_a_picture_are_short_and_can_be_drawn(result):
     one = GenerationAttribution.from_dict(
         result.to_dict() | {"target_tokens": tokens, "matrix": [[1.0] * 5] * 3}
     )
-    drawn = [label.get_text() for label in heatmap.to_figure(one).axes[0].get_yticklabels()]
+    drawn = [label.get_text() for label in one.plot().axes[0].get_yticklabels()]
     assert drawn == ["␣", "^[⇥", "x" * 29 + "…"]
     assert "\x1b" not in one.to_html()

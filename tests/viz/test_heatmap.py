@@ -82,7 +82,7 @@ def test_many_targets_fit_the_width():
 def test_nothing_is_shown_as_nothing(result, told):
     assert heatmap.to_plain(result).splitlines()[1].startswith("word")
     assert in_terminal(result)
-    assert [text.get_text() for text in heatmap.to_figure(result).axes[0].texts] == [told]
+    assert [text.get_text() for text in result.plot().axes[0].texts] == [told]
 
 
 def test_words_that_act_together_are_listed_for_each_target():
@@ -100,7 +100,7 @@ def test_figures_are_what_is_known_of_a_target():
 
 
 def test_a_picture_has_figures_outlines_and_blank_cells():
-    axes = heatmap.to_figure(ENTITIES).axes[0]
+    axes = ENTITIES.plot().axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ENTITIES.rows
     assert [patch.get_xy() for patch in axes.patches] == [
         (-0.5, -0.5), (0.5, -0.5), (2.5, 0.5), (3.5, 0.5),
@@ -109,7 +109,7 @@ def test_a_picture_has_figures_outlines_and_blank_cells():
     assert [label.get_text().split() for label in figures.get_yticklabels()] == [
         ["9.00", "0.990"], ["9.00", "0.990"],
     ]  # fmt: skip
-    shown = heatmap.to_figure(SEARCH).axes[0].images[0].get_array()
+    shown = SEARCH.plot().axes[0].images[0].get_array()
     assert (shown.mask == SEARCH.matrix.isnan().numpy()).all()
 
 
