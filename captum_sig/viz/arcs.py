@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from captum_sig.viz.characters import shortened
+from captum_sig.viz.wording import called
+
 MAX_ARCS = 10  # drawn above a text; the list below has all pairs
+MAX_NAME = 60  # characters of a word, which may be a unit
 MAX_GAP = 3  # words between those of pairs that the strip spells out, rather than "…"
 SLOT = 6  # pixels between the ends of arcs at the same word
 
@@ -34,7 +38,7 @@ NONE_DEPENDS = "The strongest words act independently of each other."
 
 
 class Word(Protocol):
-    """A word of a text."""
+    """A word of a text, or a unit, whose `name` is shown if it has one."""
 
     @property
     def word(self) -> str: ...
@@ -105,7 +109,9 @@ def dependent_pairs(result: Result) -> list[Pair]:
 
 def name(result: Result, pair: Pair) -> str:
     """Return both words on one line."""
-    return " + ".join(" ".join(result.words[word].word.split()) for word in pair.words)
+    return " + ".join(
+        shortened(" ".join(called(result.words[word]).split()), MAX_NAME) for word in pair.words
+    )
 
 
 def lines(result: Result) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from captum_sig.viz.pictures import picture_label
 from captum_sig.viz.ranking import left_out, scale_of_text
 from captum_sig.viz.scale import Scale
 from captum_sig.viz.text import Result, notes
-from captum_sig.viz.wording import measure_of
+from captum_sig.viz.wording import called, measure_of, nouns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def to_figure(result: Result, *, rank: Rank = "all") -> Figure:
         axes.set_ylim(max(1, longest) - 0.4, -0.6)  # bars of both panels are equally high
     lines = [result.summary, *notes(result)]
     if len(shown) < len(scores):
-        lines.append(f"the {len(shown)} strongest of {len(scores)} words")
+        lines.append(f"the {len(shown)} strongest of {len(scores)} {nouns(result)}")
         lines[-1] += ", punctuation and templates left out" if without else ""
     title = "\n".join(
         line for text in lines for line in textwrap.wrap(on_one_line(text), TITLE_WIDTH)
@@ -80,7 +80,7 @@ def _draw(axes: Axes, result: Result, part: Passage, words: Sequence[int], scale
             sign = "▶" if score > 0 else "◀"
             side = "right" if score > 0 else "left"
             axes.text(length, place, f" {score:+.2f} {sign} ", ha=side, va="center", fontsize=8)
-    names = [picture_label(result.words[n].word) for n in words]
+    names = [picture_label(called(result.words[n])) for n in words]
     axes.set_yticks(range(len(words)), names, parse_math=False)
     for tick, n in zip(axes.get_yticklabels(), words, strict=True):
         if any(word == n for word, _ in part.words_of_targets()):

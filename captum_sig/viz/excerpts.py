@@ -12,6 +12,7 @@ from captum_sig.viz.colours import style
 from captum_sig.viz.passages import Passage, own_passages, passages
 from captum_sig.viz.ranking import left_out, scale_of_text, scores_of, strongest
 from captum_sig.viz.sections import Section, is_long, sections
+from captum_sig.viz.wording import WORDS, called, level_of, name_of, nouns
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -29,7 +30,8 @@ Places = dict[int, tuple[Passage, Any]]  # the text and the word, by the word's 
 class Excerpt:
     """A word in its place: its number in the result, its score, and the text around it.
 
-    Texts are on one line. `side` names the text of a pair, "" for a text alone.
+    Texts are on one line; of a unit, its name and beginning are in place of a word. `side` names
+    the text of a pair, "" for a text alone.
     """
 
     number: int
@@ -105,13 +107,15 @@ def _places(result: Any) -> Places:
 
 
 def _excerpt(part: Passage, word: Any, number: int, score: float) -> Excerpt:
+    name = "" if name_of(word) is None else f"{label(called(word))}: "
+    shown = f"{name}{shortened(label(word.word), MAX_SECTION)}"
     if word.start is None or word.end is None:
-        return Excerpt(number, "", label(word.word), "", score, part.label)
+        return Excerpt(number, "", shown, "", score, part.label)
     before, after = part.text[: word.start], part.text[word.end :]
     return Excerpt(
         number,
         _last_words(before, MAX_AROUND),
-        label(part.text[word.start : word.end]),
+        shown,
         _first_words(after, MAX_AROUND),
         score,
         part.label,
@@ -153,11 +157,13 @@ def headings(result: Any, rank: Rank) -> tuple[str, str]:
     n = len(section_sums(result))
     without = ", punctuation and templates left out" if rank == "words" else ""
     some = f"The {N_SECTIONS} strongest of {n} sections" if n > N_SECTIONS else "Sections"
-    return f"Strongest words{without}:", f"{some}, sums of their words' scores:"
+    return f"Strongest {nouns(result)}{without}:", f"{some}, sums of their words' scores:"
 
 
 def strongest_sections(result: Any, row: int | None = None) -> list[tuple[Section, str, float]]:
     """Return the strongest sections of a long text, as `section_sums` does."""
+    if level_of(result) not in WORDS:
+        return []  # sections are units, whose scores are known
     return sorted(section_sums(result, row), key=lambda each: -abs(each[2]))[:N_SECTIONS]
 
 

@@ -21,8 +21,8 @@ from captum_sig.viz.ranking import left_out, scale_of_text, strongest
 from captum_sig.viz.scale import Scale, scale_of
 from captum_sig.viz.sections import is_long
 from captum_sig.viz.text import Result as TextResult
-from captum_sig.viz.text import ShownWord, coloured, empty_table, in_colour
-from captum_sig.viz.wording import dropped_line, number, side_labels, task_of
+from captum_sig.viz.text import ShownWord, coloured, empty_table, in_colour, in_list
+from captum_sig.viz.wording import dropped_line, nouns, number, side_labels, task_of
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -116,7 +116,8 @@ def caption(result: Result, columns: Sequence[int]) -> str:
     n = len(result.columns)
     if len(columns) == n:
         return ""
-    return f"The {len(columns)} words with the strongest cells of {n:,}, in the order of the text."
+    some = f"The {len(columns)} {nouns(result)} with the strongest cells of {n:,}"
+    return f"{some}, in the order of the text."
 
 
 def second_sides(result: Result, columns: Sequence[int] | None = None) -> set[int]:
@@ -176,7 +177,7 @@ def to_plain(result: Result, *, rank: Rank = "all") -> str:
     n_headers = len(rows)
     columns = [*totals, *result.matrix.tolist()]
     for n, name in enumerate(result.columns):
-        rows.append([label(name), *(_signed(column[n], 4) for column in columns)])
+        rows.append([in_list(result, label(name)), *(_signed(column[n], 4) for column in columns)])
     for names, cells in (
         (["alone", "in the text", "agreement"], [side_cells(word) for word in result.words]),
         (["text"], [(side,) for side in _side_names(result)]),

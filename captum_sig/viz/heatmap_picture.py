@@ -6,8 +6,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from captum_sig._names import Rank
 from captum_sig.viz.characters import on_one_line
 from captum_sig.viz.colours import AGAINST, FOR, TARGET, WHITE
@@ -23,7 +21,7 @@ from captum_sig.viz.heatmap import (
 from captum_sig.viz.passages import passages
 from captum_sig.viz.pictures import picture_label
 from captum_sig.viz.scale import STRONGER, Scale
-from captum_sig.viz.wording import measure_of, number
+from captum_sig.viz.wording import measure_of, nouns, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +61,7 @@ def to_figure(result: Result, *, rank: Rank = "all") -> Figure:
     scale = scale_of_map(result, rank)
     title = [result.summary, *notes(result), scale.note]
     if is_part:
-        title.append(f"At the top, all words. Below: {caption(result, shown)}")
+        title.append(f"At the top, all {nouns(result)}. Below: {caption(result, shown)}")
     if len(targets) < len(result.rows):
         title.append(
             f"The {len(targets)} targets with the strongest cells of {len(result.rows):,}."
@@ -147,9 +145,11 @@ def _draw(
 
 def _draw_overview(axes: Axes, matrix: Tensor, scale: Scale) -> None:
     """Draw all words without labels; of several in a bin, the strongest."""
+    from torch.nn.functional import pad
+
     n = matrix.shape[1]
     size = -(-n // MAX_BINS)
-    padded = torch.nn.functional.pad(matrix.nan_to_num(), (0, -n % size))
+    padded = pad(matrix.nan_to_num(), (0, -n % size))
     bins = padded.unflatten(1, (-1, size))  # (T, bins, words)
     strongest = bins.abs().argmax(2, keepdim=True)
     image = _image(axes, bins.gather(2, strongest)[..., 0], scale)
@@ -157,6 +157,5 @@ def _draw_overview(axes: Axes, matrix: Tensor, scale: Scale) -> None:
     image.set_extent((0, bins.shape[1] * size, len(matrix), 0))
     axes.set_xlim(0, n)
     axes.set_yticks([])
-    axes.set_xlabel("word", fontsize=8, labelpad=0)
     axes.tick_params(labelsize=8)
     axes.spines[:].set_color("0.8")

@@ -24,7 +24,7 @@ from captum_sig.viz.passages import Passage, Piece, passages, pieces
 from captum_sig.viz.ranking import left_out, scale_of_text, scores_of
 from captum_sig.viz.scale import STRONGER, Scale
 from captum_sig.viz.sections import by_section, is_long, sections
-from captum_sig.viz.wording import measure_of, number
+from captum_sig.viz.wording import called, measure_of, name_of, nouns, number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -55,7 +55,9 @@ def _environment(package: str) -> Environment:
         "has_totals": has_totals, "fragment": fragment, "cells": cells, "is_long": is_long,
         "left_out": left_out, "by_target": by_target, "sectioned": sectioned, "row_of": row_of,
         "box_of": box_of, "has_signs": has_signs, "scale_of_text": scale_of_text,
-        "column_label": column_label, "button_label": button_label, "STRONGER": STRONGER,
+        "nouns": nouns, "called": called, "shortened": shortened,
+        "column_label": column_label,
+        "button_label": button_label, "STRONGER": STRONGER,
     }  # fmt: skip
     environment.filters |= {"label": label, "with_line_ends": with_line_ends}
     return environment
@@ -77,7 +79,8 @@ def fragment(result: Any) -> str:
 def word_title(result: Any, word: Any) -> str:
     """Return a word's score in its unit; of one target, also divided by the scores' L2 norm."""
     units = measure_of(result).units
-    score = f"{word.score:+.4f} {units}".rstrip()
+    name = "" if name_of(word) is None else f"{called(word)}: "
+    score = f"{name}{word.score:+.4f} {units}".rstrip()
     return score if is_matrix(result) else f"{score}, {word.normalized:+.3f} normalised"
 
 
@@ -119,6 +122,7 @@ class ShownSection:
     words: range | None = None
     total: float = 0.0
     colour: Colour = WHITE
+    name: str = ""
 
 
 def sectioned(result: Any, part: Passage, with_sums: bool) -> list[ShownSection]:
@@ -129,8 +133,10 @@ def sectioned(result: Any, part: Passage, with_sums: bool) -> list[ShownSection]
         return [ShownSection(list(pieces(part)))]
     limit = max(abs(total) for _, _, total in section_sums(result))
     totals = [section.total(scores) for section in found]
-    words = (section.words for section in found)
-    shown = zip(by_section(part, found), words, totals, shades(totals, limit), strict=True)
+    words = [section.words for section in found]
+    colours, names = shades(totals, limit), dict(part.words)
+    of_units = [(name_of(names[own.start]) or "") if len(own) == 1 else "" for own in words]
+    shown = zip(by_section(part, found), words, totals, colours, of_units, strict=True)
     return list(itertools.starmap(ShownSection, shown))
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from captum_sig._names import Side
-from captum_sig.viz.wording import side_labels, task_of
+from captum_sig.viz.wording import level_of, side_labels, task_of
 
 
 class Located(Protocol):
-    """A word in a text; in a pair of texts its `side` says which."""
+    """A word or unit in a text; its `name` is shown if it has one, and its `side` in a pair."""
 
     @property
     def word(self) -> str: ...
@@ -30,6 +30,7 @@ class Passage:
     text: str
     words: Sequence[tuple[int, Located]]
     targets: Sequence[tuple[int, int, int]] = ()  # number, start and end
+    level: str = "word"  # of the words; units above words are sections of their own
 
     def words_of_targets(self) -> list[tuple[int, int]]:
         """Return the numbers of each word that has characters of a target, and of the target."""
@@ -65,7 +66,7 @@ def passages(result: Any) -> list[Passage]:
     return [
         Passage(
             label, text, words_of_side(result, side),
-            _characters(result) if side == holds_targets else (),
+            _characters(result) if side == holds_targets else (), level_of(result),
         )
         for label, (side, text) in zip(labels, texts.items(), strict=False)
     ]  # fmt: skip

@@ -1,22 +1,20 @@
-"""Long texts by section: paragraphs, or else sentences, with the sums of their words' scores."""
+"""Long texts by section: units, paragraphs or sentences, with the sums of their words' scores."""
 
 from __future__ import annotations
 
 import bisect
+import functools
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from captum_sig.viz.passages import Passage, Piece, pieces
+from captum_sig.viz.wording import WORDS
+from captum_sig.words.units import paragraphs, sentences
 
-SEPARATORS = [  # the coarsest first; each section ends with what separates it from the next
-    re.compile(r"\n\s*\n\s*"),
-    re.compile(r"\s*\n\s*"),
-    re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=\S)"),
-]
 MAX_SHORT = 60  # words of a text that is seen at a glance, and needs no sections and lists
+MAX_CHARACTERS = 10 * MAX_SHORT  # of such a text, whose words may be units
 
 
 @dataclass(frozen=True)
@@ -33,31 +31,40 @@ class Section:
 
 
 def is_long(result: Any) -> bool:
-    """Whether a result has more words than are seen at a glance."""
-    return len(result.words) > MAX_SHORT
+    """Whether a result has more words, or more characters, than are seen at a glance."""
+    texts = result.text, getattr(result, "text_pair", None) or ""
+    return len(result.words) > MAX_SHORT or max(map(len, texts)) > MAX_CHARACTERS
 
 
 def sections(passage: Passage) -> list[Section]:
-    """Return a long text's paragraphs, or else its sentences, without a gap between them.
+    """Return a long text's units, or its paragraphs, or else its sentences, without gaps.
 
-    Paragraphs are separated by blank lines, or where there is none by line breaks. Returns an empty
-    list for a short text, one section, and words without offsets.
+    Returns an empty list for a short text, one section, and words without offsets.
     """
     begins = [word.start for _, word in passage.words if word.start is not None]
-    if len(passage.words) <= MAX_SHORT or len(begins) < len(passage.words):
+    is_short = len(passage.words) <= MAX_SHORT and len(passage.text) <= MAX_CHARACTERS
+    if is_short or len(begins) < len(passage.words):
         return []
-    for separator in SEPARATORS:
-        ends = (match.end() for match in separator.finditer(passage.text))
-        found = _sections(passage, begins, [*ends, len(passage.text)])
+    if passage.level not in WORDS:
+        return _sections(passage, begins, begins)
+    for split in (paragraphs, sentences):
+        found = _sections(passage, begins, _starts(split, passage.text))
         if len(found) > 1:
             return found
     return []
 
 
-def _sections(passage: Passage, begins: Sequence[int], ends: Sequence[int]) -> list[Section]:
-    """Cut a text at ends between which words begin; `begins` are the words' in their order."""
+@functools.lru_cache(maxsize=8)
+def _starts(split: Callable[[str], list[tuple[int, int]]], text: str) -> list[int]:
+    return [start for start, _ in split(text)]
+
+
+def _sections(passage: Passage, begins: Sequence[int], starts: Sequence[int]) -> list[Section]:
+    """Cut a text at starts between which words begin; `begins` are the words' in their order."""
+    if not begins:
+        return []
     first, cuts, words = passage.words[0][0], [0], [0]
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in zip(starts, [*starts[1:], len(passage.text)], strict=True):
         n_before = bisect.bisect_left(begins, start)
         if 0 < n_before < bisect.bisect_left(begins, end):
             cuts.append(start)

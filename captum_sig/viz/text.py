@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from captum_sig._names import Rank
 from captum_sig.viz import arcs, excerpts
 from captum_sig.viz.agreement import certainty, mark_of, residual_line, sides
-from captum_sig.viz.characters import label, on_one_line, visible, with_line_ends
+from captum_sig.viz.characters import label, on_one_line, shortened, visible, with_line_ends
 from captum_sig.viz.colours import Colour, style
 from captum_sig.viz.legends import terminal_legend
 from captum_sig.viz.passages import Located, Passage, passages, pieces
 from captum_sig.viz.ranking import left_out, scale_of_text
 from captum_sig.viz.scale import Scale
 from captum_sig.viz.sections import is_long
-from captum_sig.viz.wording import dropped_line
+from captum_sig.viz.wording import WORDS, called, dropped_line, level_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 N_STRONGEST = 10  # words whose scores a terminal shows
+MAX_LABEL = 60  # characters of a unit in a list
 MAX_ALIGNED = 32  # characters of a word and its score that the columns after them leave room for
 
 
@@ -52,6 +53,11 @@ class Result(Protocol):
     def words(self) -> Sequence[Word]: ...
     @property
     def summary(self) -> str: ...
+
+
+def in_list(result: Any, name: str) -> str:
+    """Return a word as it is, and a unit up to `MAX_LABEL` characters."""
+    return name if level_of(result) in WORDS else shortened(name, MAX_LABEL)
 
 
 def residual_of(result: Result) -> str | None:
@@ -143,7 +149,8 @@ def _strongest(result: Result, rank: Rank) -> Text:
     counted = [word for n, word in enumerate(result.words) if n not in without]
     words = sorted(counted, key=lambda word: -abs(word.score))[:N_STRONGEST]
     shown = Text("   ").join(
-        Text.assemble(f"{label(word.word)} ", (f"{word.score:+.4f}", "bold")) for word in words
+        Text.assemble(f"{in_list(result, label(called(word)))} ", (f"{word.score:+.4f}", "bold"))
+        for word in words
     )
     more = len(counted) - len(words)
     if more:
@@ -171,7 +178,7 @@ def to_plain(result: Result, *, rank: Rank = "all") -> str:
     texts = {number: part.label for part in passages(result) for number, _ in part.words}
     rows = [
         [
-            f"{visible(' '.join(word.word.split()))} {word.score:+.4f}",
+            f"{in_list(result, visible(' '.join(called(word).split())))} {word.score:+.4f}",
             texts.get(number, ""),
             *sides(word),
             certainty(word),

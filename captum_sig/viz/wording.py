@@ -59,6 +59,30 @@ def measure_of(result: Any) -> Measure:
     return MEASURES[getattr(result, "unit", "logit")]
 
 
+WORDS = ("word", "token")  # the levels below units
+
+
+def name_of(word: Any) -> str | None:
+    """Return the name of a unit, if it has one."""
+    return getattr(word, "name", None)
+
+
+def called(word: Any) -> str:
+    """Return the name of a unit, or else its text."""
+    name = name_of(word)
+    return str(word.word) if name is None else name
+
+
+def level_of(result: Any) -> str:
+    """Return what a result's words are: "word", "token", or units above words."""
+    return getattr(result, "level", "word")
+
+
+def nouns(result: Any) -> str:
+    """Return what a result's words are called, such as "words" or "sentences"."""
+    return f"{level_of(result)}s"
+
+
 def number(value: float | None) -> str:
     """Return a value with two decimals, or three below 1; nothing if it is not known.
 
