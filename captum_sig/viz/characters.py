@@ -41,6 +41,13 @@ def label(token: str) -> str:
     return on_one_line(token.strip(" ") or token).strip(" ") or SPACE
 
 
-def with_line_ends(word: str) -> str:
-    """Put a sign before each line break of a word, which is then seen in colour."""
-    return word.replace("\n", f"{NEWLINE}\n")
+def with_line_ends(word: str, sign: str = "") -> str:
+    r"""Put a sign before each line break of a word, which is then seen in colour.
+
+    Another sign follows the word, on its last line.
+
+    >>> with_line_ends("so\n"), with_line_ends("so", "▲"), with_line_ends("so\n", "▲")
+    ('so↵\n', 'so▲', 'so↵▲\n')
+    """
+    shown = word.removesuffix("\n").replace("\n", f"{NEWLINE}\n")
+    return f"{shown}{NEWLINE}{sign}\n" if word.endswith("\n") else f"{shown}{sign}"

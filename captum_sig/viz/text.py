@@ -136,7 +136,7 @@ def coloured(parts: Sequence[Passage], words: Mapping[int, ShownWord]) -> Text:
                 word = words[piece.number]
                 mark = mark_of(word.word)
                 styles += [style(word.colour), *([mark.style] if mark else [])]
-                text = with_line_ends(piece.text) + word.sign * piece.ends_word
+                text = with_line_ends(piece.text, word.sign * piece.ends_word)
             shown.append(visible(text), " ".join(styles))
     return shown
 
