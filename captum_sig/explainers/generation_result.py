@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_sig._names import TaskName, Unit
+from captum_sig._names import ResultLevel, TaskName, Unit
 from captum_sig.explainers.matrix_results import MatrixAttribution
 from captum_sig.explainers.results import (
     Column,
@@ -167,6 +167,7 @@ class GenerationAttribution(MatrixAttribution):
             value=self._log_probability(row),
             unit=self.unit,
             task=self.task,
+            level=cast(ResultLevel, self.level),
         )
 
     def _log_probability(self, row: int) -> float:

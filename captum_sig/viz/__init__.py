@@ -2,6 +2,7 @@
 
 from captum_sig.viz.characters import on_one_line, shortened, visible
 from captum_sig.viz.colours import AGAINST, FOR, shades, style
+from captum_sig.viz.excerpts import Excerpt
 from captum_sig.viz.legends import terminal_legend
 from captum_sig.viz.pages import to_html, to_page
 from captum_sig.viz.passages import passages, pieces
@@ -11,6 +12,7 @@ from captum_sig.viz.text import coloured, to_plain, to_terminal
 __all__ = [
     "AGAINST",
     "FOR",
+    "Excerpt",
     "coloured",
     "figure_to_png",
     "on_one_line",

@@ -53,7 +53,9 @@ def to_figure(result: Result, *, rank: Rank = "all") -> Figure:
         axes.set_ylim(max(1, longest) - 0.4, -0.6)  # bars of both panels are equally high
     lines = [result.summary, *notes(result)]
     if len(shown) < len(scores):
-        lines.append(f"the {len(shown)} strongest of {len(scores)} {nouns(result)}")
+        lines.append(
+            f"the {len(shown)} strongest of {len(scores)} {nouns(result)}, in the order of the text"
+        )
         lines[-1] += ", punctuation and templates left out" if without else ""
     title = "\n".join(
         line for text in lines for line in textwrap.wrap(on_one_line(text), TITLE_WIDTH)

@@ -111,28 +111,23 @@ def _excerpt(part: Passage, word: Any, number: int, score: float) -> Excerpt:
     shown = f"{name}{shortened(label(word.word), MAX_SECTION)}"
     if word.start is None or word.end is None:
         return Excerpt(number, "", shown, "", score, part.label)
-    before, after = part.text[: word.start], part.text[word.end :]
-    return Excerpt(
-        number,
-        _last_words(before, MAX_AROUND),
-        shown,
-        _first_words(after, MAX_AROUND),
-        score,
-        part.label,
-    )
+    before = on_one_line(part.text[max(0, word.start - 2 * MAX_AROUND) : word.start])
+    after = on_one_line(part.text[word.end : word.end + 2 * MAX_AROUND])
+    around = _last_words(before, MAX_AROUND), _first_words(after, MAX_AROUND)
+    return Excerpt(number, around[0], shown, around[1], score, part.label)
 
 
 def _first_words(text: str, limit: int) -> str:
-    """Return the whole words that fit the limit, on one line; "…" for the rest."""
-    shown = on_one_line(text[: limit + 1])
-    if len(text.rstrip()) <= limit:
-        return shown.rstrip()
+    """Return the whole words that fit the limit, and "…" for the rest."""
+    shown = text.rstrip()
+    if len(shown) <= limit:
+        return shown
     return f"{shown[:limit].rpartition(' ')[0] or shown[: limit - 1]}…"
 
 
 def _last_words(text: str, limit: int) -> str:
     """Return `_first_words` from the end of a text."""
-    return _first_words(text.lstrip()[::-1], limit)[::-1]
+    return _first_words(text[::-1], limit)[::-1]
 
 
 def section_sums(result: Any, row: int | None = None) -> list[tuple[Section, str, float]]:

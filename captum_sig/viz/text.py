@@ -20,7 +20,7 @@ from captum_sig.viz.passages import Located, Passage, passages, pieces
 from captum_sig.viz.ranking import left_out, scale_of_text
 from captum_sig.viz.scale import Scale
 from captum_sig.viz.sections import is_long
-from captum_sig.viz.wording import WORDS, called, dropped_line, level_of
+from captum_sig.viz.wording import WORDS, called, dropped_line, level_of, nouns
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -154,7 +154,8 @@ def _strongest(result: Result, rank: Rank) -> Text:
     )
     more = len(counted) - len(words)
     if more:
-        shown.append(f"   and {more} weaker word{'' if more == 1 else 's'}", "dim")
+        noun = level_of(result) if more == 1 else nouns(result)
+        shown.append(f"   and {more} weaker {noun}", "dim")
     return shown
 
 

@@ -34,11 +34,17 @@ def test_what_surrounds_a_word_is_cut_between_words():
     for each in result.strongest():
         word = result.words[each.number]
         before, after = result.text[: word.start], result.text[word.end :]
-        for cut, whole in ((each.before[1:], before), (each.after[:-1], after)):
-            assert len(cut) < MAX_AROUND
+        assert max(len(each.before), len(each.after)) <= MAX_AROUND
         assert before.replace("\n", "↵").endswith(each.before.lstrip("…"))
         assert after.replace("\n", "↵").startswith(each.after.rstrip("…"))
         assert not each.before.startswith("…") or before.split()[-1] in each.before
+
+
+def test_control_characters_are_spelled_in_reading_order():
+    (strongest,) = [
+        each for each in one_target("\u202eso \x1b[2J word").strongest() if each.word == "word"
+    ]
+    assert strongest.before == "\\u202eso ␛[2J "
 
 
 def test_a_pair_says_which_text_and_a_target_may_have_its_own():

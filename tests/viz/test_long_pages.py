@@ -1,5 +1,6 @@
 """Pages of long texts: sections, targets above the text, lists, signs, no sideways scroll."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -154,6 +155,15 @@ def test_units_have_their_names_beside_them():
     assert 'title="source 1: ' in page
 
 
+def test_a_target_of_units_has_units():
+    units = passages_as_units()
+    tokens = generation(10, 2)
+    fields = {"words": tuple(units.words), "prompt": units.text, "level": "unit"}
+    one = dataclasses.replace(tokens, **fields)[1]
+    assert one.level == "unit"
+    assert len(Elements(viz.to_html(one)).having("data-sum")) == 10
+
+
 def test_line_breaks_of_words_are_seen():
     words = "one two\nthree"
     result = one_target(words)
@@ -178,7 +188,8 @@ def test_the_legend_says_what_is_beside_and_above():
 WIDTH = """
 const wide = [...document.querySelectorAll('div')].filter(e => e.scrollWidth > e.clientWidth + 1
   && getComputedStyle(e).overflowX === 'auto');
-parent.postMessage(document.documentElement.scrollWidth + '/' + innerWidth + '/' + wide.length, '*');
+const told = [document.documentElement.scrollWidth, innerWidth, wide.length];
+parent.postMessage(told.join('/'), '*');
 """
 
 
@@ -191,7 +202,8 @@ def test_long_pages_do_not_scroll_sideways(browser):
 
 PICK = """
 const told = [], tokens = document.querySelectorAll('[data-row]');
-const box = document.querySelector('[data-box]'), last = [...document.querySelectorAll('[data-word]')].at(-1);
+const box = document.querySelector('[data-box]');
+const last = [...document.querySelectorAll('[data-word]')].at(-1);
 const tell = () => told.push([
   last.style.background, last.dataset.over || '', document.querySelector('[data-sum]').textContent,
   document.querySelector('[data-note]').textContent,
