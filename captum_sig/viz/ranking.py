@@ -16,9 +16,8 @@ MARKER = re.compile(  # of chat templates and tokenizers, with the role that fol
     rf"(?:<\|[^|<>\s]{{1,40}}\|>|<(?:start|end)_of_turn>)(?:(?:{ROLES})\b)?"
     r"|</?(?:s|bos|eos|pad|unk|mask)>|\[/?(?:INST|CLS|SEP|MASK|PAD|UNK)\]|<</?SYS>>"
 )
-LAST_LABEL = re.compile(
-    r"\n[^\S\n]*\w[^:\n]{0,20}:\s*\Z"
-)  # such as "Answer:", on a line of its own
+# Such as "Answer:", if nothing else stands on the line.
+LAST_LABEL = re.compile(r"\n[^\S\n]*\w[^:\n]{0,20}:\s*\Z")
 
 
 def left_out(result: Any, rank: Rank) -> frozenset[int]:
