@@ -19,7 +19,7 @@ from captum_sig.explainers.embeddings import WordEmbeddings
 from captum_sig.explainers.results import EVIDENCE, Audit, Word, scored_words
 from captum_sig.words.encoding import Batch
 
-ROWS = 64  # in a pass of Captum's methods, so that their memory stays bounded
+ROWS, POSITIONS = 64, 2**15  # in a pass of Captum's methods, so that their memory stays bounded
 
 
 class AtEmbedding(nn.Module):
@@ -112,7 +112,8 @@ class MethodInput:
     @property
     def max_rows(self) -> int:
         """Maximum number of rows in a pass of Captum's methods."""
-        return self.problem.max_rows or ROWS
+        of_long_texts = max(2, POSITIONS // self.feature_mask.shape[1])
+        return self.problem.max_rows or min(ROWS, of_long_texts)
 
     @functools.cached_property
     def at_embedding(self) -> AtEmbedding:
