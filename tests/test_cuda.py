@@ -284,6 +284,18 @@ def test_classification_from_every_baseline(device, baseline):
     assert_as_on_cpu(*map(scores_of, (found, on_cpu)), torch.float32)
 
 
+@pytest.mark.parametrize("method", ["sig", "sig:two_sided", "ig"])
+def test_texts_in_windows(device, method):
+    of_demo = TextClassificationExplainer.from_pretrained(PATH)
+    of_demo.tokenizer.model_max_length = 16
+    explain = TextClassificationExplainer(of_demo.model, of_demo.tokenizer, stride=4)
+    texts = [" ".join(TEXTS), TEXTS[2], " ".join(TEXTS * 2)]
+    on_cpu = explain(texts, method=method, n_steps=6)
+    explain.model.to(device)
+    found = explain(texts, method=method, n_steps=6)
+    assert_as_on_cpu(*map(scores_of, (found, on_cpu)), torch.float32)
+
+
 def test_traces_and_faithfulness(device):
     def compute(device: torch.device):
         explain = TextClassificationExplainer.from_pretrained(PATH, device=device)

@@ -93,6 +93,8 @@ def explainer(
     if task is None and "forward" in options:
         task = "text-classification"  # only there it is a keyword
     chosen = task_of(source, **hub_options(model_kwargs)) if task is None else task_named(task)
+    if options.get("stride") is not None and chosen != "text-classification":
+        raise TypeError(f"stride is for text classification, and this is {chosen}: leave it out")
     module, name = EXPLAINERS[chosen]
     explainer_class = getattr(importlib.import_module(f"captum_sig.explainers.{module}"), name)
     if isinstance(source, (str, Path)):

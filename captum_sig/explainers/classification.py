@@ -14,6 +14,7 @@ from captum_sig.attr.function import Read
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import choose_token
 from captum_sig.explainers.chosen_baselines import Names
+from captum_sig.explainers.embeddings import WordEmbeddings
 from captum_sig.explainers.explainer import CallOptions, Explainer, target_of_each
 from captum_sig.explainers.game import Game
 from captum_sig.explainers.matrix_results import Target as ResultTarget
@@ -22,6 +23,7 @@ from captum_sig.explainers.models import check_own_module, classifier_logits, wo
 from captum_sig.explainers.own_heads import MULTI_LABEL, OwnHead, checked_labels, with_extras
 from captum_sig.explainers.readout import Readout, Result, TextTargets
 from captum_sig.explainers.results import WordAttribution
+from captum_sig.explainers.windows import WindowLogits, windowed
 from captum_sig.path import TextTrace, path_named, trace
 from captum_sig.words.chat import Message, with_chats_rendered
 from captum_sig.words.encoding import Batch, Sentence
@@ -80,11 +82,21 @@ class TextClassificationExplainer(Explainer):
         n_draws: number of draws of a random baseline ("constant", "uniform"), over which scores
             are averaged.
         seed: random seed; the draws for a text depend on it and the text only.
+        stride: read texts beyond the model's limit in windows that overlap by so many tokens, and
+            drop none: the windows that tokenizers of transformers cut with the same `stride`. F is
+            the windows' combined output. A row is evaluated only in the windows that its changed
+            words are in. Texts that fit are as without; pairs must fit. None cuts texts at the
+            limit. Other explainers do not have it.
+        window_logits: how the logits of a text's N windows become the text's: their "mean" (None)
+            or "max" for each label, the two by which Sun et al. (2019) pool windows' features; or a
+            function (N, C) → (C,) that does what your model's users do. It is called for each row,
+            with the windows in the text's order, be it one; methods of gradients go through it.
 
     Raises:
         TypeError: if the model is not a sequence classifier, or the tokenizer none.
         ValueError: for an unknown baseline or level, a baseline that the tokenizer lacks, no
-            baseline or the same twice.
+            baseline or the same twice; for a stride that leaves no room in a window, or
+            `window_logits` without stride.
 
     >>> from captum_sig.demo_model import PATH
     >>> explainer = TextClassificationExplainer.from_pretrained(PATH)
@@ -114,7 +126,14 @@ class TextClassificationExplainer(Explainer):
         masked_lm: Any = None,
         n_draws: int = 5,
         seed: int = 0,
+        stride: int | None = None,
+        window_logits: WindowLogits | None = None,
     ) -> None:
+        if stride is None and window_logits is not None:
+            raise ValueError(
+                "window_logits combines the windows of long texts: pass stride, the number of "
+                "tokens by which they overlap, too"
+            )
         if labels is not None:
             labels = checked_labels(labels)
         if forward is not None:
@@ -137,6 +156,14 @@ class TextClassificationExplainer(Explainer):
                     f"labels has {len(labels)} names; the model has {len(self.labels)} labels"
                 )
             self.labels = list(labels)
+        self._windowed = None
+        if stride is not None:
+            self._windowed = windowed(
+                self.model, tokenizer, self.embeddings, self.encoder, stride=stride,
+                window_logits=window_logits,
+            )  # fmt: skip
+            self.embeddings = WordEmbeddings((self._windowed.embedding,), (None,))
+            self.encoder.is_windowed = True
 
     @overload  # a pair is a sequence, and a string one of strings
     def __call__(  # type: ignore[overload-overlap]
@@ -242,6 +269,10 @@ class TextClassificationExplainer(Explainer):
         """Whether a target is not a label but "all" or ">0.5"."""
         is_label = target.lower() in map(str.lower, self.labels)
         return not is_label and (target.lower() == ALL or target.startswith(">"))
+
+    @property
+    def _evaluated(self) -> nn.Module:
+        return self.model if self._windowed is None else self._windowed.remembering()
 
     def _as_tensor(self, output: Any) -> Tensor:
         return classifier_logits(self.model, output)
@@ -417,10 +448,11 @@ class TextClassificationExplainer(Explainer):
 
     def _logits(self, ids: Tensor, replaced: Tensor | None, others: Mapping[str, Tensor]) -> Tensor:
         """Evaluate rows of ids, (R, L), in one pass; see `log_probabilities`."""
+        model = self._evaluated
 
         def forward(ids: Tensor) -> Tensor:  # of all rows, or the first
             named = {name: tensor[: len(ids)] for name, tensor in others.items()}
-            return self._as_tensor(self.model(input_ids=ids, **named))
+            return self._as_tensor(model(input_ids=ids, **named))
 
         if replaced is None:
             return forward(ids)

@@ -25,6 +25,7 @@ from captum_sig.attr.function import Tensors, with_shared_weights
 from captum_sig.explainers import screens
 from captum_sig.explainers.method_input import Method, MethodInput, Scores
 from captum_sig.explainers.own_heads import OwnHead
+from captum_sig.explainers.windows import WindowedModel
 from captum_sig.words.grouping import word_sums
 
 MAX_ERROR = 0.1  # of sequential_dig, as a fraction of the largest score, without a warning
@@ -171,7 +172,15 @@ def deep_lift(batch: MethodInput) -> Scores:
     Raises:
         ValueError: if DeepLift cannot follow the model.
     """
-    if isinstance(batch.model, OwnHead):
+    explained = batch.model
+    if isinstance(explained, WindowedModel):
+        if explained.cuts(batch.inputs["input_ids"]):
+            raise ValueError(
+                "DeepLift compares a text with its baseline in one pass, and windows take several: "
+                "use another method"
+            )
+        explained = explained.model
+    if isinstance(explained, OwnHead):
         raise ValueError(
             "DeepLift runs a copy of the model, which a forward function of your own does not: use "
             "another method"

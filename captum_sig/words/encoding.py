@@ -142,6 +142,9 @@ class Encoder:
         multiple: length to whose multiples the model pads by itself; padding first keeps positions
             consistent.
         pair_truncation: which text of a pair is cut.
+
+    `is_windowed` says that the model reads texts beyond the limit in windows: they are not cut, and
+    share no batch with shorter ones.
     """
 
     def __init__(
@@ -156,6 +159,7 @@ class Encoder:
         self.pair_truncation = pair_truncation
         grouping_of(level)  # which checks it
         self.level = level
+        self.is_windowed = False
         self.limit = min(tokenizer.model_max_length, limit)
         self.limit_of = limit_of(tokenizer, limit)
         self.multiple = multiple
@@ -216,6 +220,8 @@ class Encoder:
         Of two long texts, the tokenizer leaves one token more of the longer one if their number is
         odd, so the longer one stays longer here.
         """
+        if self.is_windowed and one.pair is None:
+            return one
         if self.tokenizer.truncation_side != "right":  # the end is what is read
             return one
         text = readable_part(self.tokenizer, one.text, self.limit)
@@ -255,11 +261,18 @@ class Encoder:
         self._warn_of_separators([encoded[n] for n in alone])
         has_bos = self._have_bos(encoded, alone)
         lengths = [len(ids) - begun for ids, begun in zip(encoded, has_bos, strict=True)]
-        self._check_lengths(lengths, truncation)
+        self._check_lengths(inputs, lengths, truncation)
         plain = [one.is_rendered or begun for one, begun in zip(inputs, has_bos, strict=True)]
         kinds = [
-            (one.pair is not None, is_plain, sorted(one.extras), one.kind, self.level_of(one))
-            for one, is_plain in zip(inputs, plain, strict=True)
+            (
+                one.pair is not None,
+                is_plain,
+                sorted(one.extras),
+                one.kind,
+                self.level_of(one),
+                self._is_long(length),
+            )
+            for one, is_plain, length in zip(inputs, plain, lengths, strict=True)
         ]
         pads = self.tokenizer.pad_token_id is not None and self.tokenizer.padding_side == "right"
         numbers: list[int] = []
@@ -307,7 +320,7 @@ class Encoder:
                 self._check_room(one)
         encoding = tokenize(
             self.tokenizer, *_columns(inputs), padding=pads,
-            truncation=self.pair_truncation if is_pair else True,
+            truncation=self.pair_truncation if is_pair else not self.is_windowed,
             max_length=min(self.limit, NO_LIMIT), pad_to_multiple_of=self.multiple,
             add_special_tokens=not plain[numbers[0]], return_tensors="pt", verbose=False,
         )  # fmt: skip
@@ -351,7 +364,10 @@ class Encoder:
             spans=moving,
             words_at=words_at,
             held=None if groups == units else _left_out(units, groups).to(device),
-            dropped=[max(0, lengths[number] - self.limit) for number in numbers],
+            dropped=[
+                0 if self.is_windowed else max(0, lengths[number] - self.limit)
+                for number in numbers
+            ],
             offsets=offsets,
             extras=extras,
         )
@@ -426,7 +442,22 @@ class Encoder:
                 "are all the same): pass a pair as a tuple, (first, second)"
             )
 
-    def _check_lengths(self, lengths: list[int], truncation: bool) -> None:
+    def _is_long(self, length: int) -> bool:
+        """Whether a text is read in windows."""
+        return self.is_windowed and length > self.limit
+
+    def _check_lengths(
+        self, inputs: Sequence[TextInput], lengths: list[int], truncation: bool
+    ) -> None:
+        if self.is_windowed:
+            for one, length in zip(inputs, lengths, strict=True):
+                if one.pair is not None and length > self.limit:
+                    raise ValueError(
+                        f"a pair of {length} tokens exceeds {self.limit_of} of {self.limit}, and "
+                        "stride reads single texts in windows, not pairs: shorten it, or use an "
+                        "explainer without stride, which cuts it"
+                    )
+            return
         dropped = [length - self.limit for length in lengths if length > self.limit]
         if not dropped:
             return
