@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.benchmarks import growth, measure, methods, reference, schemes, subjects
+from captum_sig.demo_model import PATH
+from tests.benchmarks import growth, measure, methods, reference, schemes, subjects, windows
 from tests.benchmarks.__main__ import main
 
 SMALL = ["--shape", "tiny", "--sentences", "2", "--few", "1", "--lengths", "12", "24",
@@ -104,3 +105,15 @@ def test_the_schemes_refine_as_the_package_does(subject):
         nodes, integral = scheme(words[0], 0.01)
         assert 3 <= nodes <= 129
         assert abs(integral - words[0].integral).max() < 0.01 * words[0].scale
+
+
+def test_windows_are_measured_beside_a_plain_loop(tmp_path, capsys):
+    data = tmp_path / "sentences.tsv"
+    sentence = "The jokes are old, yet the film is charming."
+    data.write_text("sentence\n" + f"{sentence}\n" * 20)
+    windows.main(["--model", str(PATH), "--data", str(data), "--tokens", "150", "--stride", "16",
+                  "--words", "2"])  # fmt: skip
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["tokens"] >= 150
+    assert measured["largest_error"] < 1e-5
+    assert measured["words"] < measured["windows"] < measured["loop_windows"]
