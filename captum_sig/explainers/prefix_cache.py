@@ -11,7 +11,7 @@ R rows, L positions, D features, H attention heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,26 +25,40 @@ from transformers.cache_utils import (
 )
 
 
+KeysValues = tuple[Tensor, Tensor]  # (1, H, number of positions, D / H) each
+
+
 class PrefixLayer(DynamicLayer):
     """One row's keys and values (1, H, p, D), placed before those of any number of rows.
 
     They are expanded, and those of all rows are not kept, so that a pass holds one layer's at a
-    time; `last` keeps the last row's.
+    time; the last row's are kept.
     """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
-        self.keys, self.values = self.prefix = self.last = keys, values
+        self.keys, self.values = self.prefix = keys, values
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    ) -> KeysValues:
         """Return the prefix and the states after it, (R, H, p + q, D) each."""
+        self.keep_last(key_states, value_states)
         keys, values = self.prefix
-        keys, values = _before(keys, key_states), _before(values, value_states)
-        self.last = keys[-1:].clone(), values[-1:].clone()
-        return keys, values
+        return _before(keys, key_states), _before(values, value_states)
+
+    def keep_last(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Keep the last row's keys and values after the prefix."""
+        self._after = key_states[-1:].clone(), value_states[-1:].clone()
+
+    @property
+    def last(self) -> LayerPrefix:
+        """The last row's keys and values."""
+        return LayerPrefix(self.prefix, self._after)
+
+    def require_attended(self) -> None:
+        """Do nothing: the model cannot attend to other positions without these."""
 
 
 def _before(prefix: Tensor, states: Tensor) -> Tensor:
@@ -52,15 +66,29 @@ def _before(prefix: Tensor, states: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class LayerPrefix:
+    """One row's keys and values in one layer, in two pieces that are joined where both are read."""
+
+    begin: KeysValues
+    rest: KeysValues | None = None
+
+    def upto(self, length: int) -> KeysValues:
+        """Return those of the first positions."""
+        keys, values = (
+            begin[..., :length, :]
+            if self.rest is None or length <= begin.shape[-2]
+            else torch.cat([begin, self.rest[n][..., : length - begin.shape[-2], :]], dim=-2)
+            for n, begin in enumerate(self.begin)
+        )
+        return keys, values
+
+
+@dataclass(frozen=True)
 class SharedPrefix:
     """A row, and its keys and values by layer."""
 
     row: Tensor  # (1, L, D)
-    layers: tuple[tuple[Tensor, Tensor], ...]  # (1, H, L, D / H) each
-
-    def upto(self, length: int) -> list[PrefixLayer]:
-        """Return the layers of a cache that has seen the first positions."""
-        return [PrefixLayer(k[..., :length, :], v[..., :length, :]) for k, v in self.layers]
+    layers: tuple[LayerPrefix, ...]
 
 
 def cache_of(layers: Sequence[PrefixLayer]) -> Cache:
@@ -77,11 +105,19 @@ class Prefixes:
         of_input: the input's.
         limit: the most positions that a pass may leave out.
         worth: the number of tokens that another pass must save.
+        layer: makes a layer of the cache from keys and values.
     """
 
-    def __init__(self, of_input: SharedPrefix, limit: int, worth: int) -> None:
+    def __init__(
+        self,
+        of_input: SharedPrefix,
+        limit: int,
+        worth: int,
+        layer: Callable[[Tensor, Tensor], PrefixLayer] = PrefixLayer,
+    ) -> None:
         self.of_input, self.of_last = of_input, of_input
         self.limit, self.worth = limit, worth
+        self.layer = layer
 
     def split(self, rows: Tensor) -> tuple[int, int, list[PrefixLayer]]:  # (R, L, D)
         """Choose how many of the first rows to evaluate in one pass, and what it begins with.
@@ -102,10 +138,17 @@ class Prefixes:
             cut = n_rows - 1
         number = int(begin[:, cut].argmax())
         start = int(begin[number, cut])
-        return cut + 1, start, (self.of_input, self.of_last)[number].upto(start)
+        prefix = (self.of_input, self.of_last)[number]
+        return cut + 1, start, [self.layer(*layer.upto(start)) for layer in prefix.layers]
 
     def remember(self, row: Tensor, layers: Sequence[PrefixLayer]) -> None:
-        """Keep the last row of a pass, (1, L, D), with its keys and values."""
+        """Keep the last row of a pass, (1, L, D), with its keys and values.
+
+        Raises:
+            NoPrefixError: if the pass has not attended to the prefix.
+        """
+        for layer in layers:
+            layer.require_attended()
         self.of_last = SharedPrefix(row.clone(), tuple(layer.last for layer in layers))
 
     def _shared_positions(self, rows: Tensor) -> Tensor:
@@ -146,5 +189,5 @@ def shared_prefix(cache: Any, row: Tensor) -> SharedPrefix:
             raise NoPrefixError(f"a cache with {type(layer).__name__}")
         if layer.keys.shape[-2] != row.shape[1]:
             raise NoPrefixError("a sliding window shorter than the text")
-        layers.append((layer.keys, layer.values))
+        layers.append(LayerPrefix((layer.keys, layer.values)))
     return SharedPrefix(row, tuple(layers))

@@ -151,21 +151,34 @@ def _share(
     Returns:
         what passes may begin with, and why there is nothing.
     """
-    from captum_sig.explainers.prefix_cache import NoPrefixError, Prefixes, shared_prefix
+    from captum_sig.explainers.prefix_attention import PrefixAttentionLayer
+    from captum_sig.explainers.prefix_cache import (
+        NoPrefixError,
+        Prefixes,
+        PrefixLayer,
+        shared_prefix,
+    )
 
-    try:
-        of_input = shared_prefix(cache, x)
-        prefixes = Prefixes(of_input, x.shape[1] - unchanged.shape[1], least_tokens(x.device))
-        gap = _gap(evaluate((x,), prefixes), unchanged)
-        rounding = max(1e-3, 16 * torch.finfo(x.dtype).eps)
-        if not gap <= rounding:
-            raise NoPrefixError(f"keys and values that change log-probabilities by {gap:.1g}")
-        for layer, again in zip(of_input.layers, prefixes.of_last.layers, strict=True):
-            if not max(map(_gap, again, layer)) <= rounding:
-                raise NoPrefixError("keys and values that differ from pass to pass")
-    except NoPrefixError as error:
-        return None, f"{type(model).__name__} has {error}"
-    return prefixes, None
+    n_tokens = unchanged.shape[1]
+    limit = x.shape[1] - n_tokens
+    rounding = max(1e-3, 16 * torch.finfo(x.dtype).eps)
+    reason = ""
+    for layer_class in (PrefixAttentionLayer, PrefixLayer):
+        try:
+            of_input = shared_prefix(cache, x)
+            begin = limit if n_tokens > 1 else max(0, limit - 1)  # one position needs no mask
+            check = Prefixes(of_input, begin, least_tokens(x.device), layer_class)
+            gap = _gap(evaluate((x,), check), unchanged)
+            if not gap <= rounding:
+                raise NoPrefixError(f"keys and values that change log-probabilities by {gap:.1g}")
+            for layer, again in zip(of_input.layers, check.of_last.layers, strict=True):
+                pairs = zip(again.upto(x.shape[1]), layer.begin, strict=True)
+                if not all(_gap(*pair) <= rounding for pair in pairs):
+                    raise NoPrefixError("keys and values that differ from pass to pass")
+            return Prefixes(of_input, limit, least_tokens(x.device), layer_class), None
+        except NoPrefixError as error:
+            reason = f"{type(model).__name__} has {error}"
+    return None, reason
 
 
 def least_tokens(device: torch.device) -> int:
