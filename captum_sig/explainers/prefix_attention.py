@@ -19,8 +19,9 @@ Source of the merge: Milakov and Gimelshein, "Online normalizer calculation for 
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,16 +29,24 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from captum_sig.attr.function import at_least_float32
-from captum_sig.explainers.prefix_cache import NoPrefixError, PrefixLayer
+from captum_sig.explainers.prefix_cache import KeysValues, NoPrefixError, PrefixLayer
 
 Attended = tuple[Tensor, Tensor]  # the values' means, (…, q, D), and the log-sum-exps, (…, q)
 
 
 class PrefixAttentionLayer(PrefixLayer):
-    """Keys and values of the prefix, which rows attend to together."""
+    """Keys and values of the prefix, which rows attend to together.
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    Args:
+        keys: (1, H / G, p, D).
+        values: (1, H / G, p, D).
+        n_read: how many of the last positions are read after this layer, None for all; attention
+            is NaN at all others, so that a model that reads them returns NaN.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, n_read: int | None = None) -> None:
         super().__init__(keys, values)
+        self.n_read = n_read
         self._is_attended = keys.shape[-2] == 0
 
     def get_mask_sizes(self, query: int | Tensor) -> tuple[int, int]:
@@ -74,14 +83,30 @@ class PrefixAttentionLayer(PrefixLayer):
         """
         if attn_mask is not None or dropout_p > 0 or not (is_causal or key.shape[-2] == 1):
             raise NoPrefixError("attention that is masked or random")
-        prefix_keys, prefix_values = self.prefix
-        if not query.dtype == key.dtype == value.dtype == prefix_keys.dtype == prefix_values.dtype:
+        if len({states.dtype for states in (query, key, value, *self.prefix)}) > 1:
             raise NoPrefixError("attention between several dtypes")
         self._is_attended = True
-        scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-        to_prefix = _unfold(_attention(_fold(query, prefix_keys), *self.prefix, False, scale), query)
         key, value = (_of_heads(states, query.shape[1]) for states in (key, value))
-        return _merged(to_prefix, _attention(query, key, value, is_causal, scale))
+        scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+        n_unread = key.shape[-2] - (self.n_read or key.shape[-2])
+        if n_unread <= 0:
+            return self._attend(query, [(key, value)], is_causal, scale)
+        read = slice(n_unread, None)
+        before = key[:, :, :n_unread], value[:, :, :n_unread]
+        own = key[:, :, read], value[:, :, read]
+        result = value.new_full((*query.shape[:-1], value.shape[-1]), torch.nan)
+        result[:, :, read] = self._attend(query[:, :, read], [before, own], is_causal, scale)
+        return result
+
+    def _attend(
+        self, query: Tensor, parts: Sequence[KeysValues], is_causal: bool, scale: float
+    ) -> Tensor:
+        """Attend to the prefix and to the own parts, of which the last is the queries'."""
+        folded = _attention(_fold(query, self.prefix[0]), *self.prefix, False, scale)
+        attended = [_unfold(folded, query)]
+        attended += [_attention(query, *part, False, scale) for part in parts[:-1]]
+        attended.append(_attention(query, *parts[-1], is_causal, scale))
+        return functools.reduce(_merged, attended)[0]
 
     def require_attended(self) -> None:
         """Raise if the model has not attended to the prefix.
@@ -91,6 +116,22 @@ class PrefixAttentionLayer(PrefixLayer):
         """
         if not self._is_attended:
             raise NoPrefixError("attention by another function than scaled_dot_product_attention")
+
+
+def layers_that_attend(
+    prefix: Sequence[KeysValues], n_read: int | None = None
+) -> list[PrefixLayer]:
+    """Return the layers of a cache without copies.
+
+    Args:
+        prefix: keys and values of each layer.
+        n_read: how many of the last positions are read after the last layer, None for all.
+    """
+    last = len(prefix) - 1
+    return [
+        PrefixAttentionLayer(*of_layer, n_read if n == last else None)
+        for n, of_layer in enumerate(prefix)
+    ]
 
 
 class _OwnKeys(Tensor):
@@ -154,54 +195,59 @@ def _of_heads(states: Tensor, n_heads: int) -> Tensor:
     return states if n_times == 1 else states.repeat_interleave(n_times, 1)
 
 
-def _merged(one: Attended, other: Attended) -> Tensor:
-    weight = (one[1] - other[1]).sigmoid()[..., None]
-    return torch.lerp(other[0], one[0], weight.to(one[0].dtype))
+def _merged(one: Attended, other: Attended) -> Attended:
+    weight = (other[1] - one[1]).sigmoid()[..., None]
+    values = torch.lerp(one[0], other[0], weight.to(one[0].dtype))
+    return values, torch.logaddexp(one[1], other[1])
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float) -> Attended:
+def _attention(q: Tensor, k: Tensor, v: Tensor, is_causal: bool, scale: float) -> Attended:
     """Attend by a fused kernel where there is one, else by products."""
-    fused = _fused_kernel(query, key, value, is_causal)
-    return (_by_products if fused is None else fused)(query, key, value, is_causal, scale)
+    fused = _fused_kernel(q, k, v, is_causal)
+    return (_by_products if fused is None else fused)(q, k, v, is_causal, scale)
 
 
-def _by_products(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float) -> Attended:
-    logits = ((query * scale) @ key.mT).to(at_least_float32(query.dtype))
+def _by_products(q: Tensor, k: Tensor, v: Tensor, is_causal: bool, scale: float) -> Attended:
+    logits = ((q * scale) @ k.mT).to(at_least_float32(q.dtype))
     if is_causal:
         hidden = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
         logits.masked_fill_(hidden, -math.inf)
     log_sums = logits.logsumexp(-1)
-    return (logits - log_sums[..., None]).exp().to(value.dtype) @ value, log_sums
+    return (logits - log_sums[..., None]).exp().to(v.dtype) @ v, log_sums
 
 
-def _on_cpu(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float) -> Attended:
+def _on_cpu(q: Tensor, k: Tensor, v: Tensor, is_causal: bool, scale: float) -> Attended:
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return kernel(query, key, value, 0.0, is_causal, scale=scale)
+    return kernel(q, k, v, 0.0, is_causal, scale=scale)
 
 
-def _flash(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float) -> Attended:
+def _flash(q: Tensor, k: Tensor, v: Tensor, is_causal: bool, scale: float) -> Attended:
     kernel = torch.ops.aten._scaled_dot_product_flash_attention
-    return kernel(query, key, value, 0.0, is_causal, False, scale=scale)[:2]
+    return kernel(q, k, v, 0.0, is_causal, False, scale=scale)[:2]
 
 
-def _efficient(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float) -> Attended:
+def _efficient(q: Tensor, k: Tensor, v: Tensor, is_causal: bool, scale: float) -> Attended:
     kernel = torch.ops.aten._scaled_dot_product_efficient_attention
-    values, log_sums = kernel(query, key, value, None, True, 0.0, is_causal, scale=scale)[:2]
-    return values, log_sums[..., : query.shape[-2]]  # it pads them
+    values, log_sums = kernel(q, k, v, None, True, 0.0, is_causal, scale=scale)[:2]
+    return values, log_sums[..., : q.shape[-2]]  # it pads them
 
 
 def _fused_kernel(
-    query: Tensor, key: Tensor, value: Tensor, is_causal: bool
+    q: Tensor, k: Tensor, v: Tensor, is_causal: bool
 ) -> Callable[..., Attended] | None:
     """Choose a kernel of torch that returns log-sum-exps, as torch itself would choose."""
-    if query.shape[-1] != value.shape[-1]:
+    if q.shape[-1] != v.shape[-1]:
         return None
-    if query.device.type == "cpu":
+    if q.device.type == "cpu":
         return _on_cpu
-    if query.device.type != "cuda" or query.shape[-1] % 8:  # else torch pads
+    if q.device.type != "cuda" or q.shape[-1] % 8:  # else torch pads
         return None
     cuda = torch.backends.cuda
-    parameters = cuda.SDPAParams(query, key, value, None, 0.0, is_causal, False)
-    if cuda.can_use_flash_attention(parameters):
+    parameters = (q, k, v, None, 0.0, is_causal)
+    try:
+        checked = cuda.SDPAParams(*parameters, False)  # groups that share keys, from torch 2.5 on
+    except TypeError:
+        checked = cuda.SDPAParams(*parameters)  # type: ignore[call-arg]
+    if cuda.can_use_flash_attention(checked):
         return _flash
-    return _efficient if cuda.can_use_efficient_attention(parameters) else None
+    return _efficient if cuda.can_use_efficient_attention(checked) else None

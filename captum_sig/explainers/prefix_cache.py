@@ -24,7 +24,6 @@ from transformers.cache_utils import (
     DynamicSlidingWindowLayer,
 )
 
-
 KeysValues = tuple[Tensor, Tensor]  # (1, H, number of positions, D / H) each
 
 
@@ -61,13 +60,18 @@ class PrefixLayer(DynamicLayer):
         """Do nothing: the model cannot attend to other positions without these."""
 
 
+def layers_that_copy(prefix: Sequence[KeysValues]) -> list[PrefixLayer]:
+    """Return the layers of a cache that copies the prefix for every row."""
+    return [PrefixLayer(*of_layer) for of_layer in prefix]
+
+
 def _before(prefix: Tensor, states: Tensor) -> Tensor:
     return torch.cat([prefix.expand(len(states), *prefix.shape[1:]), states], dim=-2)
 
 
 @dataclass(frozen=True)
 class LayerPrefix:
-    """One row's keys and values in one layer, in two pieces that are joined where both are read."""
+    """One row's keys and values in one layer, in pieces that are joined where both are needed."""
 
     begin: KeysValues
     rest: KeysValues | None = None
@@ -105,7 +109,7 @@ class Prefixes:
         of_input: the input's.
         limit: the most positions that a pass may leave out.
         worth: the number of tokens that another pass must save.
-        layer: makes a layer of the cache from keys and values.
+        make_layers: makes a cache's layers from the prefix's keys and values in each.
     """
 
     def __init__(
@@ -113,11 +117,11 @@ class Prefixes:
         of_input: SharedPrefix,
         limit: int,
         worth: int,
-        layer: Callable[[Tensor, Tensor], PrefixLayer] = PrefixLayer,
+        make_layers: Callable[[Sequence[KeysValues]], list[PrefixLayer]] = layers_that_copy,
     ) -> None:
         self.of_input, self.of_last = of_input, of_input
         self.limit, self.worth = limit, worth
-        self.layer = layer
+        self.make_layers = make_layers
 
     def split(self, rows: Tensor) -> tuple[int, int, list[PrefixLayer]]:  # (R, L, D)
         """Choose how many of the first rows to evaluate in one pass, and what it begins with.
@@ -139,7 +143,7 @@ class Prefixes:
         number = int(begin[:, cut].argmax())
         start = int(begin[number, cut])
         prefix = (self.of_input, self.of_last)[number]
-        return cut + 1, start, [self.layer(*layer.upto(start)) for layer in prefix.layers]
+        return cut + 1, start, self.make_layers([layer.upto(start) for layer in prefix.layers])
 
     def remember(self, row: Tensor, layers: Sequence[PrefixLayer]) -> None:
         """Keep the last row of a pass, (1, L, D), with its keys and values.

@@ -8,6 +8,7 @@ token; D features, V ids.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from captum_sig.attr.function import RowFunction, Tensors, at_least_float32
 from captum_sig.attr.hooks import LayerOutputs, capture, embed_without_pass, patched
 
 if TYPE_CHECKING:
-    from captum_sig.explainers.prefix_cache import Prefixes
+    from captum_sig.explainers.prefix_cache import Prefixes, SharedPrefix
 
 
 # In a pass: fewer would leave a device idle.
@@ -151,34 +152,50 @@ def _share(
     Returns:
         what passes may begin with, and why there is nothing.
     """
-    from captum_sig.explainers.prefix_attention import PrefixAttentionLayer
+    from captum_sig.explainers.prefix_attention import layers_that_attend
     from captum_sig.explainers.prefix_cache import (
         NoPrefixError,
         Prefixes,
-        PrefixLayer,
+        layers_that_copy,
         shared_prefix,
     )
 
     n_tokens = unchanged.shape[1]
-    limit = x.shape[1] - n_tokens
-    rounding = max(1e-3, 16 * torch.finfo(x.dtype).eps)
+    # A pass has one position more than is read: so the check sees what masks and heads do with it.
+    limit = max(0, x.shape[1] - n_tokens - 1)
+    worth = least_tokens(x.device)
     reason = ""
-    for layer_class in (PrefixAttentionLayer, PrefixLayer):
+    for make_layers in (
+        functools.partial(layers_that_attend, n_read=n_tokens),
+        layers_that_attend,
+        layers_that_copy,
+    ):
         try:
             of_input = shared_prefix(cache, x)
-            begin = limit if n_tokens > 1 else max(0, limit - 1)  # one position needs no mask
-            check = Prefixes(of_input, begin, least_tokens(x.device), layer_class)
-            gap = _gap(evaluate((x,), check), unchanged)
-            if not gap <= rounding:
-                raise NoPrefixError(f"keys and values that change log-probabilities by {gap:.1g}")
-            for layer, again in zip(of_input.layers, check.of_last.layers, strict=True):
-                pairs = zip(again.upto(x.shape[1]), layer.begin, strict=True)
-                if not all(_gap(*pair) <= rounding for pair in pairs):
-                    raise NoPrefixError("keys and values that differ from pass to pass")
-            return Prefixes(of_input, limit, least_tokens(x.device), layer_class), None
+            prefixes = Prefixes(of_input, limit, worth, make_layers)
+            _require_same(evaluate((x,), prefixes), unchanged, of_input, prefixes.of_last)
         except NoPrefixError as error:
             reason = f"{type(model).__name__} has {error}"
+        else:
+            return prefixes, None
     return None, reason
+
+
+def _require_same(
+    values: Tensor, unchanged: Tensor, of_input: SharedPrefix, of_last: SharedPrefix
+) -> None:
+    """Raise if a pass through the cache differs from the input's, also in what it leaves."""
+    from captum_sig.explainers.prefix_cache import NoPrefixError
+
+    rounding = max(1e-3, 16 * torch.finfo(of_input.row.dtype).eps)
+    gap = _gap(values, unchanged)
+    if not gap <= rounding:
+        raise NoPrefixError(f"keys and values that change log-probabilities by {gap:.1g}")
+    length = of_input.row.shape[1]
+    for layer, again in zip(of_input.layers, of_last.layers, strict=True):
+        pairs = zip(again.upto(length), layer.begin, strict=True)
+        if not all(_gap(*pair) <= rounding for pair in pairs):
+            raise NoPrefixError("keys and values that differ from pass to pass")
 
 
 def least_tokens(device: torch.device) -> int:
