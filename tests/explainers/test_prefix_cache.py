@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
+from captum_sig.explainers.matrix import rows_in_pass
 from captum_sig.explainers.prefix_cache import Prefixes, SharedPrefix
+from captum_sig.explainers.teacher_forcing import TeacherForced
 from tests.explainers.test_generation import PROMPT, TARGET, explainer, rows_through
 from tests.tiny_language_models import causal
 
@@ -46,6 +49,32 @@ def test_a_row_that_is_evaluated_twice_is_computed_twice():
     known = prefixes()
     known.remember(moved(BASE, 4), [])
     assert known.split(moved(BASE, 4))[:2] == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("n_prompt", "n_ids", "expected"),
+    [
+        (60, 300, 8),  # groups
+        (16, 300, 14),  # enough tokens for a pass
+        (300, 300, 5),  # what a CPU's caches hold
+        (2000, 300, 1),
+        (60, 600_000, 2),  # logits
+    ],
+)
+def test_passes_with_a_prefix_are_as_large_as_is_fast(n_prompt, n_ids, expected):
+    length = n_prompt + 2
+    forced = TeacherForced(
+        model=nn.Identity(),
+        ids=(torch.zeros(1, length),),
+        points=(torch.zeros(1, length, 32),),
+        log_probabilities=lambda rows, example: rows[0],
+        embed=lambda number, ids: ids,
+        target_start=(0, n_prompt),
+        n_ids=n_ids,
+        unchanged=torch.zeros(1, 3),
+        without_cache=None,
+    )
+    assert rows_in_pass(forced, n_prompt + 1) == expected
 
 
 @pytest.mark.parametrize("size", [1, 4])
