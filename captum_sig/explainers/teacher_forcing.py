@@ -176,6 +176,9 @@ def _share(
             _require_same(evaluate((x,), prefixes), unchanged, of_input, prefixes.of_last)
         except NoPrefixError as error:
             reason = f"{type(model).__name__} has {error}"
+        except Exception:  # whatever a model's own code makes of fewer keys
+            if make_layers is layers_that_copy:
+                raise
         else:
             return prefixes, None
     return None, reason

@@ -9,15 +9,19 @@ of passes in several contexts; `--parts position` asks how far scores follow the
 """
 
 import argparse
+import contextlib
 import functools
 import importlib.util
 import json
 import random
+import re
 import statistics
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
@@ -26,8 +30,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from captum_sig import LayerSequentialIntegratedGradients, TextGenerationExplainer
+from captum_sig.explainers import prefix_attention
+from captum_sig.explainers.prefix_cache import NoPrefixError
 from tests.benchmarks.gpu_models import FILLER, number_tokenizer
-from tests.benchmarks.measure import machine, seconds
+from tests.benchmarks.measure import machine, peak_mib, seconds
 from tests.benchmarks.peers import sequential_integrated_gradients
 
 CPU = torch.device("cpu")
@@ -36,7 +42,7 @@ PROMPT = (
     "childhood, and for an hour it is a tender and funny portrait of people who cannot say what "
     "they feel. Then the plot takes over, and the second half of it is a long chase with"
 )
-LLAMAS: dict[str, dict[str, int]] = {
+SHAPES: dict[str, dict[str, Any]] = {
     "tinyllama/4": {  # a quarter of TinyLlama-1.1B's width, four of its blocks
         "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4,
         "num_attention_heads": 8, "num_key_value_heads": 1, "vocab_size": 32000,
@@ -45,6 +51,8 @@ LLAMAS: dict[str, dict[str, int]] = {
         "hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6,
         "num_attention_heads": 6, "num_key_value_heads": 6, "vocab_size": 32000,
     },
+    "gpt2-movies": {"n_embd": 192, "n_layer": 4, "n_head": 4, "vocab_size": 6000,
+                    "bos_token_id": None, "eos_token_id": None},
 }  # fmt: skip
 
 
@@ -183,38 +191,107 @@ def compare(question: MethodInput, peers: Path | None, few: int, steps: int, rep
             "methods": summary}  # fmt: skip
 
 
+WAYS = ("shared", "copies", "no cache")  # attention to the prefix
+
+
+@contextlib.contextmanager
+def attention(way: str) -> Iterator[bool]:
+    """Whether to use the cache; while open, its prefix is shared by rows, or copied for each."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NoPrefixError("copies, to compare")
+
+    with contextlib.ExitStack() as stack:
+        if way == "copies":
+            stack.enter_context(mock.patch.object(prefix_attention, "layers_that_attend", refuse))
+        yield way != "no cache"
+
+
+def random_model(shape: str, length: int) -> torch.nn.Module:
+    """A model of the shape with random weights, for so many positions."""
+    torch.manual_seed(0)
+    options = SHAPES[shape] | {"initializer_range": 0.06}  # with 0.02 no word matters
+    config: Any
+    if "n_embd" in options:
+        config = transformers.GPT2Config(**options, n_positions=length)
+    else:
+        config = transformers.LlamaConfig(**options, max_position_embeddings=length)
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
 def cache(
-    shape: str, lengths: Sequence[int], n_target: int, repeats: int
-) -> dict[int, dict[str, float]]:
-    """Seconds with the prefix cache and without, in turn, and how far the results are apart."""
-    llama = LLAMAS[shape]
-    tokenizer = number_tokenizer(llama["vocab_size"])
-    found = {}
+    shape: str, lengths: Sequence[int], n_target: int, repeats: int, most_words: int
+) -> dict[int, dict[str, Any]]:
+    """Seconds with the prefix cache and without, in turn; memory of a pass, and differences.
+
+    Of long prompts the words of four runs move, which stand evenly. Ratios are of a sweep over all
+    words: what a sweep over few words does not share among many is measured, and taken out.
+    """
+    n_ids = SHAPES[shape]["vocab_size"]
+    tokenizer = number_tokenizer(n_ids)
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    found: dict[int, dict[str, Any]] = {}
     for length in lengths:
-        torch.manual_seed(0)
-        config = transformers.LlamaConfig(**llama, max_position_embeddings=2 * length)
-        model = transformers.LlamaForCausalLM(config).eval()
+        model = random_model(shape, length + n_target)
         explainer = TextGenerationExplainer(model, tokenizer, baseline="unk")
-        numbers = torch.randint(FILLER, llama["vocab_size"], (length + n_target,)).tolist()
-        prompt = " ".join(map(str, numbers[:length]))
-        target = numbers[length:]
-        times: dict[bool, list[float]] = {True: [], False: []}
-        matrix = {}
-        call = functools.partial(explainer, prompt, target)
-        explainer(prompt[:50], target)  # a first call pays for what later ones do not
-        for _ in range(repeats):
-            for use_cache in (True, False):
-                took, result = seconds(functools.partial(call, use_cache=use_cache), CPU)
-                times[use_cache].append(took)
-                matrix[use_cache] = result.matrix
-        on, off = (statistics.median(times[use_cache]) for use_cache in (True, False))
-        gap = float((matrix[True] - matrix[False]).abs().max())
-        found[length] = {"on": on, "off": off, "ratio": off / on, "gap": gap}
-        print(
-            f"{shape}, {length}: {on:.3f} s with, {off:.3f} s without: {off / on:.2f} times",
-            flush=True,
-        )
+        numbers = torch.randint(FILLER, n_ids, (length + n_target,)).tolist()
+        prompt, target = " ".join(map(str, numbers[:length])), numbers[length:]
+        spans = [(m.start(), m.end()) for m in re.finditer(r"\S+", prompt)]
+        run = min(most_words, length) // 4
+        begins = [(2 * quarter + 1) * length // 8 - run // 2 for quarter in range(4)]
+        runs = [span for begin in begins for span in spans[begin : begin + run]]
+        sweeps = {"words": runs, "one word": spans[-1:]}
+        times: dict[tuple[str, str], list[float]] = {}
+        matrix: dict[str, Tensor] = {}
+        for _ in range(repeats + 1):  # a first call pays for what later ones do not
+            for way in WAYS:
+                with attention(way) as use_cache:
+                    for name, units in sweeps.items():
+                        begun = clock()
+                        result = explainer(prompt, target, units=units, use_cache=use_cache)
+                        times.setdefault((way, name), []).append(clock() - begun)
+                        if name == "words":
+                            matrix[way] = result.matrix
+        summary: dict[str, Any] = {"words": len(sweeps["words"])}
+        for way in WAYS:
+            words, one = (statistics.median(times[way, name][1:]) for name in sweeps)
+            a_row = (words - one) / max(1, len(sweeps["words"]) - 1)
+            with attention(way) as use_cache:
+                late = functools.partial(
+                    explainer, prompt, target, units=spans[-8:], internal_batch_size=8,
+                    use_cache=use_cache,
+                )  # fmt: skip
+                summary[way] = {
+                    "seconds": words, "a row": a_row, "MiB": peak_mib(late, CPU),
+                    "gap": float((matrix[way] - matrix["no cache"]).abs().max()),
+                }  # fmt: skip
+        for way in WAYS[:2]:
+            summary[way]["ratio"] = summary["no cache"]["a row"] / summary[way]["a row"]
+        found[length] = summary
+        print(shape, length, json.dumps(summary), flush=True)
     return found
+
+
+def cache_table(found: dict[str, dict[int, dict[str, Any]]]) -> str:
+    """The table of `cache`, for people."""
+    lines = [
+        "| shape | prompt tokens | words | s, prefix shared | s, copied | s, no cache "
+        "| no cache / shared | no cache / copied | MiB of 8 rows: shared, copied, no cache "
+        "| largest difference (nats) |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for shape, by_length in found.items():
+        for length, one in by_length.items():
+            seconds_, mib = (
+                [f"{one[way][key]:{form}}" for way in WAYS if one[way][key] is not None]
+                for key, form in (("seconds", ".3g"), ("MiB", ".0f"))
+            )
+            lines.append(
+                f"| {shape} | {length} | {one['words']} | {' | '.join(seconds_)} "
+                f"| {one['shared']['ratio']:.2f} | {one['copies']['ratio']:.2f} "
+                f"| {', '.join(mib)} | {one['shared']['gap']:.0e} |"
+            )
+    return "\n".join(lines)
 
 
 def in_contexts(
@@ -280,15 +357,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--few", type=int, default=16, help="target tokens of the slow ones; time is scaled")
     add("--steps", type=int, default=50)
     add("--repeats", type=int, default=5)
-    add("--lengths", type=int, nargs="+", default=[64, 256, 1024])
-    add("--shapes", nargs="+", choices=LLAMAS, default=list(LLAMAS))
+    add("--lengths", type=int, nargs="+", default=[64, 256, 1024, 4096])
+    add("--words", type=int, default=64, help="words that move, at most, of a prompt for `cache`")
+    add("--threads", type=int, default=2)
+    add("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     add("--data", type=Path, help="TSV file with a column `sentence`, for position")
     add("--contexts", nargs="+", default=["input", "two_sided", "sampled4"])
     parts = ["compare", "cache", "contexts", "position"]
     add("--parts", nargs="+", choices=parts, default=parts[:2])
     add("--output", type=Path, default=Path("bench"), help="folder for generation.json")
     given = options.parse_args(arguments)
-    torch.set_num_threads(2)
+    torch.set_num_threads(given.threads)
     warnings.simplefilter("ignore")
     results: dict[str, Any] = {"machine": machine(CPU)}
     if "compare" in given.parts:
@@ -300,9 +379,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results["contexts"] = in_contexts(question, given.contexts, given.repeats)
     if "cache" in given.parts:
         results["cache"] = {
-            shape: cache(shape, given.lengths, given.target_tokens, given.repeats)
+            shape: cache(shape, given.lengths, given.target_tokens, given.repeats, given.words)
             for shape in given.shapes
         }
+        print(cache_table(results["cache"]))
     if "position" in given.parts:
         results["position"] = position(given.model, given.data)
     given.output.mkdir(parents=True, exist_ok=True)
