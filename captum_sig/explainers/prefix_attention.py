@@ -51,7 +51,7 @@ class PrefixAttentionLayer(PrefixLayer):
 
     def get_mask_sizes(self, query: int | Tensor) -> tuple[int, int]:
         """Return length and offset of the positions that a mask is for: the own ones."""
-        length = query if isinstance(query, int) else len(query)  # positions before 5.8
+        length = query if isinstance(query, int) else len(query)  # older versions pass positions
         return length, self.get_seq_length()
 
     def update(
@@ -150,11 +150,12 @@ class _OwnKeys(Tensor):
         cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Attend; what only rearranges keys leaves them keys, and all else gets plain tensors."""
-        keys = next((argument for argument in args if isinstance(argument, cls)), None)
+        options = kwargs or {}
+        keys = next((given for given in (*args, *options.values()) if isinstance(given, cls)), None)
         with torch._C.DisableTorchFunctionSubclass():
             if func is F.scaled_dot_product_attention and keys is not None:
-                return keys.layer.attend(*args, **(kwargs or {}))
-            result = func(*args, **(kwargs or {}))
+                return keys.layer.attend(*args, **options)
+            result = func(*args, **options)
             if func in _REARRANGE and keys is not None:
                 return cls.of(result, keys.layer)
             if isinstance(result, cls):

@@ -63,7 +63,7 @@ def test_the_two_parts_are_merged_to_the_whole(kernel, n_groups, scale):
     with pytest.raises(NoPrefixError, match="another function"):
         layer.require_attended()
     found = F.scaled_dot_product_attention(
-        query, own_key, own_value, is_causal=True, scale=scale, enable_gqa=n_groups > 1
+        query, key=own_key, value=own_value, is_causal=True, scale=scale, enable_gqa=n_groups > 1
     )
     layer.require_attended()
     assert type(found) is torch.Tensor
