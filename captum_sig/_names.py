@@ -31,6 +31,10 @@ Unit = Literal["logit", "value", "cosine", "dot product", "nat"]
 
 AggregationStrategy = Literal["none", "simple", "first", "average", "max"]  # tokens to entities
 
+TextLevel = Literal["word", "token", "sentence", "paragraph"]  # of texts that are not chats
+CorpusLevel = Literal[TextLevel, "auto"]
+WindowLogitsName = Literal["mean", "max"]  # how the logits of a text's windows become its own
+
 MethodName = Literal[
     "sig", "ig", "dig", "sequential_dig", "input_x_gradient", "gradient_shap", "deep_lift",
     "saliency", "occlusion", "shapley", "lrp", "lrp_deletion", "rank_path", "screen", "random",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from captum_sig._files import check_folder
-from captum_sig._names import CorpusTaskName, Level
+from captum_sig._names import CorpusLevel, CorpusTaskName, WindowLogitsName
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, OUTPUT_PANEL, RAY_PANEL
 from captum_sig.cli.process import quitting_on_interrupt
@@ -88,6 +88,13 @@ def corpus(
     id_column: Annotated[
         str | None, INPUT_PANEL(help="Column of the ids; default: guessed, else file and row.")
     ] = None,
+    units_column: Annotated[
+        str | None,
+        INPUT_PANEL(
+            help="Column of what moves as one, in place of --level: JSON as in explain --units; "
+            "an empty field leaves the text to the level."
+        ),
+    ] = None,
     limit: Annotated[int | None, options.LIMIT(rich_help_panel="Input")] = None,
     truncation: Annotated[
         bool,
@@ -105,9 +112,14 @@ def corpus(
     masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Explanation")] = None,
     n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Explanation")] = 5,
     seed: Annotated[int, options.SEED(rich_help_panel="Explanation")] = 0,
-    level: Annotated[Level, options.LEVEL(rich_help_panel="Explanation")] = "word",
+    level: Annotated[CorpusLevel, options.LEVEL(rich_help_panel="Explanation")] = "word",
     n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
     top: Annotated[int | None, options.TOP(rich_help_panel="Explanation")] = None,
+    budget: Annotated[int | None, options.BUDGET(rich_help_panel="Explanation")] = None,
+    stride: Annotated[int | None, options.STRIDE(rich_help_panel="Explanation")] = None,
+    window_logits: Annotated[
+        WindowLogitsName | None, options.WINDOW_LOGITS(rich_help_panel="Explanation")
+    ] = None,
     batch_size: Annotated[
         int | None, EXPLANATION_PANEL(help="Maximum texts per batch; default: 32, or 512 on a GPU.")
     ] = None,
@@ -153,13 +165,22 @@ def corpus(
     for name, value in engine_options.items():
         if engine == "local" and value is not None:
             terminal.fail(f"{terminal.option_name(name)} is for --engine ray only: leave it out")
+    terminal.check_budget(level, budget)
+    units_column = units_column or None
+    windows = {"stride": stride, "window_logits": window_logits}
+    for name, given in windows.items():
+        if given is not None and task != "text-classification":
+            terminal.fail(
+                f"{terminal.option_name(name)} is for text-classification only: leave it out"
+            )
     if model is None and task != "text-classification":
         terminal.fail(f"no model for {task} is included: pass --model with a folder or hub name")
     settings: dict[str, Any] = {
         "task": task, "target": target[0] if target and len(target) == 1 else target or None,
         "method": method, "contexts": contexts, "baseline": baseline,
         "masked_lm": masked_lm, "n_draws": n_draws, "seed": seed, "level": level,
-        "n_steps": n_steps, "truncation": truncation, "top": top,
+        "n_steps": n_steps, "truncation": truncation, "top": top, "budget": budget,
+        **{name: given for name, given in windows.items() if given is not None},
     }  # fmt: skip
     for folder in map(Path, inputs):  # a resumed run would read shards as texts
         if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
@@ -177,17 +198,20 @@ def corpus(
     if not (output / MANIFEST).exists():  # a finished run is only read
         check_folder(output)
     files = find_texts(
-        inputs, text_column=text_column, pair_column=pair_column, id_column=id_column, output=output
-    )
+        inputs, text_column=text_column, pair_column=pair_column, units_column=units_column,
+        id_column=id_column, output=output,
+    )  # fmt: skip
     found = next((file.columns[PAIR] for file in files if PAIR in file.columns), None)
     explain = terminal.load_corpus_explainer(
-        model, batch_size=batch_size, device=device, pair_column=found, **settings
-    )
+        model, batch_size=batch_size, device=device, pair_column=found, units_column=units_column,
+        **settings,
+    )  # fmt: skip
     texts = cut(files, shard_size=shard_size, limit=limit, work=explain.work)
     weights = weights_digest(explain.explainer.model)
     settings = {
         "model": model or "demo", "weights": weights, **settings, "text_column": text_column,
-        "pair_column": found, "id_column": id_column, "shard_size": shard_size, "limit": limit,
+        "pair_column": found, "units_column": units_column, "id_column": id_column,
+        "shard_size": shard_size, "limit": limit,
     }  # fmt: skip
     run_engine = locally if engine == "local" else functools.partial(on_ray, **engine_options)
     run = CorpusFolder(output, texts, settings)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from captum_sig._files import check_folder
-from captum_sig._names import AblationName, Level
+from captum_sig._names import AblationName, TextLevel
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
 from captum_sig.cli.process import quitting_on_interrupt
@@ -50,7 +50,7 @@ def evaluate(
             "in the data, if labels exclude no others."
         ),
     ] = "predicted",
-    level: Annotated[Level, options.LEVEL(rich_help_panel="Explanation")] = "token",
+    level: Annotated[TextLevel, options.TEXT_LEVEL(rich_help_panel="Explanation")] = "token",
     n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
     n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Explanation")] = 5,
     seed: Annotated[int, options.SEED(rich_help_panel="Explanation")] = 0,

@@ -9,10 +9,16 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from captum_sig._names import AggregationStrategy, Level, TaskName
+from captum_sig._names import AggregationStrategy, Level, TaskName, WindowLogitsName
 from captum_sig.cli import options, tasks, terminal
-from captum_sig.cli.inputs import StdinFormat, read_inputs
-from captum_sig.cli.options import GENERATION_PANEL, INPUT_PANEL, OUTPUT_PANEL, TASK_PANEL
+from captum_sig.cli.inputs import StdinFormat, read_inputs, read_units
+from captum_sig.cli.options import (
+    EXPLANATION_PANEL,
+    GENERATION_PANEL,
+    INPUT_PANEL,
+    OUTPUT_PANEL,
+    TASK_PANEL,
+)
 
 Format = Literal["text", "json", "html", "png"]
 CLASSIFICATION, *_, GENERATION = get_args(TaskName)
@@ -88,6 +94,15 @@ def explain(
     truncation: Annotated[
         bool, INPUT_PANEL(help="Truncate texts that exceed the model's limit, or refuse them.")
     ] = True,
+    units: Annotated[
+        Path | None,
+        INPUT_PANEL(
+            metavar="FILE",
+            help="JSON file with what moves as one, in place of --level: a list of [start, end], "
+            '[start, end, name] or {"start", "end", "name", "side"}, characters of the text; for '
+            "several texts a list of such lists, or null for the level.",
+        ),
+    ] = None,
     method: Annotated[str, options.METHOD(rich_help_panel="Explanation")] = "sig",
     baseline: Annotated[
         list[str],
@@ -101,17 +116,22 @@ def explain(
     interactions: Annotated[int | None, options.INTERACTIONS(rich_help_panel="Explanation")] = None,
     smooth: Annotated[
         int | None,
-        options.EXPLANATION_PANEL(
+        EXPLANATION_PANEL(
             min=1, metavar="K", help="Average a gradient method over K noisy copies of a text."
         ),
     ] = None,
     noise: Annotated[
         float | None,
-        options.EXPLANATION_PANEL(metavar="S", help="Standard deviation of that noise."),
+        EXPLANATION_PANEL(metavar="S", help="Standard deviation of that noise."),
     ] = None,
     top: Annotated[int | None, options.TOP(rich_help_panel="Explanation")] = None,
+    budget: Annotated[int | None, options.BUDGET(rich_help_panel="Explanation")] = None,
     masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Explanation")] = None,
     n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Explanation")] = 5,
+    stride: Annotated[int | None, options.STRIDE(rich_help_panel="Task")] = None,
+    window_logits: Annotated[
+        WindowLogitsName | None, options.WINDOW_LOGITS(rich_help_panel="Task")
+    ] = None,
     candidates: Annotated[
         list[str] | None,
         TASK_PANEL(metavar="LABELS", help='Zero-shot: candidate labels, as "sports,politics".'),
@@ -190,6 +210,7 @@ def explain(
     """
     if model is None or task is not None:
         tasks.check_options(command, task or CLASSIFICATION)
+    terminal.check_budget(level, budget)
     format_name = terminal.choose_format(format, output, FORMAT_OF_ENDING)
     terminal.check_output(format_name, output)
     inputs = read_inputs(texts or [], stdin_format=stdin_format, messages=messages, chat=chat)
@@ -199,10 +220,11 @@ def explain(
         task = CLASSIFICATION if model is None else terminal.task_of_model(model)
         tasks.check_options(command, task)
     inputs = tasks.paired(task, inputs, command.params)
+    given = command.params | {"units": None if units is None else read_units(units, inputs)}
     explainer = terminal.load_explainer(
         task, model, masked_lm, **tasks.explainer_options(task, command.params)
     )
-    results = tasks.TASKS[task].explain(explainer, inputs, command.params)
+    results = tasks.TASKS[task].explain(explainer, inputs, given)
     _write(results, format_name, output)
 
 

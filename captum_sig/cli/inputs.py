@@ -66,13 +66,43 @@ def read_messages(path: Path) -> list[Message]:
         ValueError: if it is something else.
         OSError: if the file cannot be read.
     """
+    return _messages(_read_json(path, "the messages of a chat"), str(path))
+
+
+def read_units(path: Path, inputs: Sequence[Any]) -> list[Any]:
+    """Read the units of each input from a JSON file.
+
+    Args:
+        path: holds the units of one input; for several a list with an entry for each.
+        inputs: texts, pairs, chats, or texts with several second texts.
+
+    Raises:
+        ValueError: if it holds something else.
+        OSError: if the file cannot be read.
+    """
+    from captum_sig.data.units import units_from_json
+
+    data = _read_json(path, "units")
+    if len(inputs) == 1:
+        return [units_from_json(data, inputs[0], str(path))]
+    if not isinstance(data, list) or len(data) != len(inputs):
+        got = f"{len(data)} entries" if isinstance(data, list) else "no list"
+        raise ValueError(
+            f"{path} has {got}; wanted {len(inputs)}, the units of each text, or null for its level"
+        )
+    return [
+        units_from_json(value, one, f"entry {number} of {path}")
+        for number, (value, one) in enumerate(zip(data, inputs, strict=True), start=1)
+    ]
+
+
+def _read_json(path: Path, what: str) -> Any:
     if "\0" in str(path) or not path.is_file():
-        raise ValueError(f"there is no file {path}: name a JSON file with the messages of a chat")
+        raise ValueError(f"there is no file {path}: name a JSON file with {what}")
     try:
-        data = json.loads(path.read_text("utf-8-sig"))
+        return json.loads(path.read_text("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON in UTF-8: {error}") from error
-    return _messages(data, str(path))
 
 
 def _messages(data: Any, where: str) -> list[Message]:

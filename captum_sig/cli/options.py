@@ -159,7 +159,31 @@ N_DRAWS = partial(
     help="Draws of a random baseline; scores are averaged over them.",
 )
 SEED = partial(typer.Option, min=0, help="Random seed.")
-LEVEL = partial(typer.Option, help="Unit that moves and gets a score.")
+LEVEL = partial(
+    typer.Option,
+    help="What moves as one and gets a score: a word, a token, a sentence, a paragraph, or (of a "
+    "chat) a message; auto goes from the coarsest down to the words that matter.",
+)
+TEXT_LEVEL = partial(typer.Option, help="What moves as one and gets a score.")
+BUDGET = partial(
+    typer.Option,
+    min=1,
+    max=sys.maxsize,
+    metavar="N",
+    help="With --level auto: the most rows that the model is evaluated at for a text.",
+)
+STRIDE = partial(
+    typer.Option,
+    min=0,
+    max=sys.maxsize,
+    metavar="N",
+    help="Read texts beyond the classifier's limit in windows that overlap by N tokens.",
+)
+WINDOW_LOGITS = partial(
+    typer.Option,
+    metavar="NAME",
+    help="With --stride: a label's logit is the mean (default) or max of the windows' logits.",
+)
 N_STEPS = partial(typer.Option, min=1, max=MAX_N_STEPS, help="Integration steps of ig.")
 TARGET_LABEL = partial(
     typer.Option,

@@ -90,7 +90,7 @@ def _print_report(made: Report, target: Path) -> None:
         console.print(f"… and {len(made.classes) - MAX_CLASSES} more classes, on the page.")
     if made.sign_changes:
         columns = {"sum_for": "+,.2f", "sum_against": "+,.2f", "n_for": ",", "n_against": ","}
-        title = "Words whose effect changes sign"
+        title = f"{made.kinds.capitalize()} whose effect changes sign"
         rows = made.sign_changes[:MAX_SIGN_CHANGES]
         _print_table(console, title, rows, columns, with_side(("word", "class"), made.has_pairs))
     if made.terms:

@@ -97,8 +97,16 @@ def _call(
     common = _without_none({name: options[name] for name in CALL})
     common |= {name: options[name] for name in ("contexts", "interactions")}
     single = len(inputs) == 1
+    common |= _zoom(options, is_single=single)
     results = explainer(inputs[0] if single else inputs, *arguments, **common, **keywords)
     return [results] if single else results
+
+
+def _zoom(options: Options, *, is_single: bool) -> dict[str, Any]:
+    """Return the units of the inputs and the rows of each, where they were given."""
+    units = options["units"]  # of each
+    single_or_all = units[0] if units is not None and is_single else units
+    return _without_none({"units": single_or_all, "budget": options["budget"]})
 
 
 def _classify(explainer: Any, inputs: list[Any], options: Options) -> list[Any]:
@@ -145,6 +153,7 @@ def _generate(explainer: Any, inputs: list[Any], options: Options) -> list[Any]:
         {} if limit is None else {"max_new_tokens": limit},
         contrast=options["contrast"], attribute_target=options["attribute_target"],
         contexts=options["contexts"], interactions=options["interactions"],
+        **_zoom(options, is_single=False),
     )  # fmt: skip
     return results
 
@@ -177,7 +186,10 @@ def _without_none(options: Options) -> dict[str, Any]:
 
 TASKS: dict[TaskName, Task] = {
     "text-classification": Task(
-        _classify, (*READER, *CHAT, "target", "pair", "stdin_format"), sides="one or two"
+        _classify,
+        (*READER, *CHAT, "target", "pair", "stdin_format", "stride", "window_logits"),
+        sides="one or two",
+        arguments={"stride": "stride", "window_logits": "window_logits"},
     ),
     "zero-shot-classification": Task(
         _zero_shot,

@@ -59,6 +59,12 @@ def check_output(format: str, output: Path | None) -> None:
         fail("stdout is closed: pass --output FILE")
 
 
+def check_budget(level: str, budget: int | None) -> None:
+    """Fail if there are rows to spend, and no level that spends them."""
+    if budget is not None and level != "auto":
+        fail("--budget is for --level auto: leave it out")
+
+
 def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Make a command print each warning once, and a user's mistake as one line with exit code 2.
 

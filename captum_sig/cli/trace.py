@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from captum_sig._names import Level
+from captum_sig._names import TextLevel
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import OUTPUT_PANEL
 
@@ -40,7 +40,7 @@ def trace(
     ] = None,
     masked_lm: Annotated[str | None, options.MASKED_LM()] = None,
     seed: Annotated[int, options.SEED()] = 0,
-    level: Annotated[Level, options.LEVEL()] = "word",
+    level: Annotated[TextLevel, options.TEXT_LEVEL()] = "word",
     format: Annotated[
         Format | None,
         OUTPUT_PANEL(help="Output format; default: from the ending of --output, else text."),

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from captum_sig._names import Level, Side, unknown_name
 from captum_sig.words.grouping import Grouping, Span
-from captum_sig.words.inputs import TextInput, in_python, is_list
+from captum_sig.words.inputs import TextInput, check_text, in_python, is_list
 from captum_sig.words.units import (
     UNIT_LEVELS,
     TextUnit,
@@ -63,25 +63,28 @@ def with_units(
     """
     of_each = units_of_each(units, len(inputs), is_single)
     return [
-        replace(one, level=level, units=None if own is None else checked_units(own, one, number))
+        replace(
+            one,
+            level=level,
+            units=None if own is None else checked_units(own, one, f"text {number}"),
+        )
         for number, (one, own) in enumerate(zip(inputs, of_each, strict=True))
     ]
 
 
-def checked_units(units: Any, one: TextInput, number: int) -> tuple[TextUnit, ...]:
+def checked_units(units: Any, one: TextInput, where: str) -> tuple[TextUnit, ...]:
     """Check the units of a text, or of a pair of texts.
 
     Args:
         units: a list of spans; for a pair also a tuple of two such lists, of the first and the
             second text.
         one: the text or pair.
-        number: the input's, for messages.
+        where: the text's name in messages.
 
     Raises:
         TypeError, ValueError: as `with_units`.
     """
     units = in_python(units)
-    where = f"text {number}"
     if one.pair is not None and isinstance(units, tuple) and len(units) == 2:
         checked = [
             _unit(value, side, one, f"{where}, {side}")
@@ -150,41 +153,65 @@ def _listed(units: Any, where: str) -> Sequence[Any]:
 
 
 def _unit(value: Any, side: str | None, one: TextInput, where: str) -> TextUnit:
-    """Check one unit; `side` is "" where the unit must say it itself."""
-    value = in_python(value)
-    if isinstance(value, TextUnit):
-        value = {name: getattr(value, name) for name in FIELDS}
-    if isinstance(value, Mapping):
-        unknown = [name for name in value if name not in FIELDS]
-        if unknown:
-            raise ValueError(f"units of {where}: {unknown_name('field', unknown[0], FIELDS)}")
-        own = value.get("side")
-        side = own if own is not None or side == "" else side
-        value = value.get("start"), value.get("end"), value.get("name")
-    if not isinstance(value, (tuple, list)) or len(value) not in (2, 3):
-        raise TypeError(f"units of {where} have {value!r}; {WANTED}")
-    start, end, name = (*value, None)[:3]
-    if not all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in (start, end)):
-        raise TypeError(f"units of {where} have {value!r}; {WANTED}")
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"units of {where} have the name {name!r}; wanted a string, or None")
+    """Check one unit of a text; `side` is "" where the unit must say it itself."""
+    unit = as_unit(value, where)
+    own = unit.side if unit.side is not None or side == "" else side
     texts: dict[Any, str] = {None: one.text}
     if one.pair is not None:
         texts = dict(zip(get_args(Side), (one.text, one.pair), strict=True))
-    if side not in texts:
+    if own not in texts:
         raise ValueError(
-            f"units of {where} have the side {side or None!r}; wanted "
+            f"units of {where} have the side {own or None!r}; wanted "
             + (
                 "none, as it is not a pair"
                 if one.pair is None
                 else 'one of "text", "text_pair" in each, or a tuple of two lists'
             )
         )
-    if not 0 <= start < end <= len(texts[side]):
+    text, start, end = texts[own], unit.start, unit.end
+    if not 0 <= start < end <= len(text):
         raise ValueError(
-            f"unit ({start}, {end}) of {where} is not in the text, which has {len(texts[side])} "
+            f"unit ({start}, {end}) of {where} is not in the text, which has {len(text)} "
             "characters: wanted 0 <= start < end <= length"
         )
-    if not texts[side][start:end].strip():
+    if not text[start:end].strip():
         raise ValueError(f"unit ({start}, {end}) of {where} is white space: wanted words")
-    return TextUnit(int(start), int(end), name, side)  # type: ignore[arg-type]
+    return TextUnit(start, end, unit.name, own)  # type: ignore[arg-type]
+
+
+def as_unit(value: Any, where: str) -> TextUnit:
+    """Read one of the caller's units, of whatever text.
+
+    Args:
+        value: (start, end), (start, end, name), a dict with such fields and "side", or a unit.
+        where: the text's name in messages.
+
+    Raises:
+        TypeError: if it is something else.
+        ValueError: if a dict has other fields, or a name is blank or not valid Unicode.
+    """
+    value = in_python(value)
+    if isinstance(value, TextUnit):
+        return value
+    side = None
+    if isinstance(value, Mapping):
+        unknown = [name for name in value if name not in FIELDS]
+        if unknown:
+            raise ValueError(f"units of {where}: {unknown_name('field', unknown[0], FIELDS)}")
+        side = value.get("side")
+        value = value.get("start"), value.get("end"), value.get("name")
+    if not isinstance(value, (tuple, list)) or len(value) not in (2, 3):
+        raise TypeError(f"units of {where} have {value!r}; {WANTED}")
+    start, end, name = (*value, None)[:3]
+    if not all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in (start, end)):
+        raise TypeError(f"units of {where} have {value!r}; {WANTED}")
+    for kind, text in (("name", name), ("side", side)):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"units of {where} have the {kind} {text!r}; wanted a string, or None")
+    if name is not None:
+        check_text(name, f"the name of unit ({start}, {end}) of {where}")
+        if not name.strip():
+            raise ValueError(
+                f"the name of unit ({start}, {end}) of {where} is blank: leave it out, or pass text"
+            )
+    return TextUnit(int(start), int(end), name, side)

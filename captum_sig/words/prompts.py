@@ -107,7 +107,7 @@ class PromptEncoder:
             )
         one = TextInput(text, contents=contents, roles=roles)
         if units is not None:
-            one = replace(one, units=checked_units(units, one, 0))
+            one = replace(one, units=checked_units(units, one, "the prompt"))
         if has_units(one, level):
             if offsets is None:
                 raise ValueError(UNITS_WITHOUT_OFFSETS)

@@ -31,7 +31,7 @@ def listed(names) -> str:
         ([*CORPUS, "--method", "sig:"], "'' is not one of 'input', 'two_sided'"),
         ([*EXPLAIN, "--contexts", "all"], "'all' is not one of 'input', 'two_sided'"),
         ([*EXPLAIN, "--baseline", "zeros"], f"'zeros' is not one of {listed(BASELINES)}"),
-        ([*EXPLAIN, "--level", "sentence"], "'sentence' is not one of 'word', 'token'"),
+        ([*EXPLAIN, "--level", "sentences"], "'sentences' is not one of 'word', 'token'"),
         ([*EXPLAIN, "--format", "xml"], "'xml' is not one of 'text', 'json', 'html', 'png'"),
         ([*EXPLAIN, "--task", "translation"], f"'translation' is not one of {listed(TASKS)}"),
         ([*TRACE, "--method", "saliency"], f"'saliency' is not one of {listed(PATHS)}"),
