@@ -24,6 +24,7 @@ from captum_sig.corpus.rows import (
     OF_SCORES,
     OF_SEVERAL,
     OF_TOP,
+    OF_UNITS,
     OF_VALUES,
     OPTIONAL_COLUMNS,
     RESULT_COLUMNS,
@@ -34,6 +35,7 @@ from captum_sig.corpus.rows import (
 )
 from captum_sig.corpus.tasks import LABELLED, canary, check_columns, explainer_class
 from captum_sig.data.columns import checked_input
+from captum_sig.data.units import Units, units_of_row
 from captum_sig.explainers.explainer import Explainer
 from captum_sig.explainers.loading import pretrained_masked_lm
 from captum_sig.explainers.matrix_results import TargetsAttribution
@@ -77,6 +79,11 @@ Progress = Callable[[int, int], object]  # takes the number of texts just finish
 
 SORT_WINDOW = 4096  # texts that are sorted by length together, which fills batches of a GPU
 AUTO_BACKGROUNDS = 11  # rows of `contexts.auto` for each word, an estimate
+TOKENS_OF_A_UNIT = {"word": 1, "token": 1, "sentence": 24, "paragraph": 96}  # estimates
+TOKENS_OF_A_SPAN = 48  # of a text's own units
+OPENED = 5  # level "auto" takes a row for so many words, unless there is a budget
+
+Input = tuple[str | tuple[str, str], Units]  # a text, or a pair of texts, with its units if any
 
 _forked: list[int] = []  # not empty in a fork, as made by `datasets`' num_proc: OpenMP's threads
 if hasattr(os, "register_at_fork"):  # stay in the parent, and waiting for them would never end
@@ -132,7 +139,10 @@ class CorpusExplainer:
       nothing is drawn
     - with contexts other than the input and `sampled`, which show them by chance only: `first`,
       `last` and `agreement`, both sides of each word, lists
-    - with `top`: `evidence` of each score, a list, and the `bound` of what estimated words may be
+    - with another level than "word", or `units_column`: the `level` of the row, whose `words` are
+      then the texts of units; with `units_column` also their `names`, None where there is none
+    - with `top`, and level "auto", which gives the words of opened units and the other units as
+      wholes: `evidence` of each score, a list, and the `bound` of what estimated words may be
       worth with its `confidence`, None in texts without such words
     - `error`: "" (null in the command's shards), or why there is no explanation. A text that is
       null, empty, not a string, or fails in the model does not stop the others.
@@ -141,6 +151,9 @@ class CorpusExplainer:
         model: folder or hub name of a model, or an explainer, which is pickled whole.
         text_column: the name of the column of texts.
         pair_column: the name of the column of second texts, if each row is a pair.
+        units_column: the name of a column with units of each text, which move as one in place of
+            the level's: JSON, or lists, of [start, end], [start, end, name] or objects with
+            "start", "end", "name" and, in pairs, "side"; null leaves the text to the level.
         task: what the model does, one of `captum_sig.corpus.tasks.TASKS`; None is
             "text-classification", or the explainer's.
         target: what is explained of each text, as in the call of the task's explainer. For labels:
@@ -148,6 +161,7 @@ class CorpusExplainer:
             "all", or ">0.5" for every label whose probability is above that.
         method, contexts, n_steps, batch_size, internal_batch_size, top: as in
             `TextClassificationExplainer`.
+        budget: for level "auto": the most rows at which the model is evaluated for a text.
         truncation: cut texts beyond the model's limit; False makes an error of them.
         device: where the model runs; None is a GPU if there is one. An explainer stays where it is.
         masked_lm: as in `TextClassificationExplainer`, or its folder or hub name.
@@ -171,6 +185,7 @@ class CorpusExplainer:
         *,
         text_column: str = "text",
         pair_column: str | None = None,
+        units_column: str | None = None,
         task: str | None = None,
         target: Any = None,
         method: str = "sig",
@@ -180,6 +195,7 @@ class CorpusExplainer:
         internal_batch_size: int | None = None,
         truncation: bool = True,
         top: int | None = None,
+        budget: int | None = None,
         device: torch.device | str | None = None,
         masked_lm: Any = None,
         **options: Any,
@@ -198,12 +214,15 @@ class CorpusExplainer:
         self._class = explainer_class(self.task)
         check_columns(self.task, pair_column is not None, target)
         self.text_column, self.pair_column = text_column, pair_column
+        self.units_column = units_column
         self.call_options: dict[str, Any] = {
             "target": tuple(target) if isinstance(target, list) else target,
             "method": method, "contexts": contexts, "n_steps": n_steps,
             "batch_size": batch_size, "internal_batch_size": internal_batch_size,
             "truncation": truncation, "top": top,
         }  # fmt: skip
+        if budget is not None:
+            self.call_options["budget"] = budget
         self._model = model
         self._options = options
         self._warned: set[str] = set()
@@ -250,7 +269,7 @@ class CorpusExplainer:
 
     def _names(self, explainer: Explainer, result: Result) -> list[str]:
         """Return the columns that are added, given the result of a text."""
-        is_several = isinstance(result, TargetsAttribution)
+        is_several = isinstance(result.flat(), TargetsAttribution)
         kept = OF_SEVERAL if is_several else OF_ONE
         if result.unit != "logit":
             kept = kept | (OF_VALUES - {"value"} if is_several else OF_VALUES)
@@ -258,6 +277,10 @@ class CorpusExplainer:
             kept = kept | LOCATED
         if self.pair_column is not None:
             kept = kept | OF_PAIRS
+        if self.units_column is not None:
+            kept = kept | OF_UNITS
+        elif explainer.level != "word":
+            kept = kept | (OF_UNITS - {"names"})
         of_scores = self._columns_of_scores(explainer)
         kept = kept | ({f"target_{name}" for name in of_scores} if is_several else of_scores)
         return [name for name in RESULT_COLUMNS if name in kept or name not in OPTIONAL_COLUMNS]
@@ -270,7 +293,7 @@ class CorpusExplainer:
             absent |= IN_CONTEXTS_ONLY
         elif isinstance(named(contexts) if isinstance(contexts, str) else contexts, Sampled):
             absent |= SIDES
-        if self._scoring.top is None:
+        if self._scoring.top is None and explainer.level != "auto":
             absent |= OF_TOP
         return OF_SCORES - absent
 
@@ -298,9 +321,12 @@ class CorpusExplainer:
                     f"{len(pairs)} rows; wanted as many second texts as texts"
                 )
             inputs = list(zip(inputs, pairs, strict=True))
+        units = None
+        if self.units_column is not None:
+            units = _column(batch, self.units_column, "units_column")
         added = {
             f"sig_{name}" if name in batch else name: column
-            for name, column in self.columns(inputs).items()
+            for name, column in self.columns(inputs, units=units).items()
         }
         if duplicates := [name for name in added if name in batch]:
             raise ValueError(f"the batch has columns {', '.join(duplicates)} already: rename them")
@@ -311,6 +337,7 @@ class CorpusExplainer:
         texts: Sequence[Any],
         progress: Progress = lambda n_texts, work: None,
         *,
+        units: Sequence[Any] | None = None,
         sort_window: int = SORT_WINDOW,
     ) -> dict[str, list[Any]]:
         """Return the columns that are added to these texts.
@@ -319,13 +346,24 @@ class CorpusExplainer:
             texts: strings, and whatever else a column of texts may hold; with a `pair_column`,
                 tuples of two.
             progress: called with the number of texts finished since the last call, and their work.
+            units: those of each text, as in `units_column`; None leaves them to the level.
             sort_window: the number of texts that are sorted by length together.
+
+        Raises:
+            ValueError: if there are not as many units as texts.
         """
+        if units is not None and len(units) != len(texts):
+            raise ValueError(
+                f"there are {len(texts)} texts and {len(units)} entries of units: pass units, or "
+                "None, for each text"
+            )
         rows: list[Row] = [{}] * len(texts)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for start in range(0, len(texts), sort_window):
-                for numbers, explained in self._explain(texts[start : start + sort_window]):
+                window = slice(start, start + sort_window)
+                own = None if units is None else units[window]
+                for numbers, explained in self._explain(texts[window], own):
                     for number, row in zip(numbers, explained, strict=True):
                         rows[start + number] = row
                     progress(len(numbers), sum(self._work_of(texts[start + n]) for n in numbers))
@@ -351,11 +389,23 @@ class CorpusExplainer:
         n_bytes = sum(
             len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in texts
         )
-        n_tokens = min(n_bytes // BYTES_OF_A_TOKEN + 2, self.explainer.encoder.limit)
+        n_tokens = n_bytes // BYTES_OF_A_TOKEN + 2
+        n_read = min(n_tokens, self.explainer.encoder.limit)  # in a row
+        if self._options.get("stride") is None:
+            n_tokens = n_read
         n_rows = self._scoring.n_steps
         if self._scoring.method in WORD_BY_WORD:
-            n_rows = self._plan(n_tokens - 1).n_rows
-        return n_tokens * n_rows * self.explainer.n_draws
+            n_rows = self._n_rows(n_tokens - 1)
+        return n_read * n_rows * self.explainer.n_draws
+
+    def _n_rows(self, n_words: int) -> int:
+        """Estimate the rows of a text of so many words."""
+        level = self.explainer.level
+        if level == "auto":
+            n_rows = self._plan(n_words).n_rows // OPENED
+            return min(n_rows, self.call_options.get("budget", n_rows)) or 1
+        size = TOKENS_OF_A_UNIT[level] if self.units_column is None else TOKENS_OF_A_SPAN
+        return self._plan(-(-n_words // size)).n_rows
 
     def _plan(self, n_words: int) -> Plan:
         contexts, top = self._scoring.contexts, self._scoring.top
@@ -366,25 +416,32 @@ class CorpusExplainer:
             both_sides=not is_only_input(contexts),
         )
 
-    def _explain(self, texts: Sequence[Any]) -> Iterator[tuple[list[int], list[Row]]]:
+    def _explain(
+        self, texts: Sequence[Any], units: Sequence[Any] | None
+    ) -> Iterator[tuple[list[int], list[Row]]]:
         """Yield the rows of some of the texts, with the texts' numbers, as they are finished."""
-        inputs: dict[int, str | tuple[str, str]] = {}
+        inputs: dict[int, Input] = {}
         for number, text in enumerate(texts):
             try:
-                inputs[number] = checked_input(text)
+                checked = checked_input(text)
+                own = None if units is None else units_of_row(units[number], checked)
+                inputs[number] = checked, own
             except ValueError as error:
                 yield [number], [failed_row(str(error))]
         if inputs:
             yield from self._explain_halving(list(inputs), list(inputs.values()))
 
     def _explain_halving(
-        self, numbers: list[int], texts: list[str | tuple[str, str]]
+        self, numbers: list[int], inputs: list[Input]
     ) -> Iterator[tuple[list[int], list[Row]]]:
         """Explain texts together; if one fails, halve what remains until it stands alone."""
-        remaining = dict.fromkeys(range(len(texts)))
+        remaining = dict.fromkeys(range(len(inputs)))
+        texts = [text for text, _ in inputs]
+        units = [own for _, own in inputs] if self.units_column is not None else None
         try:
-            for batch, results in self.explainer.in_batches(texts, **self.call_options):
-                rows = list(map(to_row, results))
+            batches = self.explainer.in_batches(texts, units=units, **self.call_options)
+            for batch, results in batches:
+                rows = [to_row(result.flat()) for result in results]
                 for index in batch.numbers:
                     del remaining[index]
                 yield [numbers[index] for index in batch.numbers], rows
@@ -406,7 +463,7 @@ class CorpusExplainer:
             return
         middle = len(indices) // 2
         for half in (indices[:middle], indices[middle:]):
-            yield from self._explain_halving([numbers[i] for i in half], [texts[i] for i in half])
+            yield from self._explain_halving([numbers[i] for i in half], [inputs[i] for i in half])
 
 
 def _column(batch: Mapping[str, Any], name: str, argument: str) -> Sequence[Any]:

@@ -27,7 +27,10 @@ Engine = Callable[[ShardWriter, list[Shard], Progress], Iterator[Outcome]]
 
 # Settings that earlier versions did not have, and what they did: left out while they are that, so
 # that folders of these versions are resumed.
-LATER_SETTINGS: dict[str, Any] = {"task": "text-classification", "pair_column": None}
+LATER_SETTINGS: dict[str, Any] = {
+    "task": "text-classification", "pair_column": None, "units_column": None, "budget": None,
+    "stride": None, "window_logits": None,
+}  # fmt: skip
 
 SECONDS_BETWEEN_RECORDS = 1.0  # a manifest of many shards takes time to write
 

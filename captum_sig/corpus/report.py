@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -108,6 +108,7 @@ def _interval(db: Any, row: Row, max_bootstrap_texts: int) -> dict[str, float | 
     return {"low": interval.low, "high": interval.high}
 
 
+WORDS = "words"
 N_EXTREMES = 3  # texts for, and texts against, of each class
 N_SIGN_CHANGES = 50
 MIN_OCCURRENCES = 2  # with each sign, for a word to be among the sign changes
@@ -124,7 +125,13 @@ SIGN_CHANGE_COLUMNS = (
 EXTREME_COLUMNS = ("class", "word", "score", "file", "row")
 
 # Entities are named "PER: Ada": their class is the label, which a text may have several times.
-TARGETS = "CREATE VIEW targets AS SELECT *, {of_target} AS class FROM explained"
+TARGETS = """
+    CREATE VIEW targets AS SELECT *, {of_target} AS class,
+        CASE WHEN names IS NULL THEN list_transform(words, lambda w: lower(trim(w)))
+        ELSE list_transform(list_zip(words, names), lambda pair: coalesce(pair[2],
+            lower(trim(pair[1])))) END AS keys
+    FROM explained
+"""
 # A similarity's target is the other text, of which there may be as many as rows: one class.
 OF_TASK = {
     "token-classification": "split_part(target, ': ', 1)", "sentence-similarity": "'similarity'",
@@ -177,6 +184,7 @@ class Report:
     settings: dict[str, Any]  # of the run
     method: str  # with its contexts
     unit: str  # of scores and values
+    kinds: str  # of what moves: "words", "sentences", …
     has_pairs: bool  # then words have a `side`
     overview: Row
     classes: list[Row]
@@ -199,10 +207,12 @@ def make_report(
 ) -> Report:
     """Summarise a folder of shards, and write its tables as CSV to another folder.
 
-    Words are compared in lower case. A word's effect is its score, in logits of the class that was
-    explained for the text. A term's effect in a text is the mean over its occurrences; a term of
-    several words has the sum of their scores. Where both sides of words are known, each word has
-    the means of both, and the shares of its occurrences that are redundant and synergistic.
+    Words are compared in lower case. Units of several words go by their names, or else are compared
+    like words: so a field or passage with a name has one effect over all texts. A word's effect is
+    its score, in logits of the class that was explained for the text. A term's effect in a text is
+    the mean over its occurrences; a term of several words has the sum of their scores. Where both
+    sides of words are known, each word has the means of both, and the shares of its occurrences
+    that are redundant and synergistic.
 
     Where several targets of a text are explained, each is a class, to which the text belongs;
     entities belong to the class of their label. In pairs of texts, a word of the first text is
@@ -218,16 +228,22 @@ def make_report(
             bootstrap over texts, above it normal.
 
     Raises:
-        ValueError: if there is no run, none of its shards is finished, a file of it is damaged, or
-            no text was explained.
+        ValueError: if there is no run, none of its shards is finished, a file of it is damaged, no
+            text was explained, or terms are to be looked up where units moved.
         OSError: if the shards cannot be read or the tables cannot be written.
     """
     manifest = Manifest.read(folder)
     if not manifest.shards:
         raise ValueError(f"{folder} holds no finished shards: rerun `captum-sig corpus` first")
+    settings = manifest.settings
+    kinds = kinds_of(settings)
+    if terms and kinds != WORDS:
+        raise ValueError(
+            f"terms are of words, and {folder} explains {kinds}: leave terms out, or explain the "
+            "texts at level 'word'"
+        )
     manifest.check_shards(folder)
     make_folder(output)
-    settings = manifest.settings
     method = ":".join(filter(None, [settings["method"], settings["contexts"]]))
     is_entities = settings.get("task") == "token-classification"
     of_target = OF_TASK.get(str(settings.get("task")), "target")
@@ -258,6 +274,7 @@ def make_report(
             settings=settings,
             method=method,
             unit=unit,
+            kinds=kinds,
             has_pairs=has_pairs,
             overview={
                 **fetch(db, OVERVIEW)[0],
@@ -276,6 +293,18 @@ def make_report(
     if terms:
         write_csv(report.terms, TERM_COLUMNS, output / "terms.csv")
     return report
+
+
+def kinds_of(settings: Mapping[str, Any]) -> str:
+    """Return what moves in the texts of a run, in the plural.
+
+    >>> kinds_of({"level": "sentence"}), kinds_of({"level": "auto"})
+    ('sentences', 'units')
+    """
+    level = settings.get("level", "word")
+    if settings.get("units_column") is not None or level == "auto":
+        return "units"
+    return WORDS if level in ("word", "token") else f"{level}s"
 
 
 def with_side(columns: tuple[str, ...], has_pairs: bool) -> tuple[str, ...]:
@@ -298,23 +327,21 @@ def _classes(db: Any, unit: str) -> list[Row]:
 def _words_query(*, has_pairs: bool, is_entities: bool) -> str:
     """Return what makes the table `words`: the scores of each word for a class, over its texts.
 
+    A unit goes by its name, in any text, or by its own text if it has none.
     In pairs of texts, a word in the first text is another one than in the second. A text counts
     once in `documents`, however many of its entities have the class.
     """
     sides = "sides" if has_pairs else "list_transform(words, lambda w: '')"
     documents = "targets"
     if is_entities:
-        documents = "(SELECT DISTINCT class, file, row, words, sides FROM targets)"
+        documents = "(SELECT DISTINCT class, file, row, keys, words, sides FROM targets)"
     return f"""
         CREATE TEMP TABLE words AS
         WITH occurrences AS (
-            SELECT class, file, row, side, lower(trim(word)) AS word, score, first, last, agreement
-            FROM (
-                SELECT class, file, row, unnest(words) AS word, unnest(scores) AS score,
-                    unnest({sides}) AS side,
-                    unnest(first) AS first, unnest(last) AS last, unnest(agreement) AS agreement
-                FROM targets
-            )
+            SELECT class, file, row, unnest(keys) AS word, unnest(scores) AS score,
+                unnest({sides}) AS side,
+                unnest(first) AS first, unnest(last) AS last, unnest(agreement) AS agreement
+            FROM targets
         ),
         scored AS (
             SELECT class, side, word, exact_sum(score) AS sum, exact_mean(score) AS mean,
@@ -331,8 +358,8 @@ def _words_query(*, has_pairs: bool, is_entities: bool) -> str:
         ),
         counted AS (
             SELECT class, one.side AS side, one.word AS word, count(*) AS documents FROM (
-                SELECT class, unnest(list_distinct(list_transform(list_zip(words, {sides}),
-                    lambda pair: {{'word': lower(trim(pair[1])), 'side': pair[2]}}))) AS one
+                SELECT class, unnest(list_distinct(list_transform(list_zip(keys, {sides}),
+                    lambda pair: {{'word': pair[1], 'side': pair[2]}}))) AS one
                 FROM {documents}
             ) GROUP BY ALL
         )
@@ -347,7 +374,8 @@ def _extremes(db: Any) -> list[Row]:
         FROM (
             SELECT class, unnest([
                 {{'score': score, 'file': file, 'row': row,
-                  'word': words[list_position(scores, score)]}}
+                  'word': coalesce(names[list_position(scores, score)],
+                                   words[list_position(scores, score)])}}
                 for score in [list_max(scores), list_min(scores)]
             ]) AS side
             FROM targets WHERE len(scores) > 0

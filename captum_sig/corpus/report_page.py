@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from captum_sig.corpus.report import Report
+from captum_sig.corpus.report import WORDS, Report
 from captum_sig.corpus.tasks import LABELLED
 from captum_sig.data.tables import Row
 from captum_sig.explainers.results import Word, WordAttribution
+from captum_sig.viz.characters import shortened
 from captum_sig.viz.pages import render
 
 MAX_EXAMPLE_WORDS = 40  # a longer text is cut around its word
+MAX_EXAMPLE_UNITS = 3
+MAX_CELL = 160  # characters of a unit in a table
 
 
 def to_page(report: Report) -> str:
@@ -25,11 +28,13 @@ def to_page(report: Report) -> str:
         key = row[f"file{side}"], row[f"row{side}"], row["class"]
         result, position = _strongest(report.examples[key], row, word, lowest=side == "_against")
         result = replace(result, residual=None)  # the overview has that of all texts
-        return around_word(result, position)
+        limit = MAX_EXAMPLE_WORDS if report.kinds == WORDS else MAX_EXAMPLE_UNITS
+        return around_word(result, position, limit)
 
     return render(
         "report.html", "captum_sig.corpus", report=report, strongest=strongest, example=example,
         number=_number, search_key=_search_key, explained=_explained(report),
+        in_cell=lambda text: shortened(text, MAX_CELL),
     )  # fmt: skip
 
 
@@ -57,7 +62,7 @@ def _strongest(
         (result, number)
         for result in results
         for number, one in enumerate(result.words)
-        if one.word.strip().lower() == word.lower() and row.get("side") in (None, one.side)
+        if one.label.strip().lower() == word.strip().lower() and row.get("side") in (None, one.side)
     ]
     choose = min if lowest else max
     return choose(places, key=lambda place: place[0].scores[place[1]], default=(results[0], 0))

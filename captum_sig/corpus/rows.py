@@ -26,12 +26,14 @@ RESULT_COLUMNS = {
     "target": "string",
     "value": "double",
     "unit": "string",
+    "level": "string",
     "targets": "list<string>",
     "target_values": "list<float>",
     "target_probabilities": "list<float>",
     "target_starts": "list<int32>",
     "target_ends": "list<int32>",
     "words": "list<string>",
+    "names": "list<string>",
     "sides": "list<string>",
     "offsets": "list<list<int32>>",
     "scores": "list<float>",
@@ -63,8 +65,9 @@ OF_SEVERAL = {"targets", "target_values", "target_probabilities", "target_scores
 LOCATED = {"target_starts", "target_ends"}  # targets are parts of the text
 OF_VALUES = {"value", "unit"}  # where the target is not a logit
 OF_PAIRS = {"text_pair", "sides"}
+OF_UNITS = {"level", "names"}  # where more than words move as one
 OPTIONAL_COLUMNS = {
-    *OF_ONE, *OF_SEVERAL, *LOCATED, *OF_VALUES, *OF_PAIRS, *OF_SCORES,
+    *OF_ONE, *OF_SEVERAL, *LOCATED, *OF_VALUES, *OF_PAIRS, *OF_UNITS, *OF_SCORES,
     *(f"target_{name}" for name in OF_SCORES),
 }  # fmt: skip
 
@@ -104,7 +107,9 @@ def to_row(result: WordAttribution | TargetsAttribution) -> Row:
         "label": None if result.unit == "value" else result.label,
         "probability": result.probability,
         "unit": result.unit,
+        "level": result.level,
         "words": [word.word for word in words],
+        "names": [word.name for word in words],
         "sides": [word.side for word in words],
         "offsets": [[word.start, word.end] for word in words],
         "dropped_tokens": result.dropped_tokens,
@@ -184,8 +189,8 @@ def _lists(matrix: torch.Tensor | None) -> list[list[float | None]] | None:
 def failed_row(error: str) -> Row:
     """Return the `RESULT_COLUMNS` of a text that has no explanation."""
     empty: dict[str, list[Any]] = {
-        name: [] for name in ("words", "sides", "offsets", "scores", "targets", "target_values",
-                              "target_probabilities", "target_scores", *LOCATED)
+        name: [] for name in ("words", "names", "sides", "offsets", "scores", "targets",
+                              "target_values", "target_probabilities", "target_scores", *LOCATED)
     }  # fmt: skip
     return dict.fromkeys(RESULT_COLUMNS) | empty | {"dropped_tokens": 0, "error": error[:MAX_ERROR]}
 
@@ -196,9 +201,10 @@ def from_row(row: Mapping[str, Any], method: str, baseline: str) -> WordAttribut
     A row of several targets becomes one for each of them in `captum_sig.corpus.query`, where
     `target_probability` is the target's own.
     """
-    places = zip(row["words"], row["offsets"], row.get("sides") or repeat(None), strict=False)
-    spans = [Span(number, word, start, end, side)
-             for number, (word, (start, end), side) in enumerate(places)]  # fmt: skip
+    optional = [row.get(name) or repeat(None) for name in ("sides", "names")]
+    places = zip(row["words"], row["offsets"], *optional, strict=False)
+    spans = [Span(number, word, start, end, side, name)
+             for number, (word, (start, end), side, name) in enumerate(places)]  # fmt: skip
     kept = [number for number, score in enumerate(row["scores"]) if score is not None]
     words = scored_words([spans[n] for n in kept], [row["scores"][n] for n in kept])
     for name in ("std", "standard_error", "first", "last", "agreement"):
@@ -217,6 +223,7 @@ def from_row(row: Mapping[str, Any], method: str, baseline: str) -> WordAttribut
         target=row["target"],
         value=row.get("value"),
         unit=row.get("unit") or "logit",
+        level=row.get("level") or "word",
         method=method,
         baseline=baseline,
         max_abs_word_delta=row["max_abs_word_delta"],

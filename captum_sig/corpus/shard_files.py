@@ -152,7 +152,9 @@ class ShardWriter:
         if os.path.lexists(path):
             return read_outcome(path, self.run, shard)
         rows = list(read_rows(shard))
-        columns = self.explain.columns([row.input for row in rows], progress)
+        columns = self.explain.columns(
+            [row.input for row in rows], progress, units=[row.units for row in rows]
+        )
         columns["error"] = [
             row.error or error or None for row, error in zip(rows, columns["error"], strict=True)
         ]

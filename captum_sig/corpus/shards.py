@@ -15,6 +15,7 @@ from captum_sig._warnings import warn
 from captum_sig.data.columns import (
     PAIR,
     TEXT,
+    UNITS,
     check_strings,
     checked_pair,
     checked_text,
@@ -35,7 +36,7 @@ class Shard:
     number: int  # among all shards
     path: str  # absolute
     file: str  # the path as rows name it
-    columns: dict[str, str]  # of texts, of second texts and ids if there are any: by their purpose
+    columns: dict[str, str]  # of texts; second texts, units and ids if any: by their purpose
     row: int  # the first row's number in the file, from 1
     n_rows: int
     work: int  # of all rows, in row-tokens
@@ -80,6 +81,7 @@ class InputRow:
     text: str | None
     error: str
     text_pair: str | None = None
+    units: Any = None  # as the file has them
 
     @property
     def input(self) -> str | tuple[str, str] | None:
@@ -104,6 +106,7 @@ def find_texts(
     *,
     text_column: str | None = None,
     pair_column: str | None = None,
+    units_column: str | None = None,
     id_column: str | None = None,
     output: Path | None = None,
 ) -> list[TextFile]:
@@ -114,6 +117,7 @@ def find_texts(
         text_column: by default guessed, see `choose_columns`.
         pair_column: the second texts of pairs; by default "text_pair", if there is one; "" reads no
             pairs.
+        units_column: the units of the texts, as JSON; by default none.
         id_column: by default guessed; without one, a row's id is the file's name and the row's
             number.
         output: the folder for the results, whose files are left out.
@@ -130,8 +134,9 @@ def find_texts(
         name = os.fsencode(path.relative_to(common).as_posix()).decode("utf-8", "replace")
         source: Source = FORMATS[path.suffix.lower()](path)
         columns = _choose_columns(
-            path, source, text_column=text_column, pair_column=pair_column, id_column=id_column
-        )
+            path, source, text_column=text_column, pair_column=pair_column,
+            units_column=units_column, id_column=id_column,
+        )  # fmt: skip
         files.append(TextFile(path, name, source, columns))
     _check_same_kind([file for file in files if file.columns])
     return files
@@ -271,10 +276,11 @@ def _input_row(shard: Shard, number: int, where: str, values: list[Any] | ValueE
     if named.get("id") is not None:
         name = str(named["id"])
     name = name.encode("utf-8", "replace").decode()
+    units = named.get(UNITS)
     try:
         if PAIR not in named:
-            return InputRow(number, name, checked_text(named[TEXT]), "")
+            return InputRow(number, name, checked_text(named[TEXT]), "", units=units)
         text, pair = checked_pair(named[TEXT], named[PAIR])
-        return InputRow(number, name, text, "", pair)
+        return InputRow(number, name, text, "", pair, units)
     except ValueError as error:
         return InputRow(number, name, None, str(error))

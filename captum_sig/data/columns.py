@@ -19,7 +19,8 @@ LABEL_COLUMNS = (
 )  # fmt: skip
 ID_COLUMNS = ("id", "idx", "uid", "guid")
 OTHER_COLUMNS = {"id_column": ID_COLUMNS, "label_column": LABEL_COLUMNS}
-TEXT, PAIR = "text", "text_pair"  # what columns are for; others are "id" and "label"
+# What columns are for; others are "id" and "label".
+TEXT, PAIR, UNITS = "text", "text_pair", "units"
 SEPARATORS = frozenset(",;|\t")  # one of these in a column's name shows that columns were not split
 
 
@@ -30,6 +31,7 @@ def choose_columns(
     *,
     text_column: str | None,
     pair_column: str | None = None,
+    units_column: str | None = None,
     **other: str | None,
 ) -> dict[str, str]:
     """Return the columns that are read, by what they are for: texts first, then pairs, then others.
@@ -41,6 +43,7 @@ def choose_columns(
         text_column: None tries `TEXT_COLUMNS`, then the only column of strings that has no name of
             an id or label.
         pair_column: the second texts of pairs. None tries `PAIR_COLUMNS`; "" reads no pairs.
+        units_column: the units of the texts; None reads none.
         **other: `id_column` or `label_column`. None tries the names of its kind; "" leaves it out.
 
     Raises:
@@ -51,7 +54,10 @@ def choose_columns(
     {'text': 'text', 'text_pair': 'text_pair', 'id': 'id'}
     """
     known, strings = ", ".join(map(repr, present)), list(strings)
-    given = {"text_column": text_column, "pair_column": pair_column, **other}
+    given = {
+        "text_column": text_column, "pair_column": pair_column, "units_column": units_column,
+        **other,
+    }  # fmt: skip
     for argument, name in given.items():
         if name and name not in present:
             raise ValueError(f"{path} has no column {name!r}: {argument} must be one of {known}")
@@ -63,7 +69,12 @@ def choose_columns(
     text = text_column or _first(TEXT_COLUMNS, present, column, pair_column)
     if text is None:
         kinds = [names for kind, names in OTHER_COLUMNS.items() if other.get(kind) != ""]
-        taken = [pair_column, column, *(_first(names, present, column) for names in kinds)]
+        taken = [
+            pair_column,
+            units_column,
+            column,
+            *(_first(names, present, column) for names in kinds),
+        ]
         free = [name for name in strings if name not in taken]
         if len(free) != 1 or SEPARATORS & set(free[0]):
             raise ValueError(
@@ -73,12 +84,15 @@ def choose_columns(
         text = free[0]
     columns = {TEXT: text}
     columns |= {PAIR: pair_column} if pair_column else {}
+    columns |= {UNITS: units_column} if units_column else {}
     columns |= {argument.removesuffix("_column"): column} if column else {}
     names = list(columns.values())
     if repeated := [name for name in names if present.count(name) > 1]:
         raise ValueError(f"{path} has two columns {repeated[0]!r}: rename one of them")
     if pair_column == text:
         raise ValueError(f"text_column and pair_column are both {text!r}: name two columns")
+    if units_column and units_column in (text, pair_column, column):
+        raise ValueError(f"units_column {units_column!r} is read as something else: name another")
     return columns
 
 

@@ -127,6 +127,10 @@ class Views:
         write_rows(stream, [header, *(map(_finite, row) for row in rows)])
         return _written(stream.getvalue(), path)
 
+    def flat(self) -> Any:
+        """Return the result by words alone: itself, or of a tree of units the tree's leaves."""
+        return self
+
     def __str__(self) -> str:
         return self.to_plain()
 
