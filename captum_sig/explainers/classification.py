@@ -362,7 +362,14 @@ class TextClassificationExplainer(Explainer):
         )
 
     @plain_tensors()
-    def game(self, text: str, target: str | int | None = None) -> Game:
+    def game(
+        self,
+        text: str,
+        target: str | int | None = None,
+        *,
+        level: Level | None = None,
+        units: Any = None,
+    ) -> Game:
         """Return the values of a text with any of its words, for `shapiq` and `shap`: see `Game`.
 
         Arguments as in the call, for one text; a random baseline is drawn once, by the seed.
@@ -376,18 +383,26 @@ class TextClassificationExplainer(Explainer):
         (['Not', 'good', '!'], [0.0, -2.4])
         """
         self.require_one_baseline()
-        batch, index = self._one_text(text, target)
+        batch, index = self._one_text(text, target, level, units)
         question = self._question(batch, read_labels([[index]]), 1)
         problem = question.problem(
             question.new_generators(), max_rows=1 if self._takes_single_rows else None, column=0
         )
         return Game.of(batch, self.labels[index], problem)
 
-    def _one_text(self, text: str, target: str | int | None) -> tuple[Batch, int]:
+    def _one_text(
+        self,
+        text: str,
+        target: str | int | None,
+        level: Level | None = None,
+        units: Any = None,
+    ) -> tuple[Batch, int]:
         """Encode a text that has words, and return the index of its target or predicted label."""
         if not isinstance(text, str):
             raise TypeError(f"wanted one text, not a pair or a chat, got {type(text).__name__}")
-        (batch,) = self._batches(list(map(TextInput, checked_texts([text]))), 1, True)
+        (text,) = checked_texts([text])
+        texts = self._with_units([TextInput(text)], units, True, level)
+        (batch,) = self._batches(texts, 1, True)
         index = None if target is None else self.label_index(target)
         if not batch.spans[0]:
             raise ValueError(f"the text {text!r} has no word to move: pass another")

@@ -13,6 +13,7 @@ from torch import Tensor
 from captum_sig._locks import ForkSafeLock
 from captum_sig.attr.problem import Problem
 from captum_sig.attr.word_paths import UNMOVED
+from captum_sig.explainers.results import label_of
 from captum_sig.words.encoding import Batch
 
 
@@ -20,7 +21,8 @@ from captum_sig.words.encoding import Batch
 class Game:
     """F of a text whose words are at the input or at the baseline, as a function of masks.
 
-    The players are the words of the explainer's result, in their order. A word that does not differ
+    The players are the words of the explainer's result, or the units, which go by their names if
+    they have them, in their order. A word that does not differ
     from the baseline is a player without effect. Call it with masks (n, W), or one mask (W,), of
     True or 1 for the words to keep at the input and False or 0 for those at the baseline; arrays,
     lists and tensors will do. It returns n values of F, in logits of the label `target`, as NumPy's
@@ -46,7 +48,7 @@ class Game:
         """Make the game of the one text of a batch."""
         (text,), (spans,) = batch.texts, batch.spans
         column = problem.paths.column_of[0][0, [span.position for span in spans]]
-        return cls(text, target, [span.word for span in spans], column.cpu(), problem)
+        return cls(text, target, [label_of(span) for span in spans], column.cpu(), problem)
 
     @property
     def n_players(self) -> int:
