@@ -7,6 +7,7 @@ import pytest
 from captum_sig import _names, contexts
 from captum_sig.baselines import BASELINES
 from captum_sig.explainers.methods import METHODS
+from captum_sig.explainers.windows import WINDOW_LOGITS
 from captum_sig.faithfulness import METRICS
 from captum_sig.path import PATHS
 
@@ -18,6 +19,7 @@ from captum_sig.path import PATHS
         (_names.BaselineName, BASELINES),
         (_names.PathName, PATHS),
         (_names.MetricName, METRICS),
+        (_names.WindowLogitsName, WINDOW_LOGITS),
     ],
 )
 def test_literals_are_the_keys_of_the_tables(literal, table):
@@ -42,4 +44,8 @@ def test_only_sequential_methods_take_contexts(method, demo):
 @pytest.mark.parametrize("level", get_args(_names.Level))
 def test_levels_are_known(level, demo):
     explainer = type(demo)(demo.model, demo.tokenizer, level=level)
-    assert len(explainer("good film").words) == 2
+    if level == "message":
+        with pytest.raises(ValueError, match="is for chats"):
+            explainer("good film")
+    else:
+        assert len(explainer("good film").words) == (2 if level in ("word", "token", "auto") else 1)

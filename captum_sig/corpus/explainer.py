@@ -391,7 +391,7 @@ class CorpusExplainer:
         )
         n_tokens = n_bytes // BYTES_OF_A_TOKEN + 2
         n_read = min(n_tokens, self.explainer.encoder.limit)  # in a row
-        if self._options.get("stride") is None:
+        if not self.explainer.encoder.is_windowed:
             n_tokens = n_read
         n_rows = self._scoring.n_steps
         if self._scoring.method in WORD_BY_WORD:

@@ -10,13 +10,13 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from captum_sig._names import unknown_name
+from captum_sig._names import WindowLogitsName, unknown_name
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
 from captum_sig.attr.function import with_shared_weights
 from captum_sig.attr.hooks import patched
@@ -28,7 +28,7 @@ from captum_sig.words.windows import Windows
 N_REMEMBERED = 64  # texts whose windows are remembered at a time
 
 Combine = Callable[[Tensor], Tensor]  # logits of a text's windows, (N, C) → the text's, (C,)
-WindowLogits = Literal["mean", "max"] | Combine
+WindowLogits = WindowLogitsName | Combine
 
 Part = tuple[int, Tensor]  # the number of a row, and where a window is in it, (n,)
 
