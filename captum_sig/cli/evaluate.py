@@ -58,7 +58,10 @@ def evaluate(
         str, options.METRICS_OPTION(rich_help_panel="Metrics")
     ] = "log_odds, comprehensiveness, sufficiency",
     top_fraction: Annotated[
-        float, METRICS_PANEL(help="Fraction of the words that a metric removes or keeps.")
+        float,
+        METRICS_PANEL(
+            help="Fraction of what --level names that a metric removes or keeps, at least one."
+        ),
     ] = 0.2,
     ablation: Annotated[
         AblationName | None,

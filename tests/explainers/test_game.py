@@ -142,6 +142,14 @@ def test_tokens_are_the_players_at_their_level(explainer):
     assert tokens.game("movies").words == ["movie", "s"]
 
 
+def test_units_are_the_players_by_their_names(explainer, game):
+    units = explainer.game(TEXT, "positive", units=[(0, 12, "start"), (13, 30)])
+    assert units.words == ["start", "not unbelievable!"]
+    together = [[a, a, a, b, b, b] for a in (0, 1) for b in (0, 1)]
+    assert units(all_masks(2)) == pytest.approx(game(together), abs=1e-10)
+    assert explainer.game("bad. good.", 1, level="sentence").words == ["bad.", "good."]
+
+
 def test_a_random_baseline_is_drawn_once_by_the_seed():
     def made(seed):
         options = {"baseline": "uniform", "seed": seed}
