@@ -49,7 +49,7 @@ from captum_sig.explainers.scoring import (
     score_batch,
     text_generator,
 )
-from captum_sig.explainers.zooming import zoomed
+from captum_sig.explainers.zooming import without_words, zoomed
 from captum_sig.words.encoding import Batch, Encoder, Truncation, padding_multiple, token_limit
 from captum_sig.words.given_units import with_units
 from captum_sig.words.grouping import grouping_of
@@ -500,7 +500,8 @@ class Explainer:
         unchanged: LayerOutputs | None,  # of the batch, if it is known
     ) -> list[Result]:
         if batch.ids.shape[1] == 0:  # not even a special token: the model has nothing to read
-            return [self._without_token(one, options) for one in batch.inputs]
+            empty = [self._without_token(one, options) for one in batch.inputs]
+            return [without_words(one, ()) if options.zooms else one for one in empty]
         unchanged = unchanged or self._capture(batch)
         output: Any = unchanged.output  # (B, …)
         readout = self._readout(batch, output, targets)
@@ -541,14 +542,18 @@ class Explainer:
         self, question: Question, readout: Readout, values: Tensor, options: ScoringOptions
     ) -> Any:  # a `ZoomAttribution`, where other levels return a `Result`
         """Explain the one text of a batch from its coarsest units down."""
-        tree, scores = zoomed(question, self.baselines, options)
-        batch = replace(question.batch, spans=[tree.spans])
+        batch, tree = question.batch, None
+        if batch.spans[0]:
+            tree, scores = zoomed(question, self.baselines, options)
+            batch = replace(batch, spans=[tree.spans])
+        else:
+            scores = [of for of, _ in score_batch(question, baselines=(), options=options)]
         flat = Explained(
             batch, 0, readout, values[0].tolist(), scores, [None] * len(scores), options.name,
             self.baseline, self.TASK, "auto",
         ).result  # fmt: skip
         names = [target.name for target in readout.of_texts[0].targets]
-        return tree.result(flat, names)
+        return without_words(flat, names) if tree is None else tree.result(flat, names)
 
     def _level_of(self, one: TextInput) -> ResultLevel:
         """Return the level of a text's result."""

@@ -84,19 +84,19 @@ class UnitEffects:
             _where(others == n_others, changes),
         )
 
-    def put_back(self, sets: Tensor, whole: Tensor) -> Tensor:
-        """Compute F without a set of words but with a part of it − F without it, (N, T).
+    def among_held(self, sets: Tensor, held: Tensor) -> Tensor:
+        """Compute the effects of sets where other words are held at the baseline, (N, T).
 
         Args:
-            sets: the parts, (N, W).
-            whole: the set, (W,).
+            sets: words, (N, W).
+            held: other words, (N, W); the rest is at the input.
         """
-        with_part, without = self._put_back_rows(sets, whole)
-        return self.values(with_part) - self.values(without)
+        with_set, without_set = self._rows_among(sets, held)
+        return self.values(with_set) - self.values(without_set)
 
-    def n_new_put_back(self, sets: Tensor, whole: Tensor) -> int:
-        """Return how many rows `put_back` would take."""
-        return self._n_new(torch.cat(self._put_back_rows(sets, whole)))
+    def n_new_among_held(self, sets: Tensor, held: Tensor) -> int:
+        """Return how many rows `among_held` would take."""
+        return self._n_new(torch.cat(self._rows_among(sets, held)))
 
     def values(self, keeps: Tensor) -> Tensor:
         """Evaluate F of rows that keep some of the words that move: (…, P) → (…, T)."""
@@ -115,9 +115,9 @@ class UnitEffects:
     def _n_new(self, rows: Tensor) -> int:
         return len({_key(row) for row in rows} - self._values.keys())
 
-    def _put_back_rows(self, sets: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
-        others = ~self._columns(whole[None])
-        return self._columns(sets) | others, others
+    def _rows_among(self, sets: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
+        keeps = ~self._columns(held)
+        return keeps, keeps & ~self._columns(sets)
 
     def _columns(self, sets: Tensor) -> Tensor:
         """Turn sets of words into sets of words that move, (N, W) → (N, P)."""

@@ -4,12 +4,13 @@
     coarsest    the effect of each unit at the top of the outline
     opened      by halves: the parts of each unit that matters, and of each part that does;
                 by slopes: paragraphs so, and then the words that slopes at the input rank highest
-    other side  if the effects of a unit's parts sum to less than `HIDDEN` of its own, they hide
-                each other: then each is also put back where the whole unit is at the baseline
+    unhidden    if the effects of a unit's parts sum to less than `HIDDEN` of its own, they hide
+                each other: then each also moves where the others are at the baseline, and so do
+                the parts of such a part
     audited     a few of the remaining words, drawn at random
 
-The *weight* of effects on T values is Σ_t |effect_t|. A unit matters if its weight, on the side
-where it is larger, is at least `SHARE` of the text's. All effects are exact, see `unit_effects`;
+The *weight* of effects on T values is Σ_t |effect_t|. A unit matters if its weight, hidden or not,
+is at least `SHARE` of the text's. All effects are exact, see `unit_effects`;
 only words that the slopes rank low, in units of which others are opened, have estimates.
 
 Halves need no gradient, and their rows share what stands before a change: they serve language
@@ -80,7 +81,8 @@ class Zoom:
     wanted: int | None
     weigh: Weigh = weight
     effects: dict[Key, Tensor] = field(default_factory=dict)  # (T,) of each part that is measured
-    alone: dict[Key, Tensor] = field(default_factory=dict)  # (T,): put back, on the other side
+    alone: dict[Key, Tensor] = field(default_factory=dict)  # (T,): without what hides the part,
+    held: dict[Key, Tensor] = field(default_factory=dict)  # which are these words, (W,)
     opened: set[Key] = field(default_factory=set)  # whose parts are measured, or some of the words
     estimates: Tensor | None = None  # (W, T), for words that are not measured
     audited: set[Key] = field(default_factory=set)  # words
@@ -151,15 +153,31 @@ class Zoom:
             mean = self._mean(lambda draw: draw(sets).mean)
             self.effects.update(zip(map(key_of, parts), mean, strict=True))
 
-    def measure_other_side(self, part: Part) -> None:
-        """Put each part of a part back where all its words are at the baseline, if rows are left.
+    def measure_unhidden(self, parts: Sequence[Part], held: Tensor) -> None:
+        """Compute the effects of parts where others are held at the baseline, if rows are left.
 
-        In backgrounds of both sides, `UnitEffects` has that already for the text's parts.
+        Args:
+            parts: N of them.
+            held: the words that hide them, (N, W).
+        """
+        sets = self.sets(parts)
+        if sum(draw.n_new_among_held(sets, held) for draw in self.units) <= self.n_left:
+            mean = self._mean(lambda draw: draw.among_held(sets, held))
+            for part, of_part, words in zip(parts, mean, held, strict=True):
+                self.alone[key_of(part)], self.held[key_of(part)] = of_part, words
+
+    def unhide(self, part: Part) -> None:
+        """Measure the parts of a part without what hides them.
+
+        That is each other, if their effects sum to too little, and what hides the part itself.
         """
         sets, (whole,) = self.sets(part.parts), self.sets([part])
-        if sum(draw.n_new_put_back(sets, whole) for draw in self.units) <= self.n_left:
-            mean = self._mean(lambda draw: draw.put_back(sets, whole))
-            self.alone.update(zip(map(key_of, part.parts), mean, strict=True))
+        held = self.held.get(key_of(part), torch.zeros_like(whole)).expand_as(sets)
+        hide_each_other = self.hides(part)
+        if hide_each_other:
+            held = held | (whole & ~sets)
+        if hide_each_other or key_of(part) in self.held:
+            self.measure_unhidden(part.parts, held)
 
     def hides(self, part: Part) -> bool:
         """Whether the effects of a part's own parts sum to less than it should be."""
@@ -169,7 +187,7 @@ class Zoom:
         return bool(square > 0) and bool((total * of_part).sum() < HIDDEN * square)
 
     def weight_of(self, part: Part) -> float:
-        """Return the weight of a part that is measured, on the side where it is larger."""
+        """Return the weight of a part that is measured, among the others or without what hides it."""
         sides = [self.effects[key_of(part)], self.alone.get(key_of(part))]
         return max(float(self.weigh(side[None])) for side in sides if side is not None)
 
@@ -205,8 +223,7 @@ def zoom_in(zoom: Zoom, open_units: OpenUnits, generator: torch.Generator) -> No
     zoom.measure([zoom.outline, *zoom.outline.parts])
     zoom.opened.add(key_of(zoom.outline))
     n_audited = _n_audited(zoom)
-    if zoom.hides(zoom.outline):
-        zoom.measure_other_side(zoom.outline)
+    zoom.unhide(zoom.outline)
     open_units(zoom)
     zoom.n_reserved = 0
     _audit(zoom, n_audited, generator)
@@ -254,8 +271,7 @@ def _open_parts(zoom: Zoom, may_open: Callable[[Part], bool]) -> None:
         if zoom.n_new(part.parts) <= zoom.n_left:
             zoom.measure(part.parts)
             zoom.opened.add(key_of(part))
-            if zoom.hides(part):
-                zoom.measure_other_side(part)
+            zoom.unhide(part)
             add(part.parts)
 
 

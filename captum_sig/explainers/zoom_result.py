@@ -33,8 +33,8 @@ class ZoomNode:
     `effects` has a number for each target of the result (for generated text each token, and the
     whole target last): F with the node's words at the input − F with them at the baseline, in the
     call's contexts. It is exact, except in the state "estimated", and None in the rare budget that
-    covers all words but not all units. `alone` is the effect where all other words of the unit
-    above are at the baseline too, if units were seen to hide each other.
+    covers all words but not all units. `alone` is the effect where all that was seen to hide the
+    node is at the baseline: the other parts of the unit above, or of a unit further above.
 
     `state` says what is known of the words inside:
 

@@ -132,6 +132,14 @@ class Tree:
         )
 
 
+def without_words(flat: FlatResult, names: Sequence[str]) -> ZoomAttribution:
+    """Return the result of a text in which nothing can move."""
+    text = flat.text
+    effects = (0.0,) * len(names)
+    root = ZoomNode("text", text, 0, "opened", effects, start=0, end=len(text))
+    return ZoomAttribution(root, flat, tuple(names), 0, 0, 0)
+
+
 def _numbers(values: Tensor | None) -> tuple[float, ...] | None:
     return None if values is None else tuple(values.tolist())
 
