@@ -205,7 +205,8 @@ def zoomed_matrix(
     delta = at_input[-1].double() - forced.unchanged.sum().cpu().double()
 
     def of_tokens(per_leaf: Tensor | None) -> Tensor | None:  # (N, T + 1) → (T, N)
-        return None if per_leaf is None else per_leaf.T[:-1].double()
+        is_known = per_leaf is not None and not bool(per_leaf.isnan().all())
+        return per_leaf.T[:-1].double() if per_leaf is not None and is_known else None
 
     matrix, error = of_tokens(effects.mean), effects.standard_error
     assert matrix is not None

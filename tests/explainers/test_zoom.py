@@ -253,7 +253,10 @@ def test_a_text_without_words_has_a_root_without_nodes(explainer):
         ({"budget": 50}, "budget is for level 'auto'"),
         ({"level": "auto", "budget": 5}, "budget=5 is too small .* 8 paragraphs, which take 10"),
         ({"level": "auto", "budget": 0}, "budget must be"),
-        ({"level": "auto", "method": "ig"}, "level 'auto' measures units and words by method 'sig'"),
+        (
+            {"level": "auto", "method": "ig"},
+            "level 'auto' measures units and words by method 'sig'",
+        ),
         ({"level": "auto", "contexts": "auto"}, "contexts 'auto' chooses them by word"),
         ({"level": "auto", "top": 3}, "top is for words"),
         ({"level": "auto", "interactions": 3}, "interactions is for words"),
