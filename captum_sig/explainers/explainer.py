@@ -500,8 +500,8 @@ class Explainer:
         unchanged: LayerOutputs | None,  # of the batch, if it is known
     ) -> list[Result]:
         if batch.ids.shape[1] == 0:  # not even a special token: the model has nothing to read
-            empty = [self._without_token(one, options) for one in batch.inputs]
-            return [without_words(one, ()) if options.zooms else one for one in empty]
+            empty: list[Any] = [self._without_token(one, options) for one in batch.inputs]
+            return [without_words(one, ()) for one in empty] if options.zooms else empty
         unchanged = unchanged or self._capture(batch)
         output: Any = unchanged.output  # (B, …)
         readout = self._readout(batch, output, targets)

@@ -239,8 +239,8 @@ class TextGenerationExplainer:
                 input. The matrix is then the mean over the backgrounds.
             interactions: how many of the prompt's strongest words, 2 or more, to measure two by
                 two: the exact second differences of log p(target), k (k − 1) / 2 rows more.
-            level: in place of the explainer's. "auto" is for long prompts: it measures units from the
-                coarsest down, and opens those that matter, within the `budget`.
+            level: in place of the explainer's. "auto" is for long prompts: it measures units from
+                the coarsest down, and opens those that matter, within the `budget`.
             units: spans of characters of the prompt (of a chat, as its template renders it) that
                 move as one, in place of the level, as in `Explainer.in_batches`; for several
                 prompts a list with an entry for each. At level "auto" they are the coarsest units.

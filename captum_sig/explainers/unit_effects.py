@@ -52,9 +52,14 @@ class UnitEffects:
         return self.keeps.shape[1]
 
     @property
+    def n_backgrounds(self) -> int:
+        """K, the number of rows that a word takes besides those of the backgrounds."""
+        return len(self.keeps)
+
+    @property
     def n_rows_of_all_words(self) -> int:
         """The number of rows in which each word moves by itself."""
-        return len(self.keeps) * (self.n_words + 1) if self.n_words else 0
+        return self.n_backgrounds * (self.n_words + 1) if self.n_words else 0
 
     @property
     def is_in_input(self) -> bool:

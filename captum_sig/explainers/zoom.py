@@ -4,9 +4,9 @@
     coarsest    the effect of each unit at the top of the outline
     opened      by halves: the parts of each unit that matters, and of each part that does;
                 by slopes: paragraphs so, and then the words that slopes at the input rank highest
-    unhidden    if the effects of a unit's parts sum to less than `HIDDEN` of its own, they hide
-                each other: then each also moves where the others are at the baseline, and so do
-                the parts of such a part
+    unhidden    if no part of a unit explains `EXPLAINED` of the unit's effect, and all together
+                less than `HIDDEN`, they hide each other: then each also moves where the others are
+                at the baseline, and so do the parts of such a part
     audited     a few of the remaining words, drawn at random
 
 The *weight* of effects on T values is Σ_t |effect_t|. A unit matters if its weight, hidden or not,
@@ -32,7 +32,8 @@ from captum_sig.explainers.unit_effects import UnitEffects
 from captum_sig.words.outline import Part
 
 SHARE = 0.05  # of the text's weight: what matters
-HIDDEN = 0.5  # of a unit's effect: what the effects of its parts should sum to
+EXPLAINED = 0.25  # of a unit's effect: if none of its parts has as much,
+HIDDEN = 0.5  # and all together not as much as this, they hide each other
 FRACTION = 5  # the budget is the full sweep's rows divided by this, if the caller gives none,
 LEAST_BUDGET = 64  # and at least so many rows
 ROWS_PER_AUDITED = 20  # of the budget, for each word that is audited,
@@ -180,14 +181,14 @@ class Zoom:
             self.measure_unhidden(part.parts, held)
 
     def hides(self, part: Part) -> bool:
-        """Whether the effects of a part's own parts sum to less than it should be."""
+        """Whether a part's effect is neither that of one of its parts nor their sum."""
         of_part = self.effects[key_of(part)]
-        total = torch.stack([self.effects[key_of(one)] for one in part.parts]).sum(0)
-        square = of_part.square().sum()
-        return bool(square > 0) and bool((total * of_part).sum() < HIDDEN * square)
+        of_parts = torch.stack([self.effects[key_of(one)] for one in part.parts])
+        explained = (of_parts * of_part).sum(1) / of_part.square().sum()  # 1 is all; NaN for 0
+        return bool(explained.abs().amax() < EXPLAINED) and bool(explained.sum() < HIDDEN)
 
     def weight_of(self, part: Part) -> float:
-        """Return the weight of a part that is measured, among the others or without what hides it."""
+        """Return the larger weight of a measured part: as it is, and without what hides it."""
         sides = [self.effects[key_of(part)], self.alone.get(key_of(part))]
         return max(float(self.weigh(side[None])) for side in sides if side is not None)
 
@@ -212,9 +213,8 @@ def zoom_in(zoom: Zoom, open_units: OpenUnits, generator: torch.Generator) -> No
         open_units: `by_halves`, or `by_slopes` of something.
         generator: draws the words that are audited.
     """
-    words = zoom.words
-    if zoom.n_new(words) <= zoom.n_left:  # the budget covers the full sweep
-        zoom.measure(words)
+    if zoom.n_rows_of_all_words <= zoom.n_left:  # the budget covers the full sweep
+        zoom.measure(zoom.words)
         for part in zoom.whole_units:
             if zoom.n_new([part]) <= zoom.n_left:
                 zoom.measure([part])
@@ -336,10 +336,9 @@ def _fitted(zoom: Zoom, slopes: Tensor, known: Sequence[Part]) -> Tensor:  # (W,
 
 def _n_audited(zoom: Zoom) -> int:
     """Choose the number of words to audit, and reserve their rows."""
-    word = max((zoom.n_new([word]) for word in zoom.words), default=0)
-    n = min(MAX_AUDITED, max(1, zoom.budget // (ROWS_PER_AUDITED * max(1, word))))
-    n = min(n, zoom.n_left // max(1, word))
-    zoom.n_reserved = n * word
+    n_rows = sum(draw.n_backgrounds for draw in zoom.units)  # of a word
+    n = min(MAX_AUDITED, max(1, zoom.budget // (ROWS_PER_AUDITED * n_rows)), zoom.n_left // n_rows)
+    zoom.n_reserved = n * n_rows
     return n
 
 
@@ -347,6 +346,8 @@ def _audit(zoom: Zoom, n_audited: int, generator: torch.Generator) -> None:
     """Measure some of the remaining words, each as likely as another."""
     others = [word for word in zoom.words if key_of(word) not in zoom.effects]
     drawn = [others[n] for n in torch.randperm(len(others), generator=generator)[:n_audited]]
+    while zoom.n_new(drawn) > zoom.n_left:
+        drawn.pop()
     if drawn:
         zoom.measure(drawn)
         zoom.audited.update(map(key_of, drawn))

@@ -103,16 +103,17 @@ class ZoomAttribution(Views):
 
     `root` is the whole text; below are its units, and theirs, as far as they were opened. `result`
     has the leaves of the tree as its words, see `flat`. `target_names` says what the nodes' effects
-    are on. `n_rows` were evaluated, of the `budget`; a row with a gradient counts 3. A full sweep of
-    the words takes `n_rows_of_all_words`. `audit` says what a word without an exact score may be
-    worth, Σ |effect| over the targets (of generated text the tokens).
+    are on. `n_rows` were evaluated, of the `budget`; a row with a gradient counts 3. A full sweep
+    of the words takes `n_rows_of_all_words`. `audit` says what a word without an exact score may be
+    worth, Σ |effect| over the targets (of generated text, over the tokens).
 
     Exact are the effects of all nodes that are not "estimated"; the words' are those of level
-    "word". Of the words in an unopened unit, `audit` is all that is known: if they cancel each other
-    the unit has no effect, whatever theirs are. Units that say the same have no effect while the
-    other is there. `alone` shows these; it is measured where the effects of a unit's parts sum to
-    less than half of its own. Contexts "two_sided" measure both sides of everything, in twice the
-    rows.
+    "word". Of the words in an unopened unit, `audit` is all that is known: if they cancel each
+    other, the unit has no effect, whatever theirs are. Units that say the same have no effect while
+    the other is there. `alone` shows these. It is measured where no part of a unit explains a
+    quarter of the unit's effect, and all together not half of it: two units that say the same
+    beside a third that explains more stay hidden. Contexts "two_sided" measure each unit among the
+    others and alone, in twice the rows.
     """
 
     root: ZoomNode

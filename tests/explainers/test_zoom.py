@@ -1,7 +1,6 @@
 """Level "auto": units from the coarsest down, opened within a budget."""
 
 import json
-import random
 import warnings
 from typing import Any
 
@@ -13,23 +12,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from captum_sig import TextClassificationExplainer, WordAttribution
 from captum_sig.explainers.zoom_result import ZoomAttribution, ZoomNode
-from tests.tiny_models import WORDS, spread, wordpiece_tokenizer
-
-SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-         "intermediate_size": 24, "vocab_size": 64, "max_position_embeddings": 400}  # fmt: skip
-
-
-def long_tokenizer() -> Any:
-    tokenizer = wordpiece_tokenizer()
-    tokenizer.model_max_length = 400
-    return tokenizer
-
-
-def text_of(n_lines: int, n_words: int, seed: int) -> str:
-    """Lines of words, which are paragraphs."""
-    draw = random.Random(seed)
-    return "\n".join(" ".join(draw.choices(WORDS[:9], k=n_words)) for _ in range(n_lines))
-
+from tests.long_texts import SHAPE, long, text_of
+from tests.tiny_models import spread, wordpiece_tokenizer
 
 TEXTS = [text_of(8, 12, 1), text_of(5, 20, 2), "good", text_of(2, 5, 3)]
 
@@ -38,7 +22,7 @@ TEXTS = [text_of(8, 12, 1), text_of(5, 20, 2), "good", text_of(2, 5, 3)]
 def explainer() -> TextClassificationExplainer:
     config = BertConfig(**SHAPE, num_labels=3)
     model = spread(BertForSequenceClassification(config)).double()
-    return TextClassificationExplainer(model, long_tokenizer())
+    return TextClassificationExplainer(model, long(wordpiece_tokenizer()))
 
 
 def unit_effect(explainer: Any, text: str, node: ZoomNode, label: int) -> float:
@@ -165,7 +149,7 @@ class Planted(nn.Module):
 
 
 def planted(function: Any) -> TextClassificationExplainer:
-    return TextClassificationExplainer(Planted(function), long_tokenizer())
+    return TextClassificationExplainer(Planted(function), long(wordpiece_tokenizer()))
 
 
 def with_good(lines: dict[int, int]) -> str:
@@ -255,7 +239,7 @@ def test_a_text_without_words_has_a_root_without_nodes(explainer):
         ({"level": "auto", "budget": 0}, "budget must be"),
         (
             {"level": "auto", "method": "ig"},
-            "level 'auto' measures units and words by method 'sig'",
+            "level 'auto' measures units and words by",
         ),
         ({"level": "auto", "contexts": "auto"}, "contexts 'auto' chooses them by word"),
         ({"level": "auto", "top": 3}, "top is for words"),
