@@ -501,7 +501,9 @@ class Explainer:
     ) -> list[Result]:
         if batch.ids.shape[1] == 0:  # not even a special token: the model has nothing to read
             empty: list[Any] = [self._without_token(one, options) for one in batch.inputs]
-            return [without_words(one, ()) for one in empty] if options.zooms else empty
+            if options.zooms:
+                empty = [without_words(one, ()) for one in empty]
+            return empty
         unchanged = unchanged or self._capture(batch)
         output: Any = unchanged.output  # (B, …)
         readout = self._readout(batch, output, targets)

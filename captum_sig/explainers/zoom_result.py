@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from captum_sig._names import NodeLevel, NodeState, Side, TaskName, Unit
+from captum_sig._names import NodeLevel, NodeState, Rank, Side, TaskName, Unit
 from captum_sig.explainers.generation_result import GenerationAttribution
 from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.results import Audit, WordAttribution, finite, without_none
 from captum_sig.explainers.views import Views, dataframe
 from captum_sig.viz import tree
+from captum_sig.viz.excerpts import Excerpt
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -211,14 +212,20 @@ class ZoomAttribution(Views):
             fields_of["audit"] = Audit(**data["audit"])
         return cls(**fields_of)
 
-    def plot(self) -> Figure:
+    def plot(self, *, rank: Rank = "all") -> Figure:
         """Draw `flat`."""
-        return self.result.plot()
+        return self.result.plot(rank=rank)
 
-    def to_plain(self) -> str:
+    def strongest(self, limit: int = 10, *, rank: Rank = "all") -> list[Excerpt]:
+        """Return the strongest leaves, as those of `flat`."""
+        return self.result.strongest(limit, rank=rank)
+
+    def to_plain(self, *, rank: Rank = "all") -> str:
+        """Return the summary, and a line for each node; `rank` changes nothing."""
         return tree.to_plain(self)
 
-    def to_terminal(self, width: int = 80, *, legend: bool = True) -> Group:
+    def to_terminal(self, width: int = 80, *, legend: bool = True, rank: Rank = "all") -> Group:
+        """Return the tree for `rich`; `rank` changes nothing."""
         return tree.to_terminal(self, legend=legend)
 
     def table(self) -> tuple[list[str], list[list[Any]]]:

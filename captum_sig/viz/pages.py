@@ -73,9 +73,14 @@ def render(template: str, package: str = "captum_sig.viz", **values: Any) -> str
 
 def fragment(result: Any) -> str:
     """Return the template of a result."""
-    if hasattr(result, "root"):
+    if leaves(result) is not result:
         return "tree.html"
     return "heatmap.html" if is_matrix(result) else "text.html"
+
+
+def leaves(result: Any) -> Any:
+    """Return a result whose words have scores: of a tree, that of its leaves."""
+    return result.flat() if hasattr(result, "root") else result
 
 
 def word_title(result: Any, word: Any) -> str:
@@ -186,5 +191,5 @@ def to_page(results: Iterable[Any], *, rank: Rank = "all") -> str:
     templates is on at first.
     """
     shown = list(results)
-    measure, legend = page_legend(shown)
+    measure, legend = page_legend(map(leaves, shown))
     return render("page.html", results=shown, measure=measure, legend=legend, rank=rank)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from captum_sig.viz.characters import on_one_line, shortened, visible
 from captum_sig.viz.colours import Colour, shades, style
@@ -41,6 +41,7 @@ class Tree(Protocol):
     def shown(self) -> int: ...
     @property
     def summary(self) -> str: ...
+    def flat(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -113,5 +114,5 @@ def to_terminal(result: Tree, *, legend: bool = True) -> Group:
     whole = branch(result)
     shown = tree.Tree(label(whole))
     add(shown, whole)
-    last = [terminal_legend([result])] if legend else []
+    last = [terminal_legend([result.flat()])] if legend else []
     return Group(Text(visible(result.summary), "bold"), shown, *last)

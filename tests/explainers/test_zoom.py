@@ -1,11 +1,13 @@
 """Level "auto": units from the coarsest down, opened within a budget."""
 
+import io
 import json
 import warnings
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -223,6 +225,12 @@ def test_results_survive_json_and_are_shown(explainer):
             assert result.to_html().count("overflow-wrap:anywhere") >= n_nodes
             assert len(result.to_csv().splitlines()) >= n_nodes + 1
             assert result.to_png().startswith(b"\x89PNG")
+            console = Console(width=70, record=True, file=io.StringIO())
+            console.print(result)
+            lines = console.export_text()
+            assert all(node.text.split()[0] in lines for node in result.root.nodes)
+            strongest = [one.word for one in result.strongest(3, rank="words")]
+            assert len(strongest) <= 3
 
 
 def test_a_text_without_words_has_a_root_without_nodes(explainer):

@@ -120,6 +120,8 @@ def test_several_prompts_are_explained_as_single_ones(explainer):
     data = json.loads(json.dumps(together[0].to_dict(), allow_nan=False))
     assert ZoomAttribution.from_dict(data) == together[0]
     assert len(str(together[0]).splitlines()) == len(together[0].nodes) + 1
+    assert together[0].to_html().count("<li>") == len(together[0].nodes) - 1
+    assert together[0].to_png().startswith(b"\x89PNG")
 
 
 def test_the_callers_units_keep_their_names(explainer):
