@@ -545,7 +545,7 @@ class Explainer:
     ) -> Any:  # a `ZoomAttribution`, where other levels return a `Result`
         """Explain the one text of a batch from its coarsest units down."""
         batch, tree = question.batch, None
-        if batch.spans[0]:
+        if batch.spans[0] and question.n_values > 0:
             tree, scores = zoomed(question, self.baselines, options)
             batch = replace(batch, spans=[tree.spans])
         else:

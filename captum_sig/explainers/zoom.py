@@ -44,7 +44,7 @@ MIN_ESTIMATE = 0.01  # of the largest: weaker words are not opened
 ROUNDS = 10  # in which words are opened by what is known of their neighbors
 REACH = 2  # words on each side that are neighbors
 
-Key = tuple[int, int]  # first and stop of a part's words
+Key = tuple[str, int, int]  # a part's level, and first and stop of its words
 Weigh = Callable[[Tensor], Tensor]  # effects (N, T) → (N,)
 
 
@@ -59,8 +59,8 @@ def weight_of_tokens(effects: Tensor) -> Tensor:
 
 
 def key_of(part: Part) -> Key:
-    """Return what tells a part's words from others'."""
-    return part.first, part.stop
+    """Return what tells a part from others of its text."""
+    return part.level, part.first, part.stop
 
 
 @dataclass

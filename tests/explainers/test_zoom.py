@@ -215,6 +215,21 @@ def test_the_callers_units_are_the_coarsest(explainer):
         assert node.effects == (pytest.approx(word.score, abs=1e-10),)
 
 
+def test_one_unit_with_all_words_stands_below_the_text(explainer):
+    text = TEXTS[0]
+    result = explainer(text, level="auto", units=[(0, len(text), "all")], budget=40)
+    (unit,) = result.root.nodes
+    assert (unit.name, unit.level, unit.effects) == ("all", "unit", result.root.effects)
+    assert all(node.effects is not None for node in result.nodes)
+    named = explainer("good film", level="auto", units=[(0, 4, "a word")])
+    assert [(node.name, node.state) for node in named.root.nodes] == [("a word", "scored")]
+
+
+def test_a_text_without_targets_has_none(explainer):
+    result = explainer(TEXTS[0], ">0.999", level="auto")
+    assert (result.target_names, result.root.effects, result.n_rows) == ((), (), 0)
+
+
 def test_results_survive_json_and_are_shown(explainer):
     for target in ("LABEL_0", "all"):
         for result in explainer(TEXTS, target, level="auto"):

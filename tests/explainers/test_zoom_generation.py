@@ -14,7 +14,7 @@ from captum_sig.attr.function import RowFunction
 from captum_sig.attr.problem import Problem
 from captum_sig.attr.word_paths import WordPaths
 from captum_sig.explainers.unit_effects import UnitEffects
-from captum_sig.explainers.zoom import Zoom, by_halves, zoom_in
+from captum_sig.explainers.zoom import Zoom, by_halves, key_of, zoom_in
 from captum_sig.explainers.zoom_result import ZoomAttribution
 from captum_sig.explainers.zooming import Tree
 from captum_sig.words.grouping import Span
@@ -207,7 +207,7 @@ def test_a_planted_fact_is_found_in_a_tenth_of_the_rows_and_opened_to_its_words(
     words = {part.first: n for n, part in enumerate(tree.leaves) if tree.states[n] == "scored"}
     assert {100, 102} <= words.keys()
     for word in words:
-        (effect,) = tree.zoom.effects[word, word + 1]
+        (effect,) = tree.zoom.effects["word", word, word + 1]
         assert effect == pytest.approx(0.01 + 2 * (word in (100, 102)), abs=1e-12)
 
 
@@ -218,9 +218,9 @@ def test_two_passages_with_the_same_fact_are_opened_though_neither_has_an_effect
     found = sorted(range(20), key=lambda n: -nodes[n].strength)[:2]
     assert sorted(found) == [100 // 15, 200 // 15]
     alone = {
-        part.first: tree.zoom.alone[part.first, part.stop].item()
+        part.first: tree.zoom.alone[key_of(part)].item()
         for part in tree.leaves
-        if part.n_words == 1 and (part.first, part.stop) in tree.zoom.alone
+        if part.n_words == 1 and key_of(part) in tree.zoom.alone
     }
     assert {word for word, effect in alone.items() if effect} == {100, 102, 200, 203}
     assert all(alone[word] == 1.0 for word in (100, 102, 200, 203))
