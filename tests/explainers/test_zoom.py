@@ -225,6 +225,20 @@ def test_one_unit_with_all_words_stands_below_the_text(explainer):
     assert [(node.name, node.state) for node in named.root.nodes] == [("a word", "scored")]
 
 
+def test_texts_beyond_the_limit_are_opened_in_windows():
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.model_max_length = 60
+    config = BertConfig(**{**SHAPE, "max_position_embeddings": 60})
+    model = spread(BertForSequenceClassification(config)).double()
+    explain = TextClassificationExplainer(model, tokenizer, stride=10)
+    full, result = explain(TEXTS[0]), explain(TEXTS[0], level="auto", budget=60)
+    scores = {word.start: word.score for word in full.words}
+    exact = [word for word in result.flat().words if word.evidence in ("exact", "audited")]
+    assert len(exact) > 20
+    for word in exact:
+        assert word.score == pytest.approx(scores[word.start], abs=1e-10)
+
+
 def test_a_text_without_targets_has_none(explainer):
     result = explainer(TEXTS[0], ">0.999", level="auto")
     assert (result.target_names, result.root.effects, result.n_rows) == ((), (), 0)
