@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from captum_sig.explainers.similarity import SimilarityExplainer
     from captum_sig.explainers.token_classification import TokenClassificationExplainer
     from captum_sig.explainers.zero_shot import ZeroShotClassificationExplainer
+    from captum_sig.explainers.zoom_result import ZoomAttribution
 
 __all__ = [
     "FillMaskExplainer",
@@ -40,6 +41,7 @@ __all__ = [
     "TextGenerationExplainer",
     "TokenClassificationExplainer",
     "WordAttribution",
+    "ZoomAttribution",
     "ZeroShotClassificationExplainer",
     "baselines",
     "contexts",
@@ -68,6 +70,7 @@ _MODULE_OF = {
     "TextGenerationExplainer": "explainers.generation",
     "TokenClassificationExplainer": "explainers.token_classification",
     "WordAttribution": "explainers.results",
+    "ZoomAttribution": "explainers.zoom_result",
     "ZeroShotClassificationExplainer": "explainers.zero_shot",
     "explainer": "explainers.automatic",
 }

@@ -10,10 +10,13 @@ import re
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-# What moves as one: a token, a word, or a unit of several words.
-Level = Literal["word", "token", "sentence", "paragraph", "message"]
+# What moves as one: a token, a word, or a unit of several words; "auto": units, and the words of
+# those that matter.
+Level = Literal["word", "token", "sentence", "paragraph", "message", "auto"]
 ResultLevel = Literal[Level, "unit"]  # "unit": spans that the caller gave
 Rank = Literal["all", "words"]  # what counts for colours and lists of the strongest words
+NodeState = Literal["opened", "scored", "audited", "estimated", "unopened"]
+NodeLevel = Literal["text", "unit", "message", "paragraph", "sentence", "phrase", "word"]
 Side = Literal["text", "text_pair"]  # of a pair of texts that a model reads together
 
 TaskName = Literal[
@@ -41,7 +44,7 @@ MethodName = Literal[
 ]  # fmt: skip
 
 Agreement = Literal["additive", "redundant", "synergistic"]
-Evidence = Literal["exact", "estimated", "audited"]
+Evidence = Literal["exact", "estimated", "audited", "unopened"]
 
 PairKind = Literal["say the same", "only together", "turns it", "independent"]
 

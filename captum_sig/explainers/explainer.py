@@ -49,6 +49,7 @@ from captum_sig.explainers.scoring import (
     score_batch,
     text_generator,
 )
+from captum_sig.explainers.zooming import without_words, zoomed
 from captum_sig.words.encoding import Batch, Encoder, Truncation, padding_multiple, token_limit
 from captum_sig.words.given_units import with_units
 from captum_sig.words.grouping import grouping_of
@@ -87,6 +88,7 @@ class CallOptions(TypedDict, total=False):
     internal_batch_size: int | None
     truncation: bool
     interactions: int | None
+    budget: int | None
     top: int | None
     smooth: int | None
     noise: float | None
@@ -269,6 +271,7 @@ class Explainer:
         internal_batch_size: int | None = None,
         truncation: bool = True,
         interactions: int | None = None,
+        budget: int | None = None,
         top: int | None = None,
         smooth: int | None = None,
         noise: float | None = None,
@@ -280,7 +283,10 @@ class Explainer:
             target: what is explained, as the explainer's call has it.
             method: a name in `METHODS` of `captum_sig.explainers.methods`; "sig" gives exact word
                 scores.
-            level: in place of the explainer's.
+            level: in place of the explainer's. "auto" is for long texts: it measures units from the
+                coarsest down, and opens those that matter, within the `budget`. The result is a
+                tree, `captum_sig.explainers.zoom_result.ZoomAttribution`, and `units` are then the
+                coarsest.
             units: spans of characters that move as one, in place of the level: of a text, a list of
                 `(start, end)`, `(start, end, name)` or dicts with "start", "end" and "name"; of a
                 pair, dicts with "side" too ("text" or "text_pair"), or a tuple with a list for each
@@ -301,6 +307,10 @@ class Explainer:
                 for methods that do not leave each word out. A text with fewer words has all of
                 its pairs, a text with one word none. Words that say the same are among the
                 strongest in contexts "two_sided", where "sig" scores them near zero.
+            budget: for level "auto": the most rows of a text, all baselines together; a row with a
+                gradient counts 3. None is a fifth of the rows of level "word", and at least 64. A
+                budget that covers those explains all words exactly. See
+                `captum_sig.explainers.zoom`.
             top: for "sig": the number of words that get exact scores, the strongest by a screen;
                 the others' are estimates, which the result's `audit` bounds. Saves time where it
                 is at most a third of a text's words, and there are 50 or more; a text is explained
@@ -322,6 +332,7 @@ class Explainer:
         options = ScoringOptions.checked(
             method, contexts, n_steps=n_steps, max_rows=internal_batch_size,
             interactions=interactions, top=top, smooth=smooth, noise=noise,
+            level=level or self.level, budget=budget,
         )  # fmt: skip
         targets = self._targets(target, texts, is_single)
         yield from self._explained(
@@ -443,15 +454,16 @@ class Explainer:
             warn_of_dependent_rows()
         for batch in batches:
             unchanged = None
-            if len(batch.inputs) > 1 and batch.ids.numel() and not depends:
+            if len(batch.inputs) > 1 and batch.ids.numel() and not (depends or options.zooms):
                 unchanged = self._capture(batch)
                 output: Any = unchanged.output
                 last = functools.partial(self._batch_output, batch, slice(-1, None))
                 depends = depends_on_others(last, output, rounding_error(output))
                 if depends:
                     warn_of_dependent_rows()
-            if depends:
-                yield from ((text, alone, None) for text in batch.one_by_one())
+            if depends or options.zooms:
+                how = alone if depends else options
+                yield from ((text, how, None) for text in batch.one_by_one())
             else:
                 yield batch, options, unchanged
 
@@ -488,16 +500,19 @@ class Explainer:
         unchanged: LayerOutputs | None,  # of the batch, if it is known
     ) -> list[Result]:
         if batch.ids.shape[1] == 0:  # not even a special token: the model has nothing to read
-            return [self._without_token(one, options) for one in batch.inputs]
+            empty: list[Any] = [self._without_token(one, options) for one in batch.inputs]
+            if options.zooms:
+                empty = [without_words(one, ()) for one in empty]
+            return empty
         unchanged = unchanged or self._capture(batch)
         output: Any = unchanged.output  # (B, …)
         readout = self._readout(batch, output, targets)
         example = torch.arange(len(batch.inputs), device=output.device)
         values = readout.read(output, example).cpu()  # (B, T): each copy from a GPU waits for it
-        scored = score_batch(
-            self._question(batch, readout.read, values.shape[1], unchanged),
-            baselines=self.baselines, options=options,
-        )  # fmt: skip
+        question = self._question(batch, readout.read, values.shape[1], unchanged)
+        if options.zooms:
+            return [self._zoomed(question, readout, values, options)]
+        scored = score_batch(question, baselines=self.baselines, options=options)
         scores = [of_value for of_value, _ in scored]
         checked = [output.flatten(1).cpu(), *(of_value.values for of_value in scores)]
         finite = torch.cat(checked, 1).isfinite().all(1)
@@ -524,6 +539,23 @@ class Explainer:
             ).result
             for number in range(len(batch.inputs))
         ]
+
+    def _zoomed(
+        self, question: Question, readout: Readout, values: Tensor, options: ScoringOptions
+    ) -> Any:  # a `ZoomAttribution`, where other levels return a `Result`
+        """Explain the one text of a batch from its coarsest units down."""
+        batch, tree = question.batch, None
+        if batch.spans[0] and question.n_values > 0:
+            tree, scores = zoomed(question, self.baselines, options)
+            batch = replace(batch, spans=[tree.spans])
+        else:
+            scores = [of for of, _ in score_batch(question, baselines=(), options=options)]
+        flat = Explained(
+            batch, 0, readout, values[0].tolist(), scores, [None] * len(scores), options.name,
+            self.baseline, self.TASK, "auto",
+        ).result  # fmt: skip
+        names = [target.name for target in readout.of_texts[0].targets]
+        return without_words(flat, names) if tree is None else tree.result(flat, names)
 
     def _level_of(self, one: TextInput) -> ResultLevel:
         """Return the level of a text's result."""

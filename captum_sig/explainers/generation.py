@@ -10,7 +10,7 @@ from typing import Any, ClassVar, overload
 import torch
 from torch import Tensor, nn
 
-from captum_sig._names import Level, TaskName
+from captum_sig._names import Evidence, Level, TaskName
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.arguments import N_STEPS, integrator
 from captum_sig.attr.function import warn_of_dropout
@@ -42,6 +42,8 @@ from captum_sig.explainers.teacher_forcing import (
     force_decoder,
     force_encoder_decoder,
 )
+from captum_sig.explainers.zoom_result import ZoomAttribution
+from captum_sig.explainers.zooming import Tree, zoomed_matrix
 from captum_sig.words.encoding import limit_of, token_limit
 from captum_sig.words.given_units import units_of_each
 from captum_sig.words.grouping import Span
@@ -56,6 +58,7 @@ from captum_sig.words.prompts import (
 
 # Baselines that are the same at every call and need only the model.
 OFFERED = [name for name, needs in NEEDS.items() if not {"generator", "masked_lm"} & set(needs)]
+WHOLE = "whole target"  # what the last of a node's effects is on, at level "auto"
 GENERATION_DEFAULTS = {"do_sample": False, "max_new_tokens": 25}  # as Captum's
 
 
@@ -173,7 +176,7 @@ class TextGenerationExplainer:
         tolerance: float | None = ..., use_cache: bool = ...,
         internal_batch_size: int | None = ..., show_progress: bool = ...,
         contexts: str | Contexts | None = ..., interactions: int | None = ...,
-        level: Level | None = ..., units: Any = ...,
+        level: Level | None = ..., units: Any = ..., budget: int | None = ...,
     ) -> GenerationAttribution: ...  # fmt: skip
     @overload
     def __call__(
@@ -184,7 +187,7 @@ class TextGenerationExplainer:
         tolerance: float | None = ..., use_cache: bool = ...,
         internal_batch_size: int | None = ..., show_progress: bool = ...,
         contexts: str | Contexts | None = ..., interactions: int | None = ...,
-        level: Level | None = ..., units: Any = ...,
+        level: Level | None = ..., units: Any = ..., budget: int | None = ...,
     ) -> list[GenerationAttribution]: ...  # fmt: skip
     def __call__(
         self,
@@ -205,7 +208,8 @@ class TextGenerationExplainer:
         interactions: int | None = None,
         level: Level | None = None,
         units: Any = None,
-    ) -> GenerationAttribution | list[GenerationAttribution]:
+        budget: int | None = None,
+    ) -> Any:
         """Explain the target after one prompt or several.
 
         Args:
@@ -235,13 +239,18 @@ class TextGenerationExplainer:
                 input. The matrix is then the mean over the backgrounds.
             interactions: how many of the prompt's strongest words, 2 or more, to measure two by
                 two: the exact second differences of log p(target), k (k − 1) / 2 rows more.
-            level: in place of the explainer's.
+            level: in place of the explainer's. "auto" is for long prompts: it measures units from
+                the coarsest down, and opens those that matter, within the `budget`.
             units: spans of characters of the prompt (of a chat, as its template renders it) that
                 move as one, in place of the level, as in `Explainer.in_batches`; for several
-                prompts a list with an entry for each.
+                prompts a list with an entry for each. At level "auto" they are the coarsest units.
+            budget: for level "auto": the most rows of a prompt. None is a fifth of the rows of
+                level "word", and at least 64; what does not matter stays unopened, so that they may
+                be far fewer. See `captum_sig.explainers.zoom`.
 
         Returns:
-            a `GenerationAttribution`, or a list of them in the order of the prompts.
+            a `GenerationAttribution` (at level "auto" a tree, `ZoomAttribution`), or a list of them
+            in the order of the prompts.
 
         Raises:
             TypeError: for a prompt, target or contexts of another type.
@@ -267,8 +276,14 @@ class TextGenerationExplainer:
             if not isinstance(flag, bool):
                 raise ValueError(f"{name} must be True or False, got {flag!r}")
         scoring = ScoringOptions.checked(
-            "sig", contexts, max_rows=internal_batch_size, interactions=interactions
-        )
+            "sig", contexts, max_rows=internal_batch_size, interactions=interactions,
+            level=level or self.level, budget=budget,
+        )  # fmt: skip
+        if scoring.zooms and (attribute_target or attributions):
+            raise ValueError(
+                "level 'auto' measures units of the prompt, without the target's columns or "
+                "gradients: leave attribute_target and attributions out, or use level 'word'"
+            )
         if attributions and scoring.name == "sig:auto":
             raise ValueError(
                 "contexts auto sample scores of words, and attributions=True integrates gradients: "
@@ -336,7 +351,7 @@ class TextGenerationExplainer:
         ids: list[int],
         contrast_ids: list[int] | None,
         options: _CallOptions,
-    ) -> GenerationAttribution:
+    ) -> GenerationAttribution | ZoomAttribution:
         forced = self._force(prompt, ids, options.use_cache)
         tokens = self._tokens(ids, forced.unchanged)
         contrast_tokens: tuple[TargetToken, ...] = ()
@@ -345,12 +360,19 @@ class TextGenerationExplainer:
             contrast_tokens = self._tokens(contrast_ids, other.unchanged)
             forced = contrasted(forced, other)
         generator = text_generator(prompt.text, self.seed)
-        result = target_matrix(
-            forced, prompt.positions(), self._families, options.of_matrix(generator)
-        )
-        return GenerationAttribution(
+        how = options.of_matrix(generator)
+        tree: Tree | None = None
+        if options.scoring.zooms:
+            tree, result = zoomed_matrix(
+                forced, prompt, self._families, how, options.scoring.budget, generator
+            )
+            words = _words(tree.spans, result, tree.evidence)
+        else:
+            result = target_matrix(forced, prompt.positions(), self._families, how)
+            words = _words(prompt.spans, result)
+        explained = GenerationAttribution(
             prompt=prompt.text,
-            words=_words(prompt.spans, result),
+            words=words,
             target=self._encoder.decode(ids),
             target_tokens=tokens,
             matrix=result.matrix,
@@ -370,6 +392,7 @@ class TextGenerationExplainer:
             residual=result.residual,
             interactions=result.interactions,
         )
+        return explained if tree is None else tree.result(explained, [*explained.rows, WHOLE])
 
     def _tokens(self, ids: list[int], log_probabilities: Tensor) -> tuple[TargetToken, ...]:
         labels, values = self._encoder.labels(ids), log_probabilities[0].double().tolist()
@@ -429,7 +452,9 @@ class _CallOptions:
         )
 
 
-def _words(spans: Sequence[Span], result: TargetMatrix) -> tuple[Word, ...]:
+def _words(
+    spans: Sequence[Span], result: TargetMatrix, evidence: Sequence[Evidence] | None = None
+) -> tuple[Word, ...]:
     """Join the prompt's words with their effects on the whole target."""
 
     def of_words(matrix: Tensor | None) -> list[float] | None:
@@ -442,6 +467,7 @@ def _words(spans: Sequence[Span], result: TargetMatrix) -> tuple[Word, ...]:
         standard_error=None if error is None else error[: len(spans)].tolist(),
         first=of_words(result.first),
         last=of_words(result.last),
+        evidence=evidence,
     )
 
 

@@ -90,28 +90,20 @@ def target_matrix(
     if options.attribute_target:
         tensor, start = forced.target_start
         places += [(tensor, [start + number]) for number in range(n_tokens - 1)]
-    moving = words_in_contexts(*_ends(forced, places, families), options.contexts)
-    max_rows = options.max_rows
-    if max_rows is None:
-        max_rows = rows_in_pass(forced, moving["paths"].n_words + 1)
-
-    def problem(function: RowFunction, value_at_input: Tensor) -> Problem:
-        return Problem(
-            function=function, max_rows=max_rows, value_at_input=value_at_input,
-            show_progress=options.show_progress, **moving,
-        )  # fmt: skip
-
-    modules = tuple(forced.model.modules())
-    tokens = TokenFunction(forced.log_probabilities, None, modules)
-    effects = problem(tokens, with_sum(forced.unchanged)).word_effects()
-    result = _of_effects(effects, moving["paths"], places, len(words), forced)
+    of_tokens = token_problem(forced, places, families, options)
+    effects = of_tokens.word_effects()
+    result = _of_effects(effects, of_tokens.paths, places, len(words), forced)
     if options.interactions is None and options.integrate is None:
         return result
 
     def of_sequence(rows: Tensors, example: Tensor) -> Tensor:
         return forced.log_probabilities(rows, example).sum(1)
 
-    sequence = problem(RowFunction(of_sequence, None, modules), forced.unchanged.sum(1))
+    sequence = replace(
+        of_tokens,
+        function=RowFunction(of_sequence, None, of_tokens.function.modules),
+        value_at_input=forced.unchanged.sum(1),
+    )
     if options.interactions is not None:
         result = replace(
             result,
@@ -131,6 +123,24 @@ def target_matrix(
         attributions=_wide(torch.stack(by_word)),
         converged=converged.cpu(),
     )
+
+
+def token_problem(
+    forced: TeacherForced,
+    places: Sequence[Place],
+    families: Sequence[Family],
+    options: MatrixOptions,
+) -> Problem:
+    """Build the problem in which places move, and F is log p of each target token, and of all."""
+    moving = words_in_contexts(*_ends(forced, places, families), options.contexts)
+    max_rows = options.max_rows
+    if max_rows is None:
+        max_rows = rows_in_pass(forced, moving["paths"].n_words + 1)
+    return Problem(
+        function=TokenFunction(forced.log_probabilities, None, tuple(forced.model.modules())),
+        max_rows=max_rows, value_at_input=with_sum(forced.unchanged),
+        show_progress=options.show_progress, **moving,
+    )  # fmt: skip
 
 
 def _of_effects(

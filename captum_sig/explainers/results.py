@@ -81,6 +81,7 @@ class Word:
 
     `evidence` says where the score comes from if only the strongest words were explained exactly:
     "exact" and "audited" words have exact scores, an "estimated" one that of a screen, see `Audit`.
+    At level "auto", an "unopened" one is a unit, and its score the exact effect of the whole.
 
     `side` says which text of a pair the word stands in; its offsets are in that text.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig import contexts as contexts_module
-from captum_sig._names import METHODS_IN_CONTEXTS, WITHOUT, unknown_name, words_only
+from captum_sig._names import METHODS_IN_CONTEXTS, WITHOUT, Level, unknown_name, words_only
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.arguments import layer_problem
 from captum_sig.attr.dig import DiscretizedPath
@@ -44,6 +44,8 @@ class ScoringOptions:
     interactions: int | None = None  # between how many of a text's strongest words
     top: int | None = None
     smoothing: Smoothing | None = None
+    zooms: bool = False  # into the units of level "auto"
+    budget: int | None = None  # rows of a text that it may take
 
     @classmethod
     def checked(
@@ -57,6 +59,8 @@ class ScoringOptions:
         top: int | None = None,
         smooth: int | None = None,
         noise: float | None = None,
+        level: Level | None = None,
+        budget: int | None = None,
     ) -> ScoringOptions:
         """Check the caller's options; `method` may name contexts after a colon.
 
@@ -103,7 +107,18 @@ class ScoringOptions:
                     "'two_sided', or leave top out"
                 )
         smoothing = Smoothing.checked(name, smooth, noise)
-        return cls(name, contexts, checked_n_steps(n_steps), max_rows, interactions, top, smoothing)
+        zooms = level == "auto"
+        if zooms:
+            _check_zoom(name, contexts, {"top": top, "interactions": interactions})
+        elif budget is not None:
+            raise ValueError(
+                f"budget is for level 'auto', which opens only the units that matter, got level "
+                f"{level!r}: leave budget out"
+            )
+        return cls(
+            name, contexts, checked_n_steps(n_steps), max_rows, interactions, top, smoothing,
+            zooms, None if budget is None else checked_integer("budget", budget),
+        )  # fmt: skip
 
     @property
     def scores_all_values(self) -> bool:
@@ -130,6 +145,28 @@ class ScoringOptions:
         if isinstance(contexts, DRAWN) and contexts.generator is None:
             return [replace(contexts, generator=g) for g in generators]
         return [contexts] * len(generators)
+
+
+def _check_zoom(
+    method: str, contexts: str | Contexts | None, others: Mapping[str, int | None]
+) -> None:
+    """Check what goes with level "auto"; raise ValueError."""
+    if method != "sig":
+        raise ValueError(
+            f"level 'auto' measures units and words by method 'sig', got method {method!r}: use "
+            "'sig', or level 'sentence'"
+        )
+    if contexts is not None and _name_of(contexts) == "auto":
+        raise ValueError(
+            "level 'auto' measures units in given contexts, and contexts 'auto' chooses them by "
+            "word: use 'two_sided', or level 'word'"
+        )
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is for words, and level 'auto' leaves units unopened: leave {name} out, "
+                "or use level 'word'"
+            )
 
 
 def _name_of(contexts: str | Contexts) -> str:
@@ -268,11 +305,13 @@ def score_batch(
         return [(none, [])] * n_values
     asked = [(replace(question, families=of.families), of.n_draws) for of in baselines]
     if n_values > 1 and options.scores_all_values:
-        by_draw = [[sig_of_values(draw) for draw in _draws(*one, options, None)] for one in asked]
+        by_draw = [
+            [sig_of_values(draw) for draw in method_inputs(*one, options, None)] for one in asked
+        ]
         by_value = [zip(*of_baseline, strict=True) for of_baseline in by_draw]
         return [(mean_of_baselines(of_value), []) for of_value in zip(*by_value, strict=True)]
     return [
-        _score_value([_draws(*one, options, column) for one in asked], options, question)
+        _score_value([method_inputs(*one, options, column) for one in asked], options, question)
         for column in range(n_values)
     ]
 
@@ -305,7 +344,7 @@ def _scores(draw: MethodInput, options: ScoringOptions, question: Question) -> S
     return smoothed(method, draw, question.in_words, options.smoothing)
 
 
-def _draws(
+def method_inputs(
     question: Question, n_draws: int, options: ScoringOptions, column: int | None
 ) -> Iterator[MethodInput]:
     """Yield the batch with each draw of the baseline."""

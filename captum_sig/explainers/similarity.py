@@ -304,6 +304,11 @@ class SimilarityExplainer(Explainer):
             raise ValueError(
                 "top audits the words of one text, and a similarity has two: leave top out"
             )
+        if options.zooms:
+            raise ValueError(
+                "level 'auto' opens the units of one text, and a similarity has two: use level "
+                "'sentence' or 'word'"
+            )
         sides = [side for side in inputs if isinstance(side, _Side)]
         batches: list[EncodedBatch] = []
         embeddings: dict[int, Tensor] = {}

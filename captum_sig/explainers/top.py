@@ -40,7 +40,7 @@ AUDITED_FRACTION = 0.25  # of the words that are not among the m, at most
 WORTHWHILE = 2 / 3  # of a full explanation's rows: what estimates and exact rows may take together
 SCREEN_COST = 12  # rows without a gradient
 GROUPS_COST = 3 * N_GROUPS
-EXACT, ESTIMATED, AUDITED = map(EVIDENCE.index, EVIDENCE)
+EXACT, ESTIMATED, AUDITED, _ = map(EVIDENCE.index, EVIDENCE)
 
 
 @dataclass(frozen=True)

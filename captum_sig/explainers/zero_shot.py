@@ -238,6 +238,11 @@ class ZeroShotClassificationExplainer(Explainer):
         truncation: bool,
     ) -> Iterator[tuple[Batch, list[Result]]]:
         """Explain all pairs, and join those of each text when the last of them is done."""
+        if options.zooms:
+            raise ValueError(
+                "level 'auto' opens the units of one text, and each candidate is read in a pair of "
+                "its own: use level 'sentence' or 'word'"
+            )
         places = [(n, name) for n in range(len(inputs)) for name in targets[n].explained]
         pairs = [targets[n].pair(inputs[n], name) for n, name in places]
         others = self._predicted(inputs, targets, batch_size, truncation)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from captum_sig._names import Rank
-from captum_sig.viz import arcs, heatmap, text
+from captum_sig.viz import arcs, heatmap, text, tree
 from captum_sig.viz.agreement import explained_sides, mark_of, marks_shown
 from captum_sig.viz.characters import label, shortened, visible, with_line_ends
 from captum_sig.viz.colours import AGAINST, FOR, TARGET, WHITE, Colour, shades
@@ -57,7 +57,7 @@ def _environment(package: str) -> Environment:
         "box_of": box_of, "has_signs": has_signs, "scale_of_text": scale_of_text,
         "nouns": nouns, "called": called, "shortened": shortened,
         "column_label": column_label,
-        "button_label": button_label, "STRONGER": STRONGER,
+        "button_label": button_label, "STRONGER": STRONGER, "tree_branch": tree.branch,
     }  # fmt: skip
     environment.filters |= {"label": label, "with_line_ends": with_line_ends}
     return environment
@@ -73,7 +73,14 @@ def render(template: str, package: str = "captum_sig.viz", **values: Any) -> str
 
 def fragment(result: Any) -> str:
     """Return the template of a result."""
+    if leaves(result) is not result:
+        return "tree.html"
     return "heatmap.html" if is_matrix(result) else "text.html"
+
+
+def leaves(result: Any) -> Any:
+    """Return a result whose words have scores: of a tree, that of its leaves."""
+    return result.flat() if hasattr(result, "root") else result
 
 
 def word_title(result: Any, word: Any) -> str:
@@ -184,5 +191,5 @@ def to_page(results: Iterable[Any], *, rank: Rank = "all") -> str:
     templates is on at first.
     """
     shown = list(results)
-    measure, legend = page_legend(shown)
+    measure, legend = page_legend(map(leaves, shown))
     return render("page.html", results=shown, measure=measure, legend=legend, rank=rank)

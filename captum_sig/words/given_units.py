@@ -15,6 +15,7 @@ from captum_sig.words.units import (
     TextUnit,
     in_units,
     shown,
+    unit_of_each,
     units_of_level,
     without_words,
 )
@@ -107,14 +108,16 @@ def checked_units(units: Any, one: TextInput, where: str) -> tuple[TextUnit, ...
 
 
 def has_units(one: TextInput, level: str) -> bool:
-    """Whether units of several words move, rather than words or tokens."""
-    return one.units is not None or level in UNIT_LEVELS
+    """Whether units of several words move, or words are found in units."""
+    return one.units is not None or level in UNIT_LEVELS or level == "auto"
 
 
 def join_units(
     one: TextInput, level: str, group: Grouping, words: Sequence[Span], where: str
 ) -> tuple[Grouping, list[Span]]:
     """Join the words that move into the input's units, or those of the level.
+
+    At level "auto", the words in the input's units move, each by itself.
 
     Args:
         one: a text or pair that has units at this level.
@@ -135,12 +138,26 @@ def join_units(
         raise ValueError(
             f"no word of {where} begins in unit {shown(empty[0])}: let units begin where words do"
         )
+    if level == "auto":
+        return _words_inside(one, group, words)
     units: Sequence[TextUnit] = one.units or [
         replace(unit, side=side)
         for side, text in texts.items()
         for unit in units_of_level(level, text, one.contents, one.roles)
     ]
     return in_units(words, group, texts, units)
+
+
+def _words_inside(
+    one: TextInput, group: Grouping, words: Sequence[Span]
+) -> tuple[Grouping, list[Span]]:
+    """Keep the words in the input's units, if it has any: their grouping and spans."""
+    if one.units is None:
+        return group, list(words)
+    of_each = unit_of_each(words, one.by_side, one.units)
+    inside = [word for word, unit in zip(words, of_each, strict=True) if unit is not None]
+    moving = {group[word.position] for word in inside}
+    return [number if number in moving else None for number in group], inside
 
 
 def _listed(units: Any, where: str) -> Sequence[Any]:

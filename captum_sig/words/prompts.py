@@ -34,6 +34,7 @@ class Prompt:
     spans: list[Span]  # the words
     plain: bool  # special tokens are part of the text, as in a chat, and are not added
     level: str  # of the words: one of `Level`, or "unit" for those of the caller
+    source: TextInput  # the text, with its messages and units
 
     def positions(self) -> list[list[int]]:
         """Return the tokens of each word, in the order of the words."""
@@ -112,7 +113,8 @@ class PromptEncoder:
             if offsets is None:
                 raise ValueError(UNITS_WITHOUT_OFFSETS)
             groups, words = join_units(one, level, groups, words, "the prompt")
-        return Prompt(text, ids, groups, words, plain, level if one.units is None else "unit")
+        of_words = level if one.units is None or level == "auto" else "unit"
+        return Prompt(text, ids, groups, words, plain, of_words, one)
 
     def _rendered(self, messages: Sequence[Message]) -> tuple[str, Offsets]:
         if not self.tokenizer.is_fast:
