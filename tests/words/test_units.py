@@ -101,19 +101,19 @@ def test_sentences_of_a_chat_stay_within_its_messages():
 def test_forms_of_units(kind):
     values = {"start": 0, "end": 3, "name": "a"}
     unit = values if kind is dict else kind(values.values())
-    assert checked_units([unit], TextInput("one two"), 0) == (TextUnit(0, 3, "a"),)
+    assert checked_units([unit], TextInput("one two"), "text 0") == (TextUnit(0, 3, "a"),)
 
 
 def test_units_of_a_pair():
     pair = TextInput("one two", "three")
     wanted = (TextUnit(0, 3, None, "text"), TextUnit(0, 5, "b", "text_pair"))
-    assert checked_units(([(0, 3)], [(0, 5, "b")]), pair, 0) == wanted
+    assert checked_units(([(0, 3)], [(0, 5, "b")]), pair, "text 0") == wanted
     in_one_list = [
         {"start": 0, "end": 5, "name": "b", "side": "text_pair"},
         {"start": 0, "end": 3, "side": "text"},
     ]
-    assert checked_units(in_one_list, pair, 0) == wanted
-    assert checked_units((None, [(0, 5, "b")]), pair, 0) == wanted[1:]
+    assert checked_units(in_one_list, pair, "text 0") == wanted
+    assert checked_units((None, [(0, 5, "b")]), pair, "text 0") == wanted[1:]
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_units_of_a_pair():
 )
 def test_bad_units(units, error, message):
     with pytest.raises(error, match=message):
-        checked_units(units, TextInput("one two"), 4)
+        checked_units(units, TextInput("one two"), "text 4")
 
 
 def test_a_unit_of_a_pair_says_its_side():
     with pytest.raises(ValueError, match='have the side None; wanted one of "text", "text_pair"'):
-        checked_units([(0, 3)], TextInput("one two", "three"), 0)
+        checked_units([(0, 3)], TextInput("one two", "three"), "text 0")
