@@ -23,6 +23,7 @@ from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_de
 from captum_sig.attr.function import Read, rows_share_scales, warn_of_dropout
 from captum_sig.attr.hooks import LayerOutputs, input_device
 from captum_sig.attr.problem import plain_tensors
+from captum_sig.attr.read_positions import ReadPositions
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
@@ -46,6 +47,7 @@ from captum_sig.explainers.scoring import (
     Question,
     ScoringOptions,
     as_logits,
+    attended_of,
     score_batch,
     text_generator,
 )
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 BATCH_SIZE = 32  # texts
+MAX_PROBED = 8  # texts that show which positions the head reads
 GPU_BATCH = 512, 2**14  # texts and tokens; the rows of a pass are limited separately
 
 # Texts, how to score them, and what the model returns for them as they are, if that is known.
@@ -474,6 +477,21 @@ class Explainer:
             lambda ids: self._batch_output(replace(batch, ids=ids)), batch.ids
         )
 
+    @functools.cached_property
+    def read_positions(self) -> ReadPositions:
+        """The positions that the model's head reads, as far as texts have shown them."""
+        return ReadPositions()
+
+    def _find_read_positions(self, batch: Batch, output: Tensor) -> None:
+        """Find the positions that the head reads, given the model's output for a batch."""
+        if not self.read_positions.is_known:
+            rows = slice(MAX_PROBED)
+            attended = attended_of({"input_ids": batch.ids, **batch.others})
+            self.read_positions.find(
+                self._evaluated, lambda: self._batch_output(batch, rows), attended[rows],
+                output[rows],
+            )  # fmt: skip
+
     @plain_tensors()
     def _batch_output(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
         others = {name: tensor[rows] for name, tensor in batch.further_inputs.items()}
@@ -487,7 +505,7 @@ class Explainer:
         return Question(
             model=self._evaluated, embeddings=self.embeddings, as_tensor=self._as_tensor, read=read,
             n_values=n_values, batch=batch, unchanged=unchanged or self._capture(batch),
-            families=self.baselines[0].families,
+            families=self.baselines[0].families, read_positions=self.read_positions,
             new_generators=lambda: [text_generator(one.moving, self.seed) for one in batch.inputs],
         )  # fmt: skip
 
@@ -506,6 +524,7 @@ class Explainer:
             return empty
         unchanged = unchanged or self._capture(batch)
         output: Any = unchanged.output  # (B, …)
+        self._find_read_positions(batch, output)
         readout = self._readout(batch, output, targets)
         example = torch.arange(len(batch.inputs), device=output.device)
         values = readout.read(output, example).cpu()  # (B, T): each copy from a GPU waits for it

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.attr.function import Read, Tensors
 from captum_sig.attr.hooks import LayerOutputs
 from captum_sig.attr.problem import Problem
+from captum_sig.attr.read_positions import ReadPositions
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.chosen_baselines import ChosenBaseline
@@ -188,6 +190,12 @@ def as_logits(output: Any) -> Tensor:
     return output.logits
 
 
+def attended_of(inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return which positions of a model's inputs are attended, (R, L)."""
+    mask = inputs.get("attention_mask")
+    return torch.ones_like(inputs["input_ids"]) if mask is None else mask
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """What is asked of a batch of texts: T values of F, and what replaces words."""
@@ -201,6 +209,7 @@ class Question:
     unchanged: LayerOutputs  # what the embeddings return for the batch
     families: Sequence[Family]  # the baseline, for each embedding
     new_generators: Callable[[], Sequence[torch.Generator]]  # one for each text, anew
+    read_positions: ReadPositions = field(default_factory=ReadPositions)  # which the head reads
 
     @property
     def inputs(self) -> dict[str, Tensor]:
@@ -209,7 +218,10 @@ class Question:
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Evaluate the model on its inputs, in their order: (R, …)."""
-        return self.as_tensor(self.model(**dict(zip(self.inputs, inputs, strict=True))))
+        named = dict(zip(self.inputs, inputs, strict=True))
+        return self.read_positions.evaluate(
+            lambda: self.as_tensor(self.model(**named)), attended_of(named)
+        )
 
     def baseline(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
         """Draw the baseline as the layer classes take it: ids, or activations of each embedding."""
