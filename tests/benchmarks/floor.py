@@ -112,11 +112,16 @@ def scores(result: Any) -> Tensor:
 
 def earlier(folder: Path) -> Any:
     """Return the explainer class of a checkout, beside the one that is imported next."""
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "captum_sig"]:
+            del sys.modules[name]
+
+    forget()
     sys.path.insert(0, str(folder))
     kind = importlib.import_module("captum_sig").TextClassificationExplainer
     sys.path.remove(str(folder))
-    for name in [name for name in sys.modules if name.partition(".")[0] == "captum_sig"]:
-        del sys.modules[name]
+    forget()
     return kind
 
 
