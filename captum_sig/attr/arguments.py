@@ -195,7 +195,11 @@ def layer_problem(
     )
     return Problem(
         function=function,
-        value_at_input=function.select(captured.output, torch.arange(n_examples)),
+        value_at_input=(
+            None
+            if captured.output is None
+            else function.select(captured.output, torch.arange(n_examples))
+        ),
         embedded_ids=(
             None if attribute_to_layer_input else _embedded_ids(layers, captured, points)
         ),

@@ -28,11 +28,13 @@ class Chunks:
     shows it, evaluated alone.
     """
 
-    def __init__(self, points: Tensors, max_rows: int | None, show_progress: bool) -> None:
+    def __init__(
+        self, points: Tensors, max_rows: int | None, show_progress: bool, is_checked: bool = False
+    ) -> None:
         self.size = max_rows or default_chunk(points)
         self.show_progress = show_progress
         self.tolerance = rounding_error(points[0])
-        self.is_checked = False
+        self.is_checked = is_checked
         self.one_by_one = False
 
     def __enter__(self) -> Chunks:

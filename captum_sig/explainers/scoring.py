@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -128,6 +127,11 @@ class ScoringOptions:
         return self.method == "sig" and self.top is None and self.interactions is None
 
     @property
+    def scores_one_background(self) -> bool:
+        """Whether rows are those of all words, each moved in the input itself."""
+        return self.method == "sig" and self.top is None and self.contexts in (None, "input")
+
+    @property
     def name(self) -> str:
         """The method's name, with that of the contexts after a colon, or the smoothing."""
         contexts = self.contexts
@@ -190,6 +194,11 @@ def as_logits(output: Any) -> Tensor:
     return output.logits
 
 
+def whole_output(output: Tensor, example: Tensor) -> Tensor:
+    """Read all that the model returns for R rows, (R, …)."""
+    return output
+
+
 def attended_of(inputs: Mapping[str, Tensor]) -> Tensor:
     """Return which positions of a model's inputs are attended, (R, L)."""
     mask = inputs.get("attention_mask")
@@ -210,6 +219,7 @@ class Question:
     families: Sequence[Family]  # the baseline, for each embedding
     new_generators: Callable[[], Sequence[torch.Generator]]  # one for each text, anew
     read_positions: ReadPositions = field(default_factory=ReadPositions)  # which the head reads
+    ahead: Problem | None = None  # with the model's outputs at the ends of all paths, if known
 
     @property
     def inputs(self) -> dict[str, Tensor]:
@@ -274,6 +284,9 @@ class Question:
             max_rows: maximum number of rows in a pass.
             column: which of the T values is F; None makes F all of them.
         """
+        if self.ahead is not None:
+            function = replace(self.ahead.function, read=self.read, column=column)  # type: ignore[call-arg]
+            return self.ahead.of_values(function)
         ids, *others = self.inputs.values()
         return layer_problem(
             self.forward, list(self.embeddings.layers), ids, **self.baseline(generators),
