@@ -25,6 +25,8 @@ from captum_sig.attr.function import Forward, Tensors, hook_lock, of_rows
 # one for each. None wants a layer that runs once.
 Call = int | None | Sequence[int | None]
 
+Around = Callable[[Callable[[], Any], Tensor], Any]  # a pass over rows, and the rows' examples
+
 
 def at_layer(
     forward_func: Callable[..., Any],
@@ -36,23 +38,29 @@ def at_layer(
     device_ids: list[int] | None,
     at_input: bool,
     call: Call,
+    around: Around | None = None,
 ) -> Forward:
     """Feed rows to the model in place of the layers' outputs (or inputs).
 
     The model still receives its own inputs, so that only the layers change: position ids, pooling
-    and masks stay those of the input.
+    and masks stay those of the input. `around` may do something around each pass.
     """
     args = format_additional_forward_args(additional_forward_args) or ()
     n_examples = inputs[0].shape[0]
 
     def forward(rows: Tensors, example: Tensor) -> object:
-        with patched(layers, rows, n_tensors, device_ids=device_ids, at_input=at_input, call=call):
-            return run_forward(
-                forward_func,
-                of_rows(inputs, example, n_examples),
-                None,
-                of_rows(args, example, n_examples),
-            )
+        def evaluate() -> object:
+            with patched(
+                layers, rows, n_tensors, device_ids=device_ids, at_input=at_input, call=call
+            ):
+                return run_forward(
+                    forward_func,
+                    of_rows(inputs, example, n_examples),
+                    None,
+                    of_rows(args, example, n_examples),
+                )
+
+        return evaluate() if around is None else around(evaluate, example)
 
     return forward
 

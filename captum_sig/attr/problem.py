@@ -137,7 +137,8 @@ class Problem:
 
     def of_values(self, function: RowFunction) -> Problem:
         """Explain another F, which `function` selects from the values of the one that is known."""
-        assert self.known_ends is not None and self.value_at_input is not None
+        assert self.known_ends is not None
+        assert self.value_at_input is not None
         of_path = self.paths.example_of(self.paths.background)
         every = torch.arange(self.paths.n_examples, device=of_path.device)
         at_end, at_start = (

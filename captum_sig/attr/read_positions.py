@@ -112,8 +112,7 @@ class _Cut:
         if number != self.last.call:
             return None
         given = next(iter((*args, *kwargs.values())), None)
-        is_states = isinstance(given, Tensor) and given.dim() == 3 and given.is_floating_point()
-        if not is_states or len(given) != len(self.read):
+        if not isinstance(given, Tensor) or given.dim() != 3 or len(given) != len(self.read):
             raise NotCutError("it does not begin with states (R, L, D)")
         self.full, self.part = given, self.of(given)
         return _with(args, kwargs, {id(given): self.part})

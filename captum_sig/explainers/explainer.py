@@ -457,8 +457,9 @@ class Explainer:
         for batch in batches:
             unchanged = None
             is_several = len(batch.inputs) > 1 and batch.ids.numel() > 0
+            is_several = len(batch.inputs) > 1 and batch.ids.numel() > 0
             is_tried = is_several and not (depends or options.zooms)
-            if is_tried and self.facts.needs_check():
+            if is_tried and self.facts.needs_check("texts"):
                 unchanged = self._capture(batch)
                 output: Any = unchanged.output
                 last = functools.partial(self._batch_output, batch, slice(-1, None))
@@ -506,7 +507,7 @@ class Explainer:
     ) -> Question:
         """Evaluate a batch, with its rows if they are known: what is read of them is open."""
         facts = self.facts
-        if facts.embeds_ids is None or not facts.read_positions.is_known:
+        if options.takes_rows and not facts.are_known:
             unchanged = unchanged or self._capture(batch)
             question = self._question(batch, whole_output, 0, unchanged)
             facts.learn(question, functools.partial(self._batch_output, batch))

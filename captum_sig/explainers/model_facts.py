@@ -7,8 +7,10 @@ outputs afterwards, when the prediction is known.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,15 +35,20 @@ class ModelFacts:
         self.read_positions = ReadPositions()
         self.embeds_ids: bool | None = None  # whether rows may be made without a pass
         self.depends_on_others = False  # whether a row's output has changed with those beside it
-        self.n_batches = 0
+        self.n_batches: Counter[str] = Counter()
 
-    def needs_check(self) -> bool:
-        """Count a batch, and return whether it should show again that its rows are independent.
+    @property
+    def are_known(self) -> bool:
+        """Whether there is nothing left to learn."""
+        return self.embeds_ids is not None and self.read_positions.is_known
 
-        It should in batches 1, 2, 4, 8, …, and in all where rows have depended on each other.
+    def needs_check(self, kind: Literal["texts", "rows"]) -> bool:
+        """Count a batch, and return whether it should show again that it depends on nothing else.
+
+        Batches 1, 2, 4, 8, … should, and all where rows have depended on each other.
         """
-        self.n_batches += 1
-        return self.depends_on_others or self.n_batches & (self.n_batches - 1) == 0
+        self.n_batches[kind] += 1
+        return self.depends_on_others or self.n_batches[kind].bit_count() == 1
 
     def learn(self, question: Question, evaluate: Callable[[slice], Tensor]) -> None:
         """Learn from a batch as it is: what its embeddings return, and the model's output.
@@ -103,7 +110,9 @@ class ModelFacts:
         problem = question.problem(question.new_generators(), max_rows=options.max_rows)
         if not problem.paths.words_per_example.all():
             return None
-        problem = replace(problem, are_rows_independent=len(ids) > 1 or not self.needs_check())
+        is_alone = len(ids) == 1 and problem.chunks.size > 1
+        is_known = not (is_alone and self.needs_check("rows"))
+        problem = replace(problem, are_rows_independent=is_known)
         try:
             ahead = problem.with_known_ends()
         except NotFiniteError:

@@ -127,6 +127,11 @@ class ScoringOptions:
         return self.method == "sig" and self.top is None and self.interactions is None
 
     @property
+    def takes_rows(self) -> bool:
+        """Whether rows are evaluated without a gradient."""
+        return self.method == "sig" or self.interactions is not None
+
+    @property
     def scores_one_background(self) -> bool:
         """Whether rows are those of all words, each moved in the input itself."""
         return self.method == "sig" and self.top is None and self.contexts in (None, "input")
@@ -228,10 +233,12 @@ class Question:
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Evaluate the model on its inputs, in their order: (R, …)."""
-        named = dict(zip(self.inputs, inputs, strict=True))
-        return self.read_positions.evaluate(
-            lambda: self.as_tensor(self.model(**named)), attended_of(named)
-        )
+        return self.as_tensor(self.model(**dict(zip(self.inputs, inputs, strict=True))))
+
+    def evaluate(self, evaluate: Callable[[], Any], example: Tensor) -> Any:
+        """Evaluate rows of these texts, (R,), at the positions that the head reads."""
+        attended = attended_of(self.inputs)
+        return self.read_positions.evaluate(evaluate, attended[example.to(attended.device)])
 
     def baseline(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
         """Draw the baseline as the layer classes take it: ids, or activations of each embedding."""
@@ -292,7 +299,7 @@ class Question:
             self.forward, list(self.embeddings.layers), ids, **self.baseline(generators),
             additional_forward_args=tuple(others), feature_mask=self.masks, contexts=contexts,
             internal_batch_size=max_rows, layer_call=self.embeddings.call,
-            captured=self.unchanged, read=self.read, column=column,
+            captured=self.unchanged, read=self.read, column=column, around=self.evaluate,
         )  # fmt: skip
 
 

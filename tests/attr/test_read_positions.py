@@ -109,7 +109,9 @@ def test_feed_forward_sees_one_position() -> None:
         rows = Rows(model_named(name))
         found, seen = rows.found(), []
         handles = [
-            module.register_forward_pre_hook(lambda m, args: seen.append(args[0].shape[1]))
+            module.register_forward_pre_hook(
+                lambda m, args, seen=seen: seen.append(args[0].shape[1])
+            )
             for module in rows.model.modules()
             if type(module).__name__ == kind
         ]
@@ -169,7 +171,8 @@ def test_other_models_are_computed_in_full(name: str) -> None:
     rows = Rows(build())
     found = rows.found()
     assert found.last is None
-    assert why_not in found.why_not and why_not in repr(found)
+    assert why_not in found.why_not
+    assert why_not in repr(found)
     assert torch.equal(found.evaluate(rows.outputs, rows.mask), rows.outputs())
     assert n_hooks(rows.model) == 0
 
@@ -182,7 +185,8 @@ def test_a_row_whose_head_reads_elsewhere_is_computed_in_full() -> None:
     assert found.name == "first"
     rows.ids[1, 3] = VOCAB - 1
     assert torch.equal(found.evaluate(rows.outputs, rows.mask), rows.outputs())
-    assert found.last is None and "for some rows" in found.why_not
+    assert found.last is None
+    assert "for some rows" in found.why_not
 
 
 @torch.no_grad()

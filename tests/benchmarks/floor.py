@@ -1,7 +1,7 @@
 """Rows a second of exact words beside Captum's FeatureAblation and bare forward passes.
 
     python -m tests.benchmarks.floor --model minilm-sst2 --data dev.tsv
-    python -m tests.benchmarks.floor --model minilm-sst2 --data dev.tsv --shape bert-base --tokens 256
+    python -m tests.benchmarks.floor --model minilm-sst2 --data dev.tsv --shape bert-base --texts 2
 
 All take the same rows of the same words, each text's W + 1, and take turns in one process. What
 explains one text at a time runs on each text, the corpus on all of them together. Bare passes are
