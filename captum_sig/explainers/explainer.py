@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 BATCH_SIZE = 32  # texts
+CPU_PASS = 512  # tokens of all rows that keep a CPU busy: more are not worth padding
 GPU_BATCH = 512, 2**14  # texts and tokens; the rows of a pass are limited separately
 
 # Texts, how to score them, and what the model returns for them as they are, if that is known.
@@ -440,8 +441,9 @@ class Explainer:
             batch_size = BATCH_SIZE
         warn_of_dropout(self.model.modules())
         return self.encoder.batches(
-            inputs, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
-        )
+            inputs, batch_size, truncation=truncation, device=device, max_tokens=max_tokens,
+            pad_below=CPU_PASS if method == "sig" and device.type == "cpu" else None,
+        )  # fmt: skip
 
     def _independent(
         self, batches: Iterable[Batch], options: ScoringOptions
