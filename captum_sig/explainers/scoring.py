@@ -134,7 +134,8 @@ class ScoringOptions:
     @property
     def scores_one_background(self) -> bool:
         """Whether rows are those of all words, each moved in the input itself."""
-        return self.method == "sig" and self.top is None and self.contexts in (None, "input")
+        in_input = self.contexts in (None, "input")
+        return self.method == "sig" and self.top is None and in_input and not self.zooms
 
     @property
     def name(self) -> str:
