@@ -53,6 +53,21 @@ def last_attended(attended: Tensor) -> Tensor:
     return attended.shape[1] - 1 - first_attended(attended.flip(1))
 
 
+def last_positions(n: int) -> Choose:
+    """Return what chooses the last n positions of each row: those whose next tokens are predicted.
+
+    >>> last_positions(2)(torch.ones(1, 5)).tolist()
+    [[3, 4]]
+    """
+
+    def choose(attended: Tensor) -> Tensor:
+        length = attended.shape[1]
+        read = torch.arange(max(0, length - n), length, device=attended.device)
+        return read.expand(len(attended), -1)
+
+    return choose
+
+
 CHOICES: dict[str, Choose] = {"first": first_attended, "last": last_attended}
 
 

@@ -9,7 +9,13 @@ import transformers
 from torch import Tensor, nn
 
 from captum_sig.attr.hooks import patched
-from captum_sig.attr.read_positions import LastLayer, ReadPositions, first_attended, last_layers
+from captum_sig.attr.read_positions import (
+    LastLayer,
+    ReadPositions,
+    first_attended,
+    last_layers,
+    last_positions,
+)
 from captum_sig.explainers.models import word_embedding
 from tests.tiny_models import ARCHITECTURES, CLS, PAD, SEP, VOCAB
 
@@ -119,6 +125,32 @@ def test_feed_forward_sees_one_position() -> None:
         for handle in handles:
             handle.remove()
         assert seen == [12] * (n_layers - 1) + [1], name
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Llama"])
+@torch.no_grad()
+def test_a_language_model_reads_the_positions_of_its_target(name: str) -> None:
+    """Several positions, of rows without padding."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=VOCAB, intermediate_size=48, bos_token_id=CLS, eos_token_id=SEP, **shape
+    )
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().double()
+    ids = torch.randint(5, VOCAB, (3, 12))
+    every = torch.ones_like(ids)
+
+    def outputs() -> Tensor:
+        return model(input_ids=ids, logits_to_keep=4, use_cache=False).logits
+
+    whole = outputs()
+    found = ReadPositions({"target": last_positions(4)})
+    found.find(model, outputs, every, whole)
+    assert found.name == "target"
+    torch.testing.assert_close(found.evaluate(outputs, every), whole, rtol=0, atol=1e-10)
+    fewer = ReadPositions({"target": last_positions(3)})
+    fewer.find(model, outputs, every, whole)
+    assert fewer.last is None
 
 
 class Pooled(nn.Module):

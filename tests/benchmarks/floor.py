@@ -1,6 +1,6 @@
 """Rows a second of exact words beside Captum's FeatureAblation and bare forward passes.
 
-    python -m tests.benchmarks.floor --model minilm-sst2 --data dev.tsv
+    python -m tests.benchmarks.floor --model minilm-sst2 --data dev.tsv --compile
     python -m tests.benchmarks.floor --model minilm-sst2 --data dev.tsv --shape bert-base --texts 2
 
 All take the same rows of the same words, each text's W + 1, and take turns in one process. What
@@ -233,10 +233,18 @@ def main() -> None:
         ways["before, corpus"] = together(of_before)
     ways["one at a time"] = one_at_a_time(explainer)
     ways["corpus"] = together(explainer)
+    if chosen.compile:
+        from captum_sig.explainers.compiled import compile_explainer
+
+        of_compiled = TextClassificationExplainer(*loaded(chosen.model, chosen.shape))
+        of_compiled(texts[0].text)
+        compile_explainer(of_compiled, lambda: of_compiled(texts[0].text))
+        ways["corpus, compiled"] = together(of_compiled)
     print(machine(torch.device("cpu")))
     lengths = [of.ids.shape[1] for of in texts]
     print(f"{len(texts)} texts of {min(lengths)} to {max(lengths)} tokens")
     report(measured(ways, texts, chosen.turns), texts, len(chosen.sizes))
+    print(f"the head reads: {explainer.facts.read_positions}")
 
 
 if __name__ == "__main__":
