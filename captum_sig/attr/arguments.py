@@ -28,7 +28,7 @@ from captum_sig.attr.function import (
     flat,
     modules_in,
 )
-from captum_sig.attr.hooks import Call, LayerOutputs, at_layer, capture, embed_without_pass
+from captum_sig.attr.hooks import Around, Call, LayerOutputs, at_layer, capture, embed_without_pass
 from captum_sig.attr.integrals import Integrate, Steps, StraightLine, by_steps
 from captum_sig.attr.problem import Problem, plain_tensors
 from captum_sig.attr.word_paths import WordPaths, with_positions
@@ -151,11 +151,13 @@ def layer_problem(
     captured: LayerOutputs | None = None,
     read: Read | None = None,
     column: int | None = None,
+    around: Around | None = None,
 ) -> Problem:
     """Build the problem in which the outputs (or inputs) of one or several layers move.
 
     `captured` is what `capture` returns for the inputs, if it is known already. `read` takes F's
     values from the model's output, in place of a target; `column` says which, None all of them.
+    `around` evaluates rows, as `hooks.at_layer` takes it.
     """
     ids = input_tensors(inputs)
     layers: list[nn.Module] = layer if isinstance(layer, list) else [layer]
@@ -184,7 +186,7 @@ def layer_problem(
 
     n_examples = ids[0].shape[0]
     parts: dict[str, Any] = {
-        "forward": at_layer(forward_func, layers, ids, n_tensors=n_tensors, **how),
+        "forward": at_layer(forward_func, layers, ids, n_tensors=n_tensors, around=around, **how),
         "modules": (*modules_in(forward_func), *(m for root in layers for m in root.modules())),
         "grad_kwargs": grad_kwargs or {},
     }
@@ -195,7 +197,11 @@ def layer_problem(
     )
     return Problem(
         function=function,
-        value_at_input=function.select(captured.output, torch.arange(n_examples)),
+        value_at_input=(
+            None
+            if captured.output is None
+            else function.select(captured.output, torch.arange(n_examples))
+        ),
         embedded_ids=(
             None if attribute_to_layer_input else _embedded_ids(layers, captured, points)
         ),

@@ -28,11 +28,13 @@ class Chunks:
     shows it, evaluated alone.
     """
 
-    def __init__(self, points: Tensors, max_rows: int | None, show_progress: bool) -> None:
+    def __init__(
+        self, points: Tensors, max_rows: int | None, show_progress: bool, is_checked: bool = False
+    ) -> None:
         self.size = max_rows or default_chunk(points)
         self.show_progress = show_progress
         self.tolerance = rounding_error(points[0])
-        self.is_checked = False
+        self.is_checked = is_checked
         self.one_by_one = False
 
     def __enter__(self) -> Chunks:
@@ -122,12 +124,15 @@ def rounding_error(x: Tensor) -> float:
     It is the square root of the precision in which matrices are multiplied: many roundings add up,
     and all other reasons for a change are larger.
     """
+    return math.sqrt(product_epsilon(x))
+
+
+def product_epsilon(x: Tensor) -> float:
+    """Return the relative precision in which matrices are multiplied on x's device."""
     dtype = x.dtype if x.is_floating_point() else torch.bfloat16  # ids tell nothing: the coarsest
     probe = torch.ones(1, 1, dtype=dtype, device=x.device)
     epsilon = torch.finfo((probe @ probe).dtype).eps  # autocast may choose another
-    if x.device.type != "cpu":
-        epsilon = max(epsilon, 2**-10)  # TF32
-    return math.sqrt(epsilon)
+    return epsilon if x.device.type == "cpu" else max(epsilon, 2**-10)  # TF32
 
 
 def warn_of_dependent_rows() -> None:

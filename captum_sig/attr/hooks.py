@@ -25,6 +25,8 @@ from captum_sig.attr.function import Forward, Tensors, hook_lock, of_rows
 # one for each. None wants a layer that runs once.
 Call = int | None | Sequence[int | None]
 
+Around = Callable[[Callable[[], Any], Tensor], Any]  # a pass over rows, and the rows' examples
+
 
 def at_layer(
     forward_func: Callable[..., Any],
@@ -36,23 +38,29 @@ def at_layer(
     device_ids: list[int] | None,
     at_input: bool,
     call: Call,
+    around: Around | None = None,
 ) -> Forward:
     """Feed rows to the model in place of the layers' outputs (or inputs).
 
     The model still receives its own inputs, so that only the layers change: position ids, pooling
-    and masks stay those of the input.
+    and masks stay those of the input. `around` may do something around each pass.
     """
     args = format_additional_forward_args(additional_forward_args) or ()
     n_examples = inputs[0].shape[0]
 
     def forward(rows: Tensors, example: Tensor) -> object:
-        with patched(layers, rows, n_tensors, device_ids=device_ids, at_input=at_input, call=call):
-            return run_forward(
-                forward_func,
-                of_rows(inputs, example, n_examples),
-                None,
-                of_rows(args, example, n_examples),
-            )
+        def evaluate() -> object:
+            with patched(
+                layers, rows, n_tensors, device_ids=device_ids, at_input=at_input, call=call
+            ):
+                return run_forward(
+                    forward_func,
+                    of_rows(inputs, example, n_examples),
+                    None,
+                    of_rows(args, example, n_examples),
+                )
+
+        return evaluate() if around is None else around(evaluate, example)
 
     return forward
 
@@ -252,15 +260,37 @@ def _hooks(
     device_ids: list[int] | None,
     at_input: bool,
 ) -> Iterator[None]:
-    """Register a hook on the output (or input) of each layer, for passes of this thread only.
-
-    A pass of another thread runs the hook too, which then changes nothing.
-    """
+    """Register a hook on the output (or input) of each layer, for passes of this thread only."""
     thread = _Thread()
+    registrations: list[Registration] = [
+        (
+            layer.register_forward_pre_hook if at_input else layer.register_forward_hook,
+            functools.partial(hook, number),
+        )
+        for number, layer in enumerate(layers)
+    ]
+    with ExitStack() as stack:
+        stack.enter_context(hooked(registrations, thread))
+        if device_ids is not None and len(device_ids) > 1:
+            stack.enter_context(_copies_marked(layers, thread))
+        yield
 
-    def act(number: int, module: nn.Module, *args: Any) -> Any:
-        if thread.is_current or vars(module).get(_MAKER) is thread:
-            return hook(number, module, *args)
+
+# What registers a hook, such as a bound `register_forward_hook`, and the hook.
+Registration = tuple[Callable[[Callable[..., Any]], RemovableHandle], Callable[..., Any]]
+
+
+@contextmanager
+def hooked(registrations: Iterable[Registration], thread: _Thread | None = None) -> Iterator[None]:
+    """Register hooks for passes of this thread only, and remove them afterwards.
+
+    A pass of another thread runs them too, which then change nothing.
+    """
+    mine = thread or _Thread()
+
+    def act(hook: Callable[..., Any], module: nn.Module, *args: Any) -> Any:
+        if mine.is_current or vars(module).get(_MAKER) is mine:
+            return hook(module, *args)
         return None
 
     def remove(handle: RemovableHandle) -> None:
@@ -269,14 +299,11 @@ def _hooks(
             _registered.pop(handle, None)
 
     with ExitStack() as stack:
-        for number, layer in enumerate(layers):
-            register = layer.register_forward_pre_hook if at_input else layer.register_forward_hook
+        for register, hook in registrations:
             with hook_lock:
-                handle = register(functools.partial(act, number))
-                _registered[handle] = thread
+                handle = register(functools.partial(act, hook))
+                _registered[handle] = mine
             stack.callback(remove, handle)
-        if device_ids is not None and len(device_ids) > 1:
-            stack.enter_context(_copies_marked(layers, thread))
         yield
 
 

@@ -101,6 +101,8 @@ class Problem:
     show_progress: bool = False
     value_at_input: Tensor | None = None  # (B,): F(x), where capturing the layer has shown it
     embedded_ids: Sequence[tuple[nn.Module, Tensor]] | None = None  # embeddings, and their ids
+    known_ends: Ends | None = None  # where rows were evaluated before F was chosen
+    are_rows_independent: bool = False  # whether that is known
 
     def __post_init__(self) -> None:
         n = self.max_rows
@@ -125,6 +127,30 @@ class Problem:
             selected: (P,), whether to evaluate each word's rows; None evaluates all.
         """
         return self._with_residual(*self._evaluated_effects(selected))
+
+    @plain_tensors()
+    def with_known_ends(self) -> Problem:
+        """Evaluate F at the ends of all paths, which the problem then knows."""
+        ends = self._ends()
+        at_input = self._per_example_where_known(self._where_kept(self._n_others, ends[0]))
+        return replace(self, known_ends=ends, value_at_input=at_input)
+
+    def of_values(self, function: RowFunction) -> Problem:
+        """Explain another F, which `function` selects from the values of the one that is known."""
+        assert self.known_ends is not None
+        assert self.value_at_input is not None
+        of_path = self.paths.example_of(self.paths.background)
+        every = torch.arange(self.paths.n_examples, device=of_path.device)
+        at_end, at_start = (
+            self.paths.by_background(function.select(of_end.flatten(0, 1), of_path))
+            for of_end in self.known_ends
+        )
+        return replace(
+            self,
+            function=function,
+            known_ends=(at_end, at_start),
+            value_at_input=function.select(self.value_at_input, every),
+        )
 
     @plain_tensors()
     def coalition_values(self, example: Tensor, keeps: Tensor) -> Tensor:
@@ -232,12 +258,14 @@ class Problem:
     def chunks(self) -> Chunks:
         """How many rows are evaluated at a time."""
         n = None if self.max_rows is None else operator.index(self.max_rows)
-        chunks = Chunks(self.paths.points, n, self.show_progress)
+        chunks = Chunks(self.paths.points, n, self.show_progress, self.are_rows_independent)
         if chunks.size > 1 and rows_share_scales(self.function.modules):
             chunks.take_rows_one_by_one()
         return chunks
 
     def _ends(self, selected: Tensor | None = None) -> Ends:
+        if self.known_ends is not None:
+            return self.known_ends
         if len(self.paths) == 0:
             shape = () if self.value_at_input is None else self.value_at_input.shape[1:]
             none = torch.zeros(1, 0, *shape, dtype=self.paths.dtype, device=self.paths.device)

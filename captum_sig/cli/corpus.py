@@ -123,6 +123,12 @@ def corpus(
     batch_size: Annotated[
         int | None, EXPLANATION_PANEL(help="Maximum texts per batch; default: 32, or 512 on a GPU.")
     ] = None,
+    compile: Annotated[
+        bool,
+        EXPLANATION_PANEL(
+            "--compile", help="Compile the model's layers first; worthwhile for many texts."
+        ),
+    ] = False,
     device: Annotated[
         str | None, EXPLANATION_PANEL(help="Device of the model; default: a GPU if there is one.")
     ] = None,
@@ -203,7 +209,8 @@ def corpus(
     )  # fmt: skip
     found = next((file.columns[PAIR] for file in files if PAIR in file.columns), None)
     explain = terminal.load_corpus_explainer(
-        model, batch_size=batch_size, device=device, pair_column=found, units_column=units_column,
+        model, batch_size=batch_size, compile=compile, device=device, pair_column=found,
+        units_column=units_column,
         **settings,
     )  # fmt: skip
     texts = cut(files, shard_size=shard_size, limit=limit, work=explain.work)

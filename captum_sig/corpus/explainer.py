@@ -36,6 +36,7 @@ from captum_sig.corpus.rows import (
 from captum_sig.corpus.tasks import LABELLED, canary, check_columns, explainer_class
 from captum_sig.data.columns import checked_input
 from captum_sig.data.units import Units, units_of_row
+from captum_sig.explainers.compiled import compile_explainer
 from captum_sig.explainers.explainer import Explainer
 from captum_sig.explainers.loading import pretrained_masked_lm
 from captum_sig.explainers.matrix_results import TargetsAttribution
@@ -162,6 +163,8 @@ class CorpusExplainer:
         method, contexts, n_steps, batch_size, internal_batch_size, top: as in
             `TextClassificationExplainer`.
         budget: for level "auto": the most rows at which the model is evaluated for a text.
+        compile: compile the model's layers by `torch.compile`, for method "sig" and a model given
+            by name; it takes a minute or more, and is worth it for many texts.
         truncation: cut texts beyond the model's limit; False makes an error of them.
         device: where the model runs; None is a GPU if there is one. An explainer stays where it is.
         masked_lm: as in `TextClassificationExplainer`, or its folder or hub name.
@@ -196,6 +199,7 @@ class CorpusExplainer:
         truncation: bool = True,
         top: int | None = None,
         budget: int | None = None,
+        compile: bool = False,
         device: torch.device | str | None = None,
         masked_lm: Any = None,
         **options: Any,
@@ -223,7 +227,12 @@ class CorpusExplainer:
         }  # fmt: skip
         if budget is not None:
             self.call_options["budget"] = budget
-        self._model = model
+        if compile and (isinstance(model, Explainer) or method != "sig"):
+            raise ValueError(
+                "compile is for method 'sig' and a model given by its folder or hub name, whose "
+                "layers no one else runs: leave compile out"
+            )
+        self._model, self._compile = model, compile
         self._options = options
         self._warned: set[str] = set()
         self._resident = 0
@@ -259,7 +268,10 @@ class CorpusExplainer:
                 masked_lm = pretrained_masked_lm(options["masked_lm"])
                 options["masked_lm"] = masked_lm.to(options["device"])
             explainer = self._class.from_pretrained(self._model, **options)
-        return explainer, self._explain_canary(explainer)
+        result = self._explain_canary(explainer)
+        if self._compile:
+            compile_explainer(explainer, lambda: self._explain_canary(explainer))
+        return explainer, result
 
     def _explain_canary(self, explainer: Explainer) -> Result:
         top = self.call_options["top"]

@@ -35,6 +35,7 @@ from captum_sig.explainers.loading import (
     pretrained,
     pretrained_tokenizer,
 )
+from captum_sig.explainers.model_facts import ModelFacts
 from captum_sig.explainers.models import (
     check_model,
     described,
@@ -48,6 +49,7 @@ from captum_sig.explainers.scoring import (
     as_logits,
     score_batch,
     text_generator,
+    whole_output,
 )
 from captum_sig.explainers.zooming import without_words, zoomed
 from captum_sig.words.encoding import Batch, Encoder, Truncation, padding_multiple, token_limit
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 BATCH_SIZE = 32  # texts
+CPU_PASS = 512  # tokens of all rows that keep a CPU busy: more are not worth padding
 GPU_BATCH = 512, 2**14  # texts and tokens; the rows of a pass are limited separately
 
 # Texts, how to score them, and what the model returns for them as they are, if that is known.
@@ -438,8 +441,9 @@ class Explainer:
             batch_size = BATCH_SIZE
         warn_of_dropout(self.model.modules())
         return self.encoder.batches(
-            inputs, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
-        )
+            inputs, batch_size, truncation=truncation, device=device, max_tokens=max_tokens,
+            pad_below=CPU_PASS if method == "sig" and device.type == "cpu" else None,
+        )  # fmt: skip
 
     def _independent(
         self, batches: Iterable[Batch], options: ScoringOptions
@@ -454,12 +458,16 @@ class Explainer:
             warn_of_dependent_rows()
         for batch in batches:
             unchanged = None
-            if len(batch.inputs) > 1 and batch.ids.numel() and not (depends or options.zooms):
+            is_several = len(batch.inputs) > 1 and batch.ids.numel() > 0
+            is_several = len(batch.inputs) > 1 and batch.ids.numel() > 0
+            is_tried = is_several and not (depends or options.zooms)
+            if is_tried and self.facts.needs_check("texts"):
                 unchanged = self._capture(batch)
                 output: Any = unchanged.output
                 last = functools.partial(self._batch_output, batch, slice(-1, None))
                 depends = depends_on_others(last, output, rounding_error(output))
                 if depends:
+                    self.facts.depends_on_others = True
                     warn_of_dependent_rows()
             if depends or options.zooms:
                 how = alone if depends else options
@@ -474,6 +482,11 @@ class Explainer:
             lambda ids: self._batch_output(replace(batch, ids=ids)), batch.ids
         )
 
+    @functools.cached_property
+    def facts(self) -> ModelFacts:
+        """What passes have shown of the model, such as which positions its head reads."""
+        return ModelFacts()
+
     @plain_tensors()
     def _batch_output(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
         others = {name: tensor[rows] for name, tensor in batch.further_inputs.items()}
@@ -487,9 +500,27 @@ class Explainer:
         return Question(
             model=self._evaluated, embeddings=self.embeddings, as_tensor=self._as_tensor, read=read,
             n_values=n_values, batch=batch, unchanged=unchanged or self._capture(batch),
-            families=self.baselines[0].families,
+            families=self.baselines[0].families, read_positions=self.facts.read_positions,
             new_generators=lambda: [text_generator(one.moving, self.seed) for one in batch.inputs],
         )  # fmt: skip
+
+    def _asked_ahead(
+        self, batch: Batch, options: ScoringOptions, unchanged: LayerOutputs | None
+    ) -> Question:
+        """Evaluate a batch, with its rows if they are known: what is read of them is open."""
+        facts = self.facts
+        if options.takes_rows and not facts.are_known:
+            unchanged = unchanged or self._capture(batch)
+            question = self._question(batch, whole_output, 0, unchanged)
+            facts.learn(question, functools.partial(self._batch_output, batch))
+        if options.scores_one_background and self.n_draws == 1 and all(batch.spans):
+            ahead = facts.with_rows_ahead(
+                lambda embedded: self._question(batch, whole_output, 0, embedded),
+                self.layer, batch.ids, options,
+            )  # fmt: skip
+            if ahead is not None:
+                return ahead
+        return self._question(batch, whole_output, 0, unchanged or self._capture(batch))
 
     @plain_tensors()
     def _explain(
@@ -504,12 +535,13 @@ class Explainer:
             if options.zooms:
                 empty = [without_words(one, ()) for one in empty]
             return empty
-        unchanged = unchanged or self._capture(batch)
+        question = self._asked_ahead(batch, options, unchanged)
+        unchanged = question.unchanged
         output: Any = unchanged.output  # (B, …)
         readout = self._readout(batch, output, targets)
         example = torch.arange(len(batch.inputs), device=output.device)
         values = readout.read(output, example).cpu()  # (B, T): each copy from a GPU waits for it
-        question = self._question(batch, readout.read, values.shape[1], unchanged)
+        question = replace(question, read=readout.read, n_values=values.shape[1])
         if options.zooms:
             return [self._zoomed(question, readout, values, options)]
         scored = score_batch(question, baselines=self.baselines, options=options)

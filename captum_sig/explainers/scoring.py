@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from captum_sig.attr.dig import DiscretizedPath
 from captum_sig.attr.function import Read, Tensors
 from captum_sig.attr.hooks import LayerOutputs
 from captum_sig.attr.problem import Problem
+from captum_sig.attr.read_positions import ReadPositions
 from captum_sig.baselines.families import Family
 from captum_sig.contexts import Contexts
 from captum_sig.explainers.chosen_baselines import ChosenBaseline
@@ -126,6 +127,17 @@ class ScoringOptions:
         return self.method == "sig" and self.top is None and self.interactions is None
 
     @property
+    def takes_rows(self) -> bool:
+        """Whether rows are evaluated without a gradient."""
+        return self.method == "sig" or self.interactions is not None
+
+    @property
+    def scores_one_background(self) -> bool:
+        """Whether rows are those of all words, each moved in the input itself."""
+        in_input = self.contexts in (None, "input")
+        return self.method == "sig" and self.top is None and in_input and not self.zooms
+
+    @property
     def name(self) -> str:
         """The method's name, with that of the contexts after a colon, or the smoothing."""
         contexts = self.contexts
@@ -188,6 +200,17 @@ def as_logits(output: Any) -> Tensor:
     return output.logits
 
 
+def whole_output(output: Tensor, example: Tensor) -> Tensor:
+    """Read all that the model returns for R rows, (R, …)."""
+    return output
+
+
+def attended_of(inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return which positions of a model's inputs are attended, (R, L)."""
+    mask = inputs.get("attention_mask")
+    return torch.ones_like(inputs["input_ids"]) if mask is None else mask
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """What is asked of a batch of texts: T values of F, and what replaces words."""
@@ -201,6 +224,8 @@ class Question:
     unchanged: LayerOutputs  # what the embeddings return for the batch
     families: Sequence[Family]  # the baseline, for each embedding
     new_generators: Callable[[], Sequence[torch.Generator]]  # one for each text, anew
+    read_positions: ReadPositions = field(default_factory=ReadPositions)  # which the head reads
+    ahead: Problem | None = None  # with the model's outputs at the ends of all paths, if known
 
     @property
     def inputs(self) -> dict[str, Tensor]:
@@ -210,6 +235,11 @@ class Question:
     def forward(self, *inputs: Tensor) -> Tensor:
         """Evaluate the model on its inputs, in their order: (R, …)."""
         return self.as_tensor(self.model(**dict(zip(self.inputs, inputs, strict=True))))
+
+    def evaluate(self, evaluate: Callable[[], Any], example: Tensor) -> Any:
+        """Evaluate rows of these texts, (R,), at the positions that the head reads."""
+        attended = attended_of(self.inputs)
+        return self.read_positions.evaluate(evaluate, attended[example.to(attended.device)])
 
     def baseline(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
         """Draw the baseline as the layer classes take it: ids, or activations of each embedding."""
@@ -262,12 +292,15 @@ class Question:
             max_rows: maximum number of rows in a pass.
             column: which of the T values is F; None makes F all of them.
         """
+        if self.ahead is not None:
+            function = replace(self.ahead.function, read=self.read, column=column)  # type: ignore[call-arg]
+            return self.ahead.of_values(function)
         ids, *others = self.inputs.values()
         return layer_problem(
             self.forward, list(self.embeddings.layers), ids, **self.baseline(generators),
             additional_forward_args=tuple(others), feature_mask=self.masks, contexts=contexts,
             internal_batch_size=max_rows, layer_call=self.embeddings.call,
-            captured=self.unchanged, read=self.read, column=column,
+            captured=self.unchanged, read=self.read, column=column, around=self.evaluate,
         )  # fmt: skip
 
 

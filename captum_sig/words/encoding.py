@@ -174,6 +174,7 @@ class Encoder:
         truncation: bool,
         device: torch.device,
         max_tokens: int | None = None,
+        pad_below: int | None = None,
     ) -> Iterator[Batch]:
         """Yield the texts by length, at most `batch_size` in a batch; texts without a token alone.
 
@@ -188,6 +189,8 @@ class Encoder:
             truncation: whether texts beyond the limit are cut, with a warning.
             device: device of the tensors.
             max_tokens: maximum number of positions in a batch of several texts, with padding.
+            pad_below: no text of another length joins a batch whose rows, one for each of a text's
+                tokens, have as many tokens; None pads as many texts as fit.
 
         Raises:
             ValueError: if a text is too long and may not be truncated, `batch_size` is not a
@@ -203,8 +206,9 @@ class Encoder:
             raise ValueError(UNITS_WITHOUT_OFFSETS)
         parts = [self._readable(one) for one in inputs]
         for batch in self._batches(
-            parts, batch_size, truncation=truncation, device=device, max_tokens=max_tokens
-        ):
+            parts, batch_size, truncation=truncation, device=device, max_tokens=max_tokens,
+            pad_below=pad_below,
+        ):  # fmt: skip
             yield replace(batch, inputs=[inputs[number] for number in batch.numbers])
 
     def level_of(self, one: TextInput) -> str:
@@ -252,6 +256,7 @@ class Encoder:
         truncation: bool,
         device: torch.device,
         max_tokens: int | None,
+        pad_below: int | None,
     ) -> Iterator[Batch]:
         """Yield batches of texts that are tokenised whole."""
         if not inputs:
@@ -283,6 +288,8 @@ class Encoder:
                 max_tokens is not None and n_positions > max_tokens
             )
             full = full or lengths[number] > longest
+            if pad_below is not None and numbers and lengths[number] > lengths[numbers[-1]]:
+                full = full or sum(lengths[n] ** 2 for n in numbers) >= pad_below
             if numbers and (full or kinds[number] != kinds[numbers[0]]):
                 yield self._encode(numbers, inputs, lengths, plain, pads=pads, device=device)
                 numbers = []

@@ -127,6 +127,7 @@ def test_words_of_the_hypotheses_too(explainer, kind):
 def test_hypotheses_that_do_not_move_take_no_rows(bert):
     """Two texts of one word take two rows for each candidate, and the pass that predicts."""
     n_rows = []
+    bert("good", ["sport"])  # the first text shows what the model is
     handle = bert.model.register_forward_pre_hook(
         lambda module, args, kwargs: n_rows.append(len(kwargs["input_ids"])), with_kwargs=True
     )
