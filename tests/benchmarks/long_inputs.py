@@ -35,9 +35,10 @@ LLAMA: dict[str, int] = {
     "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4,
     "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 8000,
 }  # fmt: skip
+EXTRA_ROWS = 4  # of the unchanged prompt, which every call asks for
 HEADER = """
-| passages with the fact | prompts | first | all its words | rows, mean | rows, most | s | gap |
-|--:|--:|--:|--:|--:|--:|--:|--:|""".strip()
+| passages with the fact | prompts | first | its words | rows | most | full sweeps | s | gap |
+|--:|--:|--:|--:|--:|--:|--:|--:|--:|""".strip()
 PARAGRAPH = 100  # tokens
 TARGET = 8  # tokens
 
@@ -55,29 +56,30 @@ class Found:
     """What zoom found in the prompts with one passage, or two, that hold the fact."""
 
     firsts: list[bool] = field(default_factory=list)
-    words: list[bool] = field(default_factory=list)  # whether all of the fact's were opened
+    words: list[bool] = field(default_factory=list)  # name, thing and number in one of them
     rows: list[float] = field(default_factory=list)  # as a share of the full sweep's
-    seconds: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # the same
     gaps: list[float] = field(default_factory=list)  # nats, the largest of a word's score
 
     def line(self) -> str:
-        """Cells of a table."""
+        """Cells of a table; the last two are of the prompts with a full sweep."""
         firsts, words, rows, seconds = (
-            f"{statistics.mean(values):.1%}"
+            f"{statistics.mean(values):.1%}" if values else ""
             for values in (self.firsts, self.words, self.rows, self.seconds)
         )
+        gap = f"{max(self.gaps):.0e}" if self.gaps else ""
         return (
-            f"{len(self.firsts)} | {firsts} | {words} | {rows} | {max(self.rows):.1%} | {seconds} "
-            f"| {max(self.gaps):.0e}"
+            f"{len(self.firsts)} | {firsts} | {words} | {rows} | {max(self.rows):.1%} "
+            f"| {len(self.gaps)} | {seconds} | {gap}"
         )
 
 
 def find_passages(
-    model: Any, tokenizer: Any, n_prompts: int, seed: int, budget: float | None
+    model: Any, tokenizer: Any, n_prompts: int, seed: int, share: float, n_sweeps: int
 ) -> None:
     """Does zoom put the passages that hold the fact first, and at what cost?
 
-    Only prompts count whose code the model says.
+    Units are the passages; the question stays. Only prompts count whose code the model says.
     """
     explainer = TextGenerationExplainer(model, tokenizer, baseline="unk")
     rng = random.Random(seed)
@@ -88,17 +90,24 @@ def find_passages(
         while not says(model, tokenizer, told.prompt(fact), fact.code):
             told, fact = retrieval_data.planted(rng, PASSAGES, n_holding)
         call = functools.partial(explainer, told.prompt(fact), f" {fact.code}")
-        full, all_rows, all_seconds = measured(model, call)
-        options = {"budget": round(budget * all_rows)} if budget else {}
-        zoomed, rows, seconds = measured(model, functools.partial(call, level="auto", **options))
+        n_all = len(told.prompt(fact).split()) + told.prompt(fact).count(".")  # about all words
+        budget = int(share * n_all) - EXTRA_ROWS
+        zoomed, rows, seconds = measured(
+            model, functools.partial(call, level="auto", units=told.units, budget=budget)
+        )
         one = found[n_holding]
-        passages = [unit for unit in zoomed.units if unit.text.startswith("Passage")]
-        named = {int(unit.text.split()[1].strip(":")) - 1 for unit in passages[:n_holding]}
-        one.firsts.append(named == set(told.holding(fact)))
+        named = {unit.name for unit in zoomed.units[:n_holding]}
+        one.firsts.append(named == {told.units[n][2] for n in told.holding(fact)})
         one.words.append(opened_all(zoomed, fact))
+        if number < n_sweeps:
+            full, all_rows, all_seconds = measured(model, call)
+            one.seconds.append(seconds / all_seconds)
+            one.gaps.append(largest_gap(zoomed, full))
+        else:
+            all_rows = zoomed.n_rows_of_all_words
         one.rows.append(rows / all_rows)
-        one.seconds.append(seconds / all_seconds)
-        one.gaps.append(largest_gap(zoomed, full))
+        if number % 10 == 9:
+            print(f"{number + 1}: {[one.line() for one in found.values()]}", flush=True)
     print(HEADER)
     for n_holding, one in found.items():
         print(f"| {n_holding} | {one.line()} |", flush=True)
@@ -119,21 +128,20 @@ def scored(zoomed: Any) -> dict[int, Any]:
 
 
 def opened_all(zoomed: Any, fact: retrieval_data.Fact) -> bool:
-    """Whether name and thing have exact scores in each passage that holds the fact."""
-    needed = {fact.name, *fact.code.split()}
-    holding = [unit for unit in zoomed.units
-               if unit.text.startswith("Passage") and fact.name in unit.text]  # fmt: skip
-    words = scored(zoomed).values()
-    return all(
+    """Whether name, thing and number have exact scores in a passage that holds the fact."""
+    needed, words = {fact.name, *fact.code.split()}, scored(zoomed).values()
+    return any(
         needed <= {word.text for word in words if unit.start <= word.start < unit.end}
-        for unit in holding
+        for unit in zoomed.units
     )
 
 
 def largest_gap(zoomed: Any, full: Any) -> float:
     """How far exact scores of words are from the full sweep's."""
-    scores = dict(zip((w.start for w in full.words), full.sequence_scores.tolist(), strict=True))
-    return max(abs(node.effects[-1] - scores[start]) for start, node in scored(zoomed).items())
+    starts = [word.start for word in full.words]
+    scores = dict(zip(starts, full.sequence_scores.tolist(), strict=True))
+    gaps = [abs(node.effects[-1] - scores[start]) for start, node in scored(zoomed).items()]
+    return max(gaps, default=0.0)
 
 
 def of_many_tokens(n_tokens: int, levels: Sequence[str], budget: int | None) -> None:
@@ -184,14 +192,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--levels", nargs="+", default=["paragraph", "auto"])
     add("--budget", type=int, help="rows of level auto, of tokens")
     add("--share", type=float, default=0.1, help="of planted: budget, of the full sweep's rows")
+    add("--sweeps", type=int, default=200, help="of planted: prompts with a full sweep, the first")
     add("--only-sweeps", action="store_true", help="of texts: keep full sweeps for later")
     add("--threads", type=int, default=1)
     add("--seed", type=int, default=0)
     given = options.parse_args(arguments)
     torch.set_num_threads(given.threads)
     if given.part == "planted":
+        model, tokenizer = language_model(given.model)
         n = given.prompts or 200
-        find_passages(*language_model(given.model), n, given.seed, given.share)
+        find_passages(model, tokenizer, n, given.seed, given.share, given.sweeps)
     elif given.part == "texts":
         explainer = TextClassificationExplainer.from_pretrained(given.model)
         long_texts.report(

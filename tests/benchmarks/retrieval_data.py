@@ -40,7 +40,7 @@ FILLERS = [
     "Some say that the winter was very cold.",
     "Nothing else is known about that evening.",
 ]
-QUESTION = "Question: What is the code of {name}? Answer:"
+QUESTION = "Question: What is the code of {name}? Please answer with the code:"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,15 @@ class Retrieval:
     def holding(self, fact: Fact) -> list[int]:
         """The passages, from 0, that say it."""
         return [number for number, held in enumerate(self.facts) if held == fact]
+
+    @property
+    def units(self) -> list[tuple[int, int, str]]:
+        """The characters of each passage in a prompt, and its name."""
+        units, start = [], 0
+        for number, passage in enumerate(self.passages, 1):
+            units.append((start, start + len(passage), f"passage {number}"))
+            start += len(passage) + 2
+        return units
 
     def prompt(self, fact: Fact) -> str:
         """All passages, a blank line between them, and the question."""

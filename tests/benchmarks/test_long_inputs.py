@@ -26,7 +26,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def retriever(tokenizer):
     transformers.set_seed(0)
-    return train_retriever.new_model(tokenizer, 128, 2).eval()
+    return train_retriever.new_model(tokenizer, 128, 32).eval()
 
 
 @pytest.mark.parametrize("n_holding", [1, 2])
@@ -57,7 +57,7 @@ def test_a_code_is_a_label_only_where_it_can_be_known(tokenizer, monkeypatch):
 def test_a_new_model_begins_with_what_it_must_learn(retriever, tokenizer):
     ids, labels = train_retriever.batch(tokenizer, random.Random(0), 5, 5, 20, gaps=False)
     right = train_retriever.is_right(retriever(input_ids=ids).logits, labels)
-    assert right[labels[:, 1:] != train_retriever.IGNORED].float().mean() > 0.2  # 1 in 270 by chance
+    assert right[labels[:, 1:] != train_retriever.IGNORED].float().mean() > 0.8
 
 
 def test_texts_fill_the_room(monkeypatch):

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
@@ -28,7 +29,7 @@ ENOUGH = 0.98  # of the codes answered
 BATCH_TOKENS = 1536
 LONGEST = 1024  # positions of the model
 HEADS = 8
-HEAD_WIDTH = 32
+NEAR = 6  # of them look back as far as from a code to its name in a passage
 FILLERS = [0, 0, 1], [0, 1, 2]  # sentences beside the fact, of few passages and of more
 OTHER = 16  # features of words that are in no fact
 SPECIAL = ["<unk>", "<end>"]
@@ -47,50 +48,58 @@ def new_tokenizer(n_passages: int) -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def new_model(tokenizer: Any, width: int, layers: int) -> transformers.LlamaForCausalLM:
-    """A Llama whose first two layers begin with what takes long to learn: it often is right.
-
-    The first layer writes the names and codes among the last eight tokens beside each token; the
-    second attends to tokens that have the same beside them, and copies these.
-    """
+def new_model(tokenizer: Any, width: int, head_width: int) -> transformers.LlamaForCausalLM:
+    """A Llama of two layers whose attention begins as what takes long to learn."""
     config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width,
-        num_hidden_layers=layers, num_attention_heads=HEADS, num_key_value_heads=HEADS,
-        head_dim=HEAD_WIDTH, max_position_embeddings=LONGEST, tie_word_embeddings=True,
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width,
+        num_hidden_layers=2, num_attention_heads=HEADS, num_key_value_heads=HEADS,
+        head_dim=head_width, max_position_embeddings=LONGEST, tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=1, attention_bias=True,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config)
-    begin(model, tokenizer)
+    words = [*retrieval_data.NAMES, *retrieval_data.CODES, *map(str, retrieval_data.NUMBERS)]
+    is_content = torch.zeros(len(tokenizer), dtype=torch.bool)
+    is_content[tokenizer.convert_tokens_to_ids(words)] = True
+    begin(model, is_content)
     return model
 
 
 @torch.no_grad()
-def begin(model: Any, tokenizer: Any) -> None:
-    """Set embeddings and two layers. The last features are of the words around facts alone."""
+def begin(model: Any, is_content: Tensor) -> None:
+    """Set embeddings and attention so that the model begins with a rough answer.
+
+    A token's features are its own, what is near before it, what is far before it, and those of
+    words that are not content, (V,): names and codes. The first layer writes the content of the
+    last tokens as near and far; of a question only the name is content, and far. The second attends
+    from what is far, and from the token itself, to tokens that are near the same, and copies these.
+    """
     embedding, frequencies = model.get_input_embeddings().weight, model.model.rotary_emb.inv_freq
-    width = embedding.shape[1]
-    words = [*retrieval_data.NAMES, *retrieval_data.CODES, *map(str, retrieval_data.NUMBERS)]
-    is_content = torch.zeros(len(embedding), dtype=torch.bool)
-    is_content[tokenizer.convert_tokens_to_ids(words)] = True
+    width, size = embedding.shape[1], model.config.head_dim
+    own = width - OTHER - 2 * size
     embedding.normal_(0, width**-0.5)
+    embedding[:, own:-OTHER] = 0
     embedding[is_content, -OTHER:] = 0
-    embedding[~is_content, :-OTHER] *= 0.01
+    embedding[~is_content, :own] *= 0.01
     embedding[~is_content, -OTHER:] *= 6
-    first, second = (layer.self_attn for layer in model.model.layers[:2])
+    first, second = (layer.self_attn for layer in model.model.layers)
     look_back(first, frequencies)
-    seen = torch.zeros(HEAD_WIDTH, width)
-    seen[:, :-OTHER] = orthonormal(width - OTHER, HEAD_WIDTH).T
-    beside = orthonormal(width, HEAD_WIDTH)
+    seen = torch.zeros(size, width)
+    seen[:, :own] = orthonormal(own, size).T
+    near, far = torch.eye(width)[:, own:-OTHER].split(size, 1)
     first.v_proj.weight.copy_(seen.repeat(HEADS, 1))
-    first.o_proj.weight.copy_(0.3 * beside.repeat(1, HEADS))
+    first.o_proj.weight.copy_(
+        0.15 * torch.cat([near.repeat(1, NEAR), far.repeat(1, HEADS - NEAR)], 1)
+    )
     is_slow = (frequencies < 0.006).float().repeat(2)[:, None]  # else a rotation hides the content
-    keys = [is_slow * (orthonormal(HEAD_WIDTH, HEAD_WIDTH) @ beside.T) for _ in range(HEADS)]
-    second.k_proj.weight.copy_(32 * torch.cat(keys))
-    second.q_proj.weight.copy_(second.k_proj.weight)
+    for head in range(HEADS):
+        mix = 2 * is_slow * orthonormal(size, size)
+        rows = slice(head * size, (head + 1) * size)
+        second.k_proj.weight[rows] = mix @ near.T
+        second.q_proj.weight[rows] = mix @ (far.T + 4 * seen)
     second.v_proj.weight.normal_(0, width**-0.5)
-    second.v_proj.weight[:, -OTHER:] = 0
-    second.o_proj.weight.copy_(second.v_proj.weight.T)
+    second.v_proj.weight[:, own:] = 0
+    second.o_proj.weight.copy_(2 * second.v_proj.weight.T)
 
 
 def orthonormal(rows: int, columns: int) -> Tensor:
@@ -226,16 +235,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = options.add_argument
     add("--output", type=Path, required=True, help="folder for the model")
     add("--width", type=int, default=128)
-    add("--layers", type=int, default=2)
-    add("--passages", type=int, nargs="+", default=[5, 10, 20], help="how many, in turn")
-    add("--learning-rate", type=float, default=4e-4)
+    add("--head-width", type=int, default=32)
+    add("--weights", type=Path, help="also a file with weights in float16, and the words")
+    add("--passages", type=int, nargs="+", default=[5, 20], help="how many, in turn")
+    add("--learning-rate", type=float, default=5e-4)
     add("--minutes", type=float, default=30.0, help="the most that training takes")
     add("--start", type=Path, help="folder of a model to go on from")
     add("--seed", type=int, default=0)
     given = options.parse_args(arguments)
     torch.manual_seed(given.seed)
     tokenizer = new_tokenizer(max(given.passages))
-    model = new_model(tokenizer, given.width, given.layers)
+    model = new_model(tokenizer, given.width, given.head_width)
     if given.start:
         model = transformers.LlamaForCausalLM.from_pretrained(given.start)
     fit(
@@ -243,6 +253,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds=60 * given.minutes, learning_rate=given.learning_rate,
     )  # fmt: skip
     save(model, tokenizer, given.output)
+    if given.weights:
+        words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        named = dict(model.half().named_parameters())
+        save_file(named, given.weights, {"words": " ".join(words)})
+        model.float()
     right = accuracy(model.eval(), tokenizer, -1, max(given.passages), 500)
     print(f"{right:.1%} of 500 questions after {max(given.passages)} passages", flush=True)
 
