@@ -546,6 +546,9 @@ class Explainer:
             return [self._zoomed(question, readout, values, options)]
         scored = score_batch(question, baselines=self.baselines, options=options)
         scores = [of_value for of_value, _ in scored]
+        if question.ahead is not None:  # a text's own pass is one of the rows
+            errors = [self.facts.hook_error] * len(batch.inputs)
+            scores = [replace(of_value, word_deltas=errors) for of_value in scores]
         checked = [output.flatten(1).cpu(), *(of_value.values for of_value in scores)]
         finite = torch.cat(checked, 1).isfinite().all(1)
         if not finite.all():

@@ -28,12 +28,14 @@ MAX_COLUMNS = 64  # of a model's output that is kept for all rows
 class ModelFacts:
     """What is known of a model after its first batch.
 
-    `read_positions` are the positions that its head reads.
+    `read_positions` are the positions that its head reads. `hook_error` stands in results as what
+    was measured, where a text and its rows share a pass.
     """
 
     def __init__(self) -> None:
         self.read_positions = ReadPositions()
         self.embeds_ids: bool | None = None  # whether rows may be made without a pass
+        self.hook_error = 0.0  # the largest change of an output that the hook made in the first texts
         self.depends_on_others = False  # whether a row's output has changed with those beside it
         self.n_batches: Counter[str] = Counter()
 
@@ -80,8 +82,8 @@ class ModelFacts:
         """Whether embedded ids in place of the embedding's output leave the model's as it is."""
         with question.embeddings.patched((x,)):
             through = question.forward(*(of[: len(x)] for of in question.inputs.values()))
-        limit = rounding_error(output) * float(output.abs().max())
-        return torch.allclose(through, output, rtol=0.0, atol=limit)
+        self.hook_error = float((through - output).abs().max())
+        return self.hook_error <= rounding_error(output) * float(output.abs().max())
 
     def with_rows_ahead(
         self,

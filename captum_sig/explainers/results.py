@@ -196,7 +196,8 @@ class WordAttribution(Views):
     label; they are None and empty if the model does not return probabilities or the text has no
     token. `max_abs_word_delta` is the largest measured gap, in logits, between a word's score and
     F(x) − F(x̄ʷ), with F(x) from the model without any hook; exact scores differ from it only by
-    rounding. It is None for methods without completeness per word. `residual` is Σ of the
+    rounding. Where a text and its rows share a pass, it was measured on the explainer's first
+    texts. It is None for methods without completeness per word. `residual` is Σ of the
     scores − (F(x) − F(x̄)), x̄ the sentence of baselines, if words moved in several contexts and
     none is estimated. `audit` says what estimated words may be worth, if there are any.
     `interactions` says how each two of the strongest words act together, if that was asked for,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from captum_sig.attr.function import RowFunction, Tensors, at_least_float32
 from captum_sig.attr.hooks import LayerOutputs, capture, embed_without_pass, patched
+from captum_sig.attr.read_positions import ReadPositions, last_positions
 
 if TYPE_CHECKING:
     from captum_sig.explainers.prefix_cache import Prefixes, SharedPrefix
@@ -96,10 +97,17 @@ def force_decoder(
     outputs = replace(outputs, output=None)  # else its logits and cache would be kept
     (x,) = outputs.activations[0]
 
+    positions = ReadPositions({"target's": last_positions(len(target))})
+
     def read_rows(rows: Tensor, start: int = 0, **cached: Any) -> Tensor:
-        with patched([layer], (rows[:, start:],)):
-            result = model(input_ids=ids[:, start:].expand(len(rows), -1), **options, **cached)
-        return log_probabilities(result.logits, target)
+        row_ids = ids[:, start:].expand(len(rows), -1)
+
+        def read_whole() -> Tensor:
+            with patched([layer], (rows[:, start:],)):
+                result = model(input_ids=row_ids, **options, **cached)
+            return log_probabilities(result.logits, target)
+
+        return positions.evaluate(read_whole, torch.ones_like(row_ids))
 
     def evaluate(rows: Tensors, prefixes: Prefixes | None) -> Tensor:
         """Evaluate rows, leaving out first positions that another row has already been through.
@@ -125,6 +133,9 @@ def force_decoder(
     if use_cache:
         cache = getattr(output, cache_name, None)
         prefixes, without_cache = _share(model, cache, x, unchanged, evaluate)
+    if prefixes is not None:
+        attended = torch.ones_like(ids[:, prefixes.limit :])
+        positions.find(model, lambda: evaluate((x,), prefixes), attended, unchanged)
     return TeacherForced(
         model=model,
         ids=(ids,),

@@ -254,9 +254,10 @@ def test_a_sweep_is_a_pass_for_the_input_and_one_row_for_each_word():
     assert {positions for _, positions in off} == {length}
     on = rows_through(explain.model, lambda: explain(PROMPT, TARGET, internal_batch_size=1))
     assert on[0] == (1, length)
-    assert on[1] == (1, n_target + 1)  # the unchanged input through the cache: the check
+    # The unchanged input through the cache: the check, and two to find and check the last layer.
+    assert on[1:4] == [(1, n_target + 1)] * 3
     begins = [*range(n_prompt - 1), n_prompt - 2, n_prompt - 2]
-    assert on[2:] == [(1, length - begin) for begin in begins]
+    assert on[4:] == [(1, length - begin) for begin in begins]
 
 
 def test_what_equals_the_baseline_costs_nothing():
