@@ -435,7 +435,7 @@ class TestErrors:
                 {"baseline": "zeros"},
                 r"'zeros' is unknown .did you mean 'zero'\?.: use one of mask, pad",
             ),
-            ({"level": "sentence"}, "'sentence' is unknown: use one of word, token"),
+            ({"level": "sentense"}, "'sentense' is unknown .did you mean 'sentence'"),
         ],
     )
     def test_unknown_options(self, explainer, options, message):
