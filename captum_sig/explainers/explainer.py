@@ -459,7 +459,6 @@ class Explainer:
         for batch in batches:
             unchanged = None
             is_several = len(batch.inputs) > 1 and batch.ids.numel() > 0
-            is_several = len(batch.inputs) > 1 and batch.ids.numel() > 0
             is_tried = is_several and not (depends or options.zooms)
             if is_tried and self.facts.needs_check("texts"):
                 unchanged = self._capture(batch)
