@@ -75,11 +75,13 @@ class Found:
 
 
 def find_passages(
-    model: Any, tokenizer: Any, n_prompts: int, seed: int, share: float, n_sweeps: int
-) -> None:
+    model: Any, tokenizer: Any, n_prompts: int, seed: int, share: float, n_sweeps: int,
+    *, with_units: bool = True, contexts: str | None = None,
+) -> None:  # fmt: skip
     """Does zoom put the passages that hold the fact first, and at what cost?
 
-    Units are the passages; the question stays. Only prompts count whose code the model says.
+    Units are the passages, and the question stays; or without units all paragraphs, of which the
+    passages are ranked. Only prompts count whose code the model says.
     """
     explainer = TextGenerationExplainer(model, tokenizer, baseline="unk")
     rng = random.Random(seed)
@@ -92,12 +94,15 @@ def find_passages(
         call = functools.partial(explainer, told.prompt(fact), f" {fact.code}")
         n_all = len(told.prompt(fact).split()) + told.prompt(fact).count(".")  # about all words
         budget = int(share * n_all) - EXTRA_ROWS
-        zoomed, rows, seconds = measured(
-            model, functools.partial(call, level="auto", units=told.units, budget=budget)
-        )
+        zoom = functools.partial(
+            call, level="auto", units=told.units if with_units else None, budget=budget,
+            contexts=contexts,
+        )  # fmt: skip
+        zoomed, rows, seconds = measured(model, zoom)
         one = found[n_holding]
-        named = {unit.name for unit in zoomed.units[:n_holding]}
-        one.firsts.append(named == {told.units[n][2] for n in told.holding(fact)})
+        passages = [unit for unit in zoomed.units if unit.text.startswith("Passage")]
+        starts = {unit.start for unit in passages[:n_holding]}
+        one.firsts.append(starts == {told.units[n][0] for n in told.holding(fact)})
         one.words.append(opened_all(zoomed, fact))
         if number < n_sweeps:
             full, all_rows, all_seconds = measured(model, call)
@@ -192,6 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--levels", nargs="+", default=["paragraph", "auto"])
     add("--budget", type=int, help="rows of level auto, of tokens")
     add("--share", type=float, default=0.1, help="of planted: budget, of the full sweep's rows")
+    add("--no-units", action="store_true", help="of planted: the question is a unit as well")
+    add("--contexts", help="of planted, such as two_sided")
     add("--sweeps", type=int, default=200, help="of planted: prompts with a full sweep, the first")
     add("--only-sweeps", action="store_true", help="of texts: keep full sweeps for later")
     add("--threads", type=int, default=1)
@@ -201,7 +208,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.part == "planted":
         model, tokenizer = language_model(given.model)
         n = given.prompts or 200
-        find_passages(model, tokenizer, n, given.seed, given.share, given.sweeps)
+        find_passages(
+            model, tokenizer, n, given.seed, given.share, given.sweeps,
+            with_units=not given.no_units, contexts=given.contexts,
+        )  # fmt: skip
     elif given.part == "texts":
         explainer = TextClassificationExplainer.from_pretrained(given.model)
         long_texts.report(
