@@ -35,7 +35,9 @@ class ModelFacts:
     def __init__(self) -> None:
         self.read_positions = ReadPositions()
         self.embeds_ids: bool | None = None  # whether rows may be made without a pass
-        self.hook_error = 0.0  # the largest change of an output that the hook made in the first texts
+        self.hook_error = (
+            0.0  # the largest change of an output that the hook made in the first texts
+        )
         self.depends_on_others = False  # whether a row's output has changed with those beside it
         self.n_batches: Counter[str] = Counter()
 

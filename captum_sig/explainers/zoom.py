@@ -4,9 +4,10 @@
     coarsest    the effect of each unit at the top of the outline
     opened      by halves: the parts of each unit that matters, and of each part that does;
                 by slopes: paragraphs so, and then the words that slopes at the input rank highest
-    unhidden    if no part of a unit explains `EXPLAINED` of the unit's effect, and all together
-                less than `HIDDEN`, they hide each other: then each also moves where the others are
-                at the baseline, and so do the parts of such a part
+    unhidden    the parts of a unit that have less than `EXPLAINED` of its weight also move
+                together: if their own effects sum to less than `HIDDEN` of that, they hide each
+                other, and each also moves where the others are at the baseline; so do the parts
+                of such a part
     audited     a few of the remaining words, drawn at random
 
 The *weight* of effects on T values is Σ_t |effect_t|. A unit matters if its weight, hidden or not,
@@ -32,8 +33,8 @@ from captum_sig.explainers.unit_effects import UnitEffects
 from captum_sig.words.outline import Part
 
 SHARE = 0.05  # of the text's weight: what matters
-EXPLAINED = 0.25  # of a unit's effect: if none of its parts has as much,
-HIDDEN = 0.5  # and all together not as much as this, they hide each other
+EXPLAINED = 0.25  # of a unit's weight: parts that have less may hide each other,
+HIDDEN = 0.5  # if their effects sum to less than this fraction of their effect together
 FRACTION = 5  # the budget is the full sweep's rows divided by this, if the caller gives none,
 LEAST_BUDGET = 64  # and at least so many rows
 ROWS_PER_AUDITED = 20  # of the budget, for each word that is audited,
@@ -172,20 +173,41 @@ class Zoom:
 
         That is each other, if their effects sum to too little, and what hides the part itself.
         """
-        sets, (whole,) = self.sets(part.parts), self.sets([part])
-        held = self.held.get(key_of(part), torch.zeros_like(whole)).expand_as(sets)
-        hide_each_other = self.hides(part)
-        if hide_each_other:
-            held = held | (whole & ~sets)
-        if hide_each_other or key_of(part) in self.held:
-            self.measure_unhidden(part.parts, held)
+        hidden = self.hidden_parts(part)
+        parts = part.parts if key_of(part) in self.held else hidden
+        if parts:
+            sets, pool = self.sets(parts), self.sets(hidden).any(0)
+            is_hidden = torch.tensor([one in hidden for one in parts])[:, None]
+            held = self.held.get(key_of(part), torch.zeros_like(pool)) | (pool & is_hidden & ~sets)
+            self.measure_unhidden(parts, held)
 
-    def hides(self, part: Part) -> bool:
-        """Whether a part's effect is neither that of one of its parts nor their sum."""
+    def hidden_parts(self, part: Part) -> list[Part]:
+        """Return the parts of a part that have little effect each, and much together.
+
+        It takes a row, unless that are all parts.
+        """
         of_part = self.effects[key_of(part)]
-        of_parts = torch.stack([self.effects[key_of(one)] for one in part.parts])
-        explained = (of_parts * of_part).sum(1) / of_part.square().sum()  # 1 is all; NaN for 0
-        return bool(explained.abs().amax() < EXPLAINED) and bool(explained.sum() < HIDDEN)
+        least = EXPLAINED * float(self.weigh(of_part[None]))
+        weak = [
+            one for one in part.parts if float(self.weigh(self.effects[key_of(one)][None])) < least
+        ]
+        if len(weak) < 2:
+            return []
+        together = of_part
+        if len(weak) < len(part.parts):
+            pool = self.sets(weak).any(0, keepdim=True)
+            if sum(draw.n_new(pool) for draw in self.units) > self.n_left:
+                return []
+            (together,) = self._mean(lambda draw: draw(pool).mean)
+        if float(self.weigh(together[None])) < self.least_weight:
+            return []
+        total = torch.stack([self.effects[key_of(one)] for one in weak]).sum(0)
+        return weak if (total * together).sum() < HIDDEN * together.square().sum() else []
+
+    @property
+    def least_weight(self) -> float:
+        """The weight that matters."""
+        return SHARE * max(map(self.weight_of, [self.outline, *self.outline.parts]))
 
     def weight_of(self, part: Part) -> float:
         """Return the larger weight of a measured part: as it is, and without what hides it."""
@@ -193,8 +215,9 @@ class Zoom:
         return max(float(self.weigh(side[None])) for side in sides if side is not None)
 
     def sets(self, parts: Sequence[Part]) -> Tensor:  # (N, W)
+        first, stop = (torch.tensor([getattr(p, of) for p in parts]) for of in ("first", "stop"))
         word = torch.arange(self.outline.stop)
-        return torch.stack([(word >= part.first) & (word < part.stop) for part in parts])
+        return (word >= first[:, None]) & (word < stop[:, None])
 
     def _mean(self, of_draw: Callable[[UnitEffects], Tensor]) -> Tensor:
         """Average over the draws of each baseline, and the baselines."""
@@ -256,7 +279,7 @@ def by_slopes(slopes: Callable[[], Tensor], n_slopes: int) -> OpenUnits:
 
 def _open_parts(zoom: Zoom, may_open: Callable[[Part], bool]) -> None:
     """Open the parts of the text that matter, and theirs, the largest weight first."""
-    least = SHARE * max(map(zoom.weight_of, [zoom.outline, *zoom.outline.parts]))
+    least = zoom.least_weight
     queue: list[tuple[float, int, Part]] = []
 
     def add(parts: Sequence[Part]) -> None:

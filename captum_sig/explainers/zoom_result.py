@@ -111,10 +111,9 @@ class ZoomAttribution(Views):
     Exact are the effects of all nodes that are not "estimated"; the words' are those of level
     "word". Of the words in an unopened unit, `audit` is all that is known: if they cancel each
     other, the unit has no effect, whatever theirs are. Units that say the same have no effect while
-    the other is there. `alone` shows these. It is measured where no part of a unit explains a
-    quarter of the unit's effect, and all together not half of it: two units that say the same
-    beside a third that explains more stay hidden. Contexts "two_sided" measure each unit among the
-    others and alone, in twice the rows.
+    the other is there. `alone` shows these. It is measured for the parts of a unit that have less
+    than a quarter of its effect each, and together more than twice the sum of their effects.
+    Contexts "two_sided" measure each unit among the others and alone, in twice the rows.
     """
 
     root: ZoomNode

@@ -186,6 +186,18 @@ def test_two_units_that_say_the_same_are_found_though_neither_has_an_effect():
     ]
 
 
+def test_two_units_that_say_the_same_are_found_beside_one_that_explains_all():
+    question = 1 + 19 * 15  # the position of the last line's first word, without which F is 0
+    explain = planted(lambda x: 3 * x[:, question] * x[:, :question].amax(1))
+    result = explain(with_good({3: 2, 12: 9, 19: 0}), level="auto", budget=60)
+    units = result.root.nodes
+    assert [unit.effects for unit in units] == [(3.0 * (n == 19),) for n in range(20)]
+    assert [unit.alone for unit in units[:19]] == [(3.0 * (n in (3, 12)),) for n in range(19)]
+    assert units[19].alone is None
+    assert {unit.start for unit in result.units[:3]} == {units[n].start for n in (3, 12, 19)}
+    assert result.n_rows <= 60
+
+
 def test_words_that_cancel_are_hidden_and_the_result_says_so():
     sign = torch.ones(400, dtype=torch.float64)
     sign[5 * 15 + 1 + 3] = -1  # the position of a word; [CLS] stands first
