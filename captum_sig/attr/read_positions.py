@@ -10,7 +10,8 @@ to the n positions that are read, while the attention still receives all of them
 The NaN is what makes this safe: a head that reads any other position, however little, returns NaN.
 Every pass is checked in this way; and once, on unchanged inputs, whether values are the same. Where
 they are not, or nothing like a last layer is found, all positions are computed, and `why_not` says
-why.
+why. What is learnt holds for these modules and hooks: a hook of the user's on the last layer sees
+only the positions read, and one that is added later wants another `find`.
 
 R rows, L positions, D features.
 """
@@ -249,9 +250,9 @@ class ReadPositions:
         self.why_not: str | None = None  # why all positions are computed
 
     def __repr__(self) -> str:
-        if self.name is None:
+        if self.last is None:
             return f"all positions: {self.why_not or 'no row has been evaluated yet'}"
-        return f"{self.name} position, in {type(self.last.layer).__name__}"  # type: ignore[union-attr]
+        return f"{self.name} position, in {type(self.last.layer).__name__}"
 
     @property
     def is_known(self) -> bool:
@@ -299,10 +300,10 @@ class ReadPositions:
             evaluate: a pass over the rows.
             attended: which positions are, (R, L).
         """
-        last = self.last
-        if last is None or self.name is None or torch.is_grad_enabled():
+        last, name = self.last, self.name  # which another thread may forget meanwhile
+        if last is None or name is None or torch.is_grad_enabled():
             return evaluate()
-        read = self.choices[self.name](attended)
+        read = self.choices[name](attended)
         if read.shape[1] >= attended.shape[1]:
             return evaluate()
         try:

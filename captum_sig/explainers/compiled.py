@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_sig._warnings import warn
+from captum_sig.attr.hooks import structure_of
 from captum_sig.attr.read_positions import ReadPositions
 from captum_sig.explainers.explainer import Explainer
 from captum_sig.explainers.readout import Result
@@ -46,6 +47,7 @@ def compile_explainer(
     expected = _scores(explain())
     layers = layers_to_compile(explainer.model, explainer.facts.read_positions)
     compiled = CompiledLayers(layers, compiler)
+    explainer.facts.structure = structure_of(explainer.model)  # what was learnt still holds
     if not layers:
         warn("the model runs without torch.compile: it has no list of layers")
         return compiled

@@ -21,7 +21,7 @@ from captum_sig._numbers import MAX_N_DRAWS, checked_integer
 from captum_sig._warnings import warn
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
 from captum_sig.attr.function import Read, rows_share_scales, warn_of_dropout
-from captum_sig.attr.hooks import LayerOutputs, input_device
+from captum_sig.attr.hooks import LayerOutputs, input_device, structure_of
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.baselines.families import Family
@@ -484,7 +484,14 @@ class Explainer:
     @functools.cached_property
     def facts(self) -> ModelFacts:
         """What passes have shown of the model, such as which positions its head reads."""
-        return ModelFacts()
+        return ModelFacts(structure_of(self.model))
+
+    def _current_facts(self) -> ModelFacts:
+        """Return the facts; of a model that has other modules or hooks by now, anew."""
+        structure = structure_of(self.model)
+        if self.facts.structure != structure:
+            self.facts = ModelFacts(structure)
+        return self.facts
 
     @plain_tensors()
     def _batch_output(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
@@ -507,7 +514,7 @@ class Explainer:
         self, batch: Batch, options: ScoringOptions, unchanged: LayerOutputs | None
     ) -> Question:
         """Evaluate a batch, with its rows if they are known: what is read of them is open."""
-        facts = self.facts
+        facts = self._current_facts()
         if options.takes_rows and not facts.are_known:
             unchanged = unchanged or self._capture(batch)
             question = self._question(batch, whole_output, 0, unchanged)

@@ -28,11 +28,13 @@ MAX_COLUMNS = 64  # of a model's output that is kept for all rows
 class ModelFacts:
     """What is known of a model after its first batch.
 
-    `read_positions` are the positions that its head reads. `hook_error` stands in results as what
+    They hold while its `structure` is the same, see `attr.hooks.structure_of`. `read_positions` are
+    the positions that its head reads. `hook_error` stands in results as what
     was measured, where a text and its rows share a pass.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, structure: object = None) -> None:
+        self.structure = structure
         self.read_positions = ReadPositions()
         self.embeds_ids: bool | None = None  # whether rows may be made without a pass
         self.hook_error = (

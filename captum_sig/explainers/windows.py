@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from captum_sig._names import WindowLogitsName, unknown_name
 from captum_sig.attr.chunks import depends_on_others, rounding_error, warn_of_dependent_rows
 from captum_sig.attr.function import with_shared_weights
-from captum_sig.attr.hooks import patched
+from captum_sig.attr.hooks import follow, patched
 from captum_sig.explainers.embeddings import WordEmbeddings
 from captum_sig.explainers.models import classifier_logits, word_embedding
 from captum_sig.words.encoding import NO_LIMIT, Encoder
@@ -141,6 +141,7 @@ class WindowedModel(nn.Module):
 
     def remembering(self) -> WindowedModel:
         """Return a copy that remembers windows: it serves while the weights stay as they are."""
+        follow(self.embedding, self.layer)
         same = copy.copy(self)
         same.memories = OrderedDict()
         return same

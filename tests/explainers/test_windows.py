@@ -433,6 +433,22 @@ def test_weights_may_change_between_calls(tokenizer):
     assert after.scores != pytest.approx(before.scores, abs=1e-3)
 
 
+def test_weights_and_hooks_of_the_embedding_may_be_replaced(tokenizer):
+    own = bert()
+    explain = TextClassificationExplainer(own, tokenizer, stride=STRIDE)
+    layer, text = own.get_input_embeddings(), LONG
+    before = explain(text, "all").matrix
+    layer.weight = nn.Parameter(layer.weight.detach() * 1.5)
+    handle = layer.register_forward_hook(lambda module, args, output: output + 0.1)
+    changed = explain(text, "all").matrix
+    new = TextClassificationExplainer(own, tokenizer, stride=STRIDE)(text, "all").matrix
+    assert_equal(changed, new)
+    assert not torch.allclose(changed, before, rtol=0, atol=1e-3)
+    handle.remove()
+    layer.weight = nn.Parameter(layer.weight.detach() / 1.5)
+    assert_equal(explain(text, "all").matrix, before)
+
+
 def test_the_model_is_left_as_it_was(model, explain):
     layer = model.get_input_embeddings()
     explain(LONG, 1, "ig", n_steps=3)
