@@ -515,7 +515,7 @@ class Explainer:
     ) -> Question:
         """Evaluate a batch, with its rows if they are known: what is read of them is open."""
         facts = self._current_facts()
-        if options.takes_rows and not facts.are_known:
+        if options.takes_rows and any(batch.spans) and not facts.are_known:
             unchanged = unchanged or self._capture(batch)
             question = self._question(batch, whole_output, 0, unchanged)
             facts.learn(question, functools.partial(self._batch_output, batch))

@@ -58,6 +58,7 @@ def test_rows_are_those_of_one_text_alone(explainer):
         explainer, [faithfulness.Record(TEXTS[0], None)], "predicted"
     )
     n_words = example.sentence.n_units
+    explainer(TEXTS[0])  # which shows what the model is
     rows = {
         method: faithfulness.measured(explainer, [example], method)[0]
         for method in ("sig:two_sided", "ig")

@@ -261,11 +261,11 @@ def test_a_model_that_stops_working_ends_the_run_and_keeps_finished_shards(
 ):
     real, calls = CorpusExplainer.columns, []
 
-    def columns(self, *given):
+    def columns(self, *given, **more):
         calls.append(given)
         if len(calls) == 3:
             raise RuntimeError("the model stopped working")
-        return real(self, *given)
+        return real(self, *given, **more)
 
     monkeypatch.setattr(CorpusExplainer, "columns", columns)
     result = run(data, "--output", tmp_path / "out", "--shard-size", 4)
@@ -415,10 +415,10 @@ def test_two_writers_of_one_shard_agree_on_the_first(data, tmp_path, monkeypatch
     (tmp_path / "out").mkdir()
     outcomes, real = [], CorpusExplainer.columns
 
-    def columns(self, *given):
+    def columns(self, *given, **more):
         monkeypatch.undo()
         outcomes.append(other.write(shard))
-        found = real(self, *given)
+        found = real(self, *given, **more)
         return found | {"probability": [0.0] * len(found["probability"])}
 
     monkeypatch.setattr(CorpusExplainer, "columns", columns)

@@ -148,6 +148,7 @@ def test_a_mask_never_moves(of_bert, baseline):
     try:
         assert explain("[MASK] [MASK]").words == ()
         assert sum(rows) == 1
+        explain("bad [MASK] movie")  # which shows what the model is
         rows.clear()
         result = explain("bad [MASK] movie")
     finally:
