@@ -76,8 +76,9 @@ def explain(
         StdinFormat | None,
         INPUT_PANEL(
             metavar="FORMAT",
-            help="How stdin is written: lines (a text on each), tsv (two texts with a TAB "
-            "between), or jsonl (text, text_pair; question, context; messages); default: lines.",
+            help="How stdin is written: lines (a text on each), text (all of it is one), tsv (two "
+            "texts with a TAB between), or jsonl (text, text_pair; question, context; messages); "
+            "default: lines.",
         ),
     ] = None,
     messages: Annotated[
@@ -98,9 +99,9 @@ def explain(
         Path | None,
         INPUT_PANEL(
             metavar="FILE",
-            help="JSON file with what moves as one, in place of --level: a list of [start, end], "
-            '[start, end, name] or {"start", "end", "name", "side"}, characters of the text; for '
-            "several texts a list of such lists, or null for the level.",
+            help="JSON file with what moves as one, in place of --level: a list of lists of start, "
+            'end and perhaps a name, or of {"start", "end", "name", "side"}, characters of the '
+            "text; for several texts a list of such lists, or null for the level.",
         ),
     ] = None,
     method: Annotated[str, options.METHOD(rich_help_panel="Explanation")] = "sig",

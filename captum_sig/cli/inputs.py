@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from captum_sig.cli import terminal
 
-StdinFormat = Literal["lines", "tsv", "jsonl"]
+StdinFormat = Literal["lines", "text", "tsv", "jsonl"]
 Message = dict[str, str]
 Input = str | tuple[str, str] | list[Message]  # a text, a pair of texts, a chat
 STDIN = "-"
@@ -122,7 +122,11 @@ def _messages(data: Any, where: str) -> list[Message]:
 
 def _stdin_inputs(stdin_format: StdinFormat) -> Iterator[Input]:
     """Read stdin; blank lines are texts, except between pairs and objects."""
-    for number, line in enumerate(_stdin_lines(), start=1):
+    lines = _stdin_lines()
+    if stdin_format == "text":
+        yield "\n".join(lines)
+        return
+    for number, line in enumerate(lines, start=1):
         if stdin_format == "lines":
             yield line
         elif line.strip():

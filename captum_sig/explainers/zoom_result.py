@@ -173,10 +173,12 @@ class ZoomAttribution(Views):
     @property
     def summary(self) -> str:
         """One line: what is explained, and how many rows it took."""
-        return (
-            f"{self.result.summary}; {self.n_rows} of {self.n_rows_of_all_words} rows of a full "
-            "sweep"
-        )
+        return f"{self.result.summary}; {self.cost}"
+
+    @property
+    def cost(self) -> str:
+        """How many rows it took, such as "64 rows, where all words take 401"."""
+        return f"{self.n_rows} rows, where all words take {self.n_rows_of_all_words}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings, ready for `json.dumps`; None is omitted."""

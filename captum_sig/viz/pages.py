@@ -58,6 +58,7 @@ def _environment(package: str) -> Environment:
         "nouns": nouns, "called": called, "shortened": shortened,
         "column_label": column_label,
         "button_label": button_label, "STRONGER": STRONGER, "tree_branch": tree.branch,
+        "tree_targets": tree.targets_of,
     }  # fmt: skip
     environment.filters |= {"label": label, "with_line_ends": with_line_ends}
     return environment

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 MAX_TEXT = 60  # characters of a node
-MARKS = {"unopened": " (unopened)", "estimated": " (estimated)", "audited": " (audited)"}
+MARKS = {"unopened": " (unopened)", "audited": " (audited)"}
 
 
 class Node(Protocol):
@@ -22,6 +22,10 @@ class Node(Protocol):
 
     @property
     def label(self) -> str: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def level(self) -> str: ...
     @property
     def state(self) -> str: ...
     @property
@@ -39,6 +43,8 @@ class Tree(Protocol):
     def root(self) -> Node: ...
     @property
     def shown(self) -> int: ...
+    @property
+    def target_names(self) -> Sequence[str]: ...
     @property
     def summary(self) -> str: ...
     def flat(self) -> Any: ...
@@ -67,14 +73,40 @@ def branch(result: Tree) -> Branch:
 
     def of(node: Node) -> Branch:
         colour = next(colours)
-        return Branch(_line(node, result.shown), colour, tuple(map(of, node.nodes)))
+        below = [of(one) for one in node.nodes]
+        known = [one for one, of_it in zip(below, node.nodes, strict=True) if _is_known(of_it)]
+        guessed = [of_it for of_it in node.nodes if not _is_known(of_it)]
+        if guessed:
+            known.append(Branch(_line_of_guessed(guessed, result.shown), shades([0.0])[0], ()))
+        return Branch(_line(node, result.shown), colour, tuple(known))
 
     return of(result.root)
 
 
+def targets_of(result: Tree) -> str | None:
+    """Say which of several targets the effects are on; None of one, or of parts of a whole."""
+    if len(result.target_names) < 2 or result.shown < 0:
+        return None
+    return f"effects on {result.target_names[result.shown]}, of {len(result.target_names)} targets"
+
+
+def _is_known(node: Node) -> bool:
+    return node.state != "estimated"
+
+
+def _line_of_guessed(nodes: Sequence[Node], shown: int) -> str:
+    """Return a line for all words of a unit that have estimates."""
+    most = max((abs(_value(node.effects, shown) or 0.0) for node in nodes), default=0.0)
+    return f"{len(nodes)} words (estimated, within ±{most:.2g})"
+
+
 def _line(node: Node, shown: int) -> str:
-    """Return a node's text, its effect, and what is known of it."""
+    """Return a node's level or name and its text, its effect, and what is known of it."""
     text = shortened(visible(" ".join(node.label.split())), MAX_TEXT)
+    if node.level == "text":
+        text = "all units" if any(one.level == "unit" for one in node.nodes) else "the whole text"
+    elif node.level != "word" and node.name is None:
+        text = f"{node.level}: {text}"
     effect, alone = _value(node.effects, shown), _value(node.alone, shown)
     text += "" if effect is None else f" {effect:+.4f}"
     text += "" if alone is None else f", alone {alone:+.4f}"
@@ -87,7 +119,7 @@ def _value(values: Sequence[float] | None, shown: int) -> float | None:
 
 def to_plain(result: Tree) -> str:
     """Return the summary, and an indented line for each node."""
-    rows = [on_one_line(result.summary)]
+    rows = [on_one_line(line) for line in (result.summary, targets_of(result)) if line]
 
     def add(one: Branch, depth: int) -> None:
         rows.append("  " * depth + one.line)
@@ -114,5 +146,7 @@ def to_terminal(result: Tree, *, legend: bool = True) -> Group:
     whole = branch(result)
     shown = tree.Tree(label(whole))
     add(shown, whole)
+    targets = targets_of(result)
+    first = [] if targets is None else [Text(visible(targets))]
     last = [terminal_legend([result.flat()])] if legend else []
-    return Group(Text(visible(result.summary), "bold"), shown, *last)
+    return Group(Text(visible(result.summary), "bold"), *first, shown, *last)

@@ -80,7 +80,8 @@ def level_of(result: Any) -> str:
 
 def nouns(result: Any) -> str:
     """Return what a result's words are called, such as "words" or "sentences"."""
-    return f"{level_of(result)}s"
+    level = level_of(result)
+    return "words and units" if level == "auto" else f"{level}s"
 
 
 def number(value: float | None) -> str:

@@ -57,7 +57,7 @@ EXPLAIN = {
     "--output": PATHS,
     "--task": one_of(["text-classification"], "text-generation", "fill-mask"),
     "--pair": TEXTS,
-    "--stdin-format": one_of(["lines", "tsv", "jsonl"]),
+    "--stdin-format": one_of(["lines", "text", "tsv", "jsonl"]),
     "--messages": PATHS,
     "--candidates": TEXTS,
     "--smooth": SMALL | NUMBERS.filter(lambda n: n != "2000"),

@@ -93,6 +93,10 @@ def test_a_file_of_messages_that_is_not_there(tmp_path):
         read_messages(tmp_path / "latin.json")
 
 
+def test_all_of_stdin_is_one_text(read):
+    assert read("-", stdin_format="text", stdin="One.\r\n\nTwo.\n") == ["One.\n\nTwo."]
+
+
 @pytest.mark.parametrize(
     ("stdin_format", "stdin", "message"),
     [
