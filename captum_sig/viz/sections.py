@@ -39,11 +39,12 @@ def is_long(result: Any) -> bool:
 def sections(passage: Passage) -> list[Section]:
     """Return a long text's units, or its paragraphs, or else its sentences, without gaps.
 
-    Returns an empty list for a short text, one section, and words without offsets.
+    Returns an empty list for a short text, one section, words without offsets, and the leaves of a
+    tree, which knows the effects of its units.
     """
     begins = [word.start for _, word in passage.words if word.start is not None]
     is_short = len(passage.words) <= MAX_SHORT and len(passage.text) <= MAX_CHARACTERS
-    if is_short or len(begins) < len(passage.words):
+    if is_short or passage.level == "auto" or len(begins) < len(passage.words):
         return []
     if passage.level not in WORDS:
         return _sections(passage, begins, begins)
