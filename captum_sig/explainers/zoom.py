@@ -73,6 +73,7 @@ class Zoom:
         draws: its words with each draw of each baseline; baselines have the same weight.
         wanted: rows of all draws together; None chooses.
         weigh: the weight of effects.
+        where: the text's name, for messages.
 
     Raises:
         ValueError: if the coarsest units take more rows than wanted.
@@ -82,6 +83,7 @@ class Zoom:
     draws: Sequence[Sequence[UnitEffects]]
     wanted: int | None
     weigh: Weigh = weight
+    where: str = "the text"
     effects: dict[Key, Tensor] = field(default_factory=dict)  # (T,) of each part that is measured
     alone: dict[Key, Tensor] = field(default_factory=dict)  # (T,): without what hides the part,
     held: dict[Key, Tensor] = field(default_factory=dict)  # which are these words, (W,)
@@ -99,8 +101,9 @@ class Zoom:
         if self.wanted is not None and self.wanted < least:
             n, level = len(self.outline.parts), self.outline.parts[0].level
             raise ValueError(
-                f"budget={self.wanted} is too small for the text's {n} {level}s, which take "
-                f"{needed} rows: pass at least that, or coarser units"
+                f"budget={self.wanted} is too small for {self.where}: its {n} "
+                f"{level}{'' if n == 1 else 's'} and the whole take {needed} rows; pass at least "
+                "that, or coarser units"
             )
         chosen = max(LEAST_BUDGET, self.n_rows_of_all_words // FRACTION, needed)
         if chosen >= self.n_rows_of_all_words:

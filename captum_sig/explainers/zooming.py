@@ -164,7 +164,8 @@ def zoomed(
         ]
         for of in baselines
     ]
-    zoom = Zoom(outline(one, words), draws, options.budget)
+    where = f"text {batch.numbers[0]}"
+    zoom = Zoom(outline(one, words), draws, options.budget, where=where)
     n_sloped = min(question.n_values, MAX_SLOPED)
     rank = by_slopes(lambda: _slopes(question, options, positions, zoom, n_sloped), 2 * n_sloped)
     (generator,) = question.new_generators()
@@ -197,7 +198,8 @@ def zoomed_matrix(
     words = prompt.positions()
     problem = token_problem(forced, [(0, word) for word in words], families, options)
     units = UnitEffects(problem, [word[0] for word in words])
-    zoom = Zoom(outline(prompt.source, prompt.spans), [[units]], budget, weight_of_tokens)
+    parts = outline(prompt.source, prompt.spans)
+    zoom = Zoom(parts, [[units]], budget, weight_of_tokens, where="the prompt")
     zoom_in(zoom, by_halves, generator)
     tree = Tree(zoom, prompt.source.by_side, prompt.spans)
     effects = units(zoom.sets(tree.leaves))

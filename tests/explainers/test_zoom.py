@@ -288,7 +288,10 @@ def test_a_text_without_words_has_a_root_without_nodes(explainer):
     ("options", "message"),
     [
         ({"budget": 50}, "budget is for level 'auto'"),
-        ({"level": "auto", "budget": 5}, "budget=5 is too small .* 8 paragraphs, which take 10"),
+        (
+            {"level": "auto", "budget": 5},
+            "budget=5 is too small for text 0: its 8 paragraphs and the whole take 10",
+        ),
         ({"level": "auto", "budget": 0}, "budget must be"),
         (
             {"level": "auto", "method": "ig"},

@@ -161,7 +161,10 @@ def test_contrasts_chats_and_encoders_have_trees(explainer):
     ("options", "message"),
     [
         ({"budget": 50}, "budget is for level 'auto'"),
-        ({"level": "auto", "budget": 5}, "budget=5 is too small .* 9 paragraphs, which take 11"),
+        (
+            {"level": "auto", "budget": 5},
+            "budget=5 is too small for the prompt: its 9 paragraphs and the whole take 11",
+        ),
         ({"level": "auto", "attribute_target": True}, "leave attribute_target and attributions"),
         ({"level": "auto", "attributions": True}, "leave attribute_target and attributions"),
         ({"level": "auto", "interactions": 3}, "interactions is for words"),
