@@ -77,7 +77,8 @@ def test_classification(classify, text):
         assert text[word.start : word.end] == word.word
         assert ends[-1] <= word.start < word.end
         ends.append(word.end)
-    check_page(viz.to_page([found]), viz.to_page([classify("not good")]))
+    long = "not good\n" + "a" * 700  # with lists of words
+    check_page(viz.to_page([found]), viz.to_page([classify("not good"), classify(long)]))
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert WordAttribution.from_dict(plain) == found
 
@@ -90,6 +91,6 @@ def test_generation(generate, prompt):
     found = generate(prompt, " good")
     assert found.matrix.isfinite().all()
     assert found.matrix.shape[1] == len(found.words)
-    check_page(found.to_html(), generate("not good", " good").to_html())
+    check_page(found.to_html(), generate("not good\n", " good").to_html())
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert GenerationAttribution.from_dict(plain) == found
