@@ -125,11 +125,9 @@ def test_how_windows_are_combined(model, tokenizer, window_logits):
 
 
 METHODS = ["sig", "sig:two_sided", "sig:sampled3", "sig:auto", "ig", "input_x_gradient",
-           "gradient_shap", "occlusion", "shapley", "dig", "sequential_dig", "lrp",
-           "rank_path"]  # fmt: skip
+           "gradient_shap", "occlusion", "dig", "lrp", "rank_path"]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:sequential_dig is far from the exact scores")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_is_its_texts_alone(explain, method):
     texts = [LONG[:50], "a gorgeous mess!", LONG[:60]]

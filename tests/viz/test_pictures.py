@@ -12,8 +12,8 @@ from tests.made_results import LABELS, NASTY, one_target
 
 
 @pytest.mark.parametrize(
-    "result", [generation(10_000, 30), generation(100, 200), labels(300, 28), one_label(500)],
-    ids=["10,000 words", "200 tokens", "labels", "one label"],
+    "result", [generation(10_000, 30), generation(70, 100), labels(100, 28), one_label(500)],
+    ids=["10,000 words", "100 tokens", "labels", "one label"],
 )  # fmt: skip
 def test_no_side_is_longer_than_the_bound(result):
     assert max(size_of_png(result.to_png())) <= MAX_PIXELS
