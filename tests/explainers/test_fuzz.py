@@ -77,7 +77,7 @@ def test_classification(classify, text):
         assert text[word.start : word.end] == word.word
         assert ends[-1] <= word.start < word.end
         ends.append(word.end)
-    long = "not good\n" + "a" * 700  # with lists of words
+    long = "not good, movie!\n" + "a" * 700  # with lists of words, and a switch for punctuation
     check_page(viz.to_page([found]), viz.to_page([classify("not good"), classify(long)]))
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert WordAttribution.from_dict(plain) == found
