@@ -334,41 +334,48 @@ def structure_of(model: nn.Module) -> tuple[Any, ...]:
     It changes where a module or its `forward` is replaced, or a user's hook added or removed,
     except on the model itself, which sees what goes in and comes out.
     """
+    ours = _our_hooks()
     return tuple(
         (
             id(module),
             id(vars(module).get("forward")),
-            *([] if module is model else map(tuple, users_hooks(module))),
+            *([] if module is model else map(tuple, _users_hooks(module, ours))),
         )
         for module in model.modules()
     )
 
 
-def users_hooks(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
-    """Return a module's hooks, before its forward pass and after it, without those of this file."""
-    with hook_lock:
-        ours = {handle.id for handle in _registered}
-        before, after = (
-            {number: hook for number, hook in hooks.items() if number not in ours}
-            for hooks in (module._forward_pre_hooks, module._forward_hooks)
-        )
-    return before, after
-
-
 def follow(copy: nn.Module, module: nn.Module) -> None:
     """Give a module's copy the weights and users' hooks that the module has by now."""
+    ours = _our_hooks()
     for inner, of in zip(copy.modules(), module.modules(), strict=True):
         inner._parameters, inner._buffers = of._parameters, of._buffers
-        now = users_hooks(of)
-        if tuple(map(list, users_hooks(inner))) != tuple(map(list, now)):
-            with hook_lock:
-                ours = {handle.id for handle in _registered}
-                for hooks, of_module in zip(
-                    (inner._forward_pre_hooks, inner._forward_hooks), now, strict=True
-                ):
-                    for number in [number for number in hooks if number not in ours]:
-                        del hooks[number]
-                    hooks.update(of_module)
+        for hooks, before, now in zip(
+            (inner._forward_pre_hooks, inner._forward_hooks),
+            _users_hooks(inner, ours),
+            _users_hooks(of, ours),
+            strict=True,
+        ):
+            if list(before) != list(now):
+                with hook_lock:
+                    for number in before:
+                        hooks.pop(number, None)
+                    hooks.update(now)
+
+
+def _our_hooks() -> set[int]:
+    """Return the numbers of the hooks of this file, of all threads."""
+    with hook_lock:
+        return {handle.id for handle in _registered}
+
+
+def _users_hooks(module: nn.Module, ours: set[int]) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Return a module's hooks, before its forward pass and after it, without ours."""
+    before, after = (
+        {number: hook for number, hook in list(hooks.items()) if number not in ours}
+        for hooks in (module._forward_pre_hooks, module._forward_hooks)
+    )
+    return before, after
 
 
 def _remove_hooks_of_other_threads() -> None:

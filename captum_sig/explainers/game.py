@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_sig._locks import ForkSafeLock
 from captum_sig.attr.problem import Problem
 from captum_sig.attr.word_paths import UNMOVED
-from captum_sig.explainers.results import label_of
+from captum_sig.viz.wording import called
 from captum_sig.words.encoding import Batch
 
 
@@ -48,7 +48,7 @@ class Game:
         """Make the game of the one text of a batch."""
         (text,), (spans,) = batch.texts, batch.spans
         column = problem.paths.column_of[0][0, [span.position for span in spans]]
-        return cls(text, target, [label_of(span) for span in spans], column.cpu(), problem)
+        return cls(text, target, [called(span) for span in spans], column.cpu(), problem)
 
     @property
     def n_players(self) -> int:

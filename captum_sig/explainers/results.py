@@ -23,7 +23,7 @@ from captum_sig._names import (
 from captum_sig.explainers.views import Views, dataframe
 from captum_sig.viz import bars, text
 from captum_sig.viz.characters import shortened
-from captum_sig.viz.wording import explained_value
+from captum_sig.viz.wording import called, explained_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,7 +103,7 @@ class Word:
     @property
     def label(self) -> str:
         """The name, or if there is none the word itself."""
-        return label_of(self)
+        return called(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields; those that only some contexts and baselines have may be omitted."""
@@ -179,7 +179,7 @@ class Column:
     @property
     def label(self) -> str:
         """The name, or if there is none the word itself."""
-        return label_of(self)
+        return called(self)
 
 
 @dataclass(frozen=True)
@@ -371,11 +371,6 @@ class Located(Protocol):
     def side(self) -> Side | None: ...
     @property
     def name(self) -> str | None: ...
-
-
-def label_of(word: Located) -> str:
-    """Return how a word or unit is called in lists and tables: its name, or else its text."""
-    return word.word if word.name is None else word.name
 
 
 def finite(value: Any) -> Any:
