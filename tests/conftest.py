@@ -4,6 +4,7 @@ import contextlib
 import os
 import pty
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,27 @@ def in_terminal(
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         leader, follower = pty.openpty()
-        with open(follower, "w", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
+        with (
+            ThreadPoolExecutor(1) as reader,
+            open(follower, "w", encoding="utf-8") as stream,
+            contextlib.redirect_stdout(stream),
+        ):
+            shown = reader.submit(_read_to_end, leader)
             app(arguments, standalone_mode=False)
-        assert capsys.readouterr().err == ""
-        shown = os.read(leader, 100_000).decode()
         os.close(leader)
-        return shown
+        assert capsys.readouterr().err == ""
+        return shown.result().decode()
 
     return run
+
+
+def _read_to_end(terminal: int) -> bytes:
+    """Return all that a terminal is sent until it is closed; it arrives in pieces."""
+    pieces = []
+    with contextlib.suppress(OSError):  # Linux's way of saying that nothing more will come
+        while piece := os.read(terminal, 4096):
+            pieces.append(piece)
+    return b"".join(pieces)
 
 
 @pytest.fixture(scope="session")
