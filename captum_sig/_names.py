@@ -61,6 +61,8 @@ MetricName = Literal[
     "ablation_auc",
 ]  # fmt: skip
 
+TruthMetricName = Literal["precision_at_k", "mean_rank"]  # against words that are known to matter
+
 AblationName = Literal["replace", "remove"]
 
 SequentialMethodName = Literal["sig", "sequential_dig"]  # move one word at a time, in contexts

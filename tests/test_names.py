@@ -9,6 +9,7 @@ from captum_sig.baselines import BASELINES
 from captum_sig.explainers.methods import METHODS
 from captum_sig.explainers.windows import WINDOW_LOGITS
 from captum_sig.faithfulness import METRICS
+from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
 from captum_sig.path import PATHS
 
 
@@ -19,6 +20,7 @@ from captum_sig.path import PATHS
         (_names.BaselineName, BASELINES),
         (_names.PathName, PATHS),
         (_names.MetricName, METRICS),
+        (_names.TruthMetricName, TRUTH_METRICS),
         (_names.WindowLogitsName, WINDOW_LOGITS),
     ],
 )

@@ -87,13 +87,9 @@ def evaluate(
     with quitting_on_interrupt():
         from captum_sig.data.records import read_records
         from captum_sig.explainers.scoring import ScoringOptions
-        from captum_sig.faithfulness.evaluation import (
-            Evaluation,
-            EvaluationConfig,
-            accuracy,
-            check_no_results,
-            prepare_examples,
-        )
+        from captum_sig.faithfulness.config import EvaluationConfig
+        from captum_sig.faithfulness.evaluation import Evaluation, check_no_results
+        from captum_sig.faithfulness.examples import accuracy, prepare_examples
 
     if not resume:
         check_no_results(output)
@@ -144,14 +140,14 @@ def _print_summary(
     from rich.console import Console
 
     from captum_sig.data.tables import to_terminal
-    from captum_sig.faithfulness.metrics import METRICS
+    from captum_sig.faithfulness.summary import BETTER
 
     arrows = {"lower": "↓", "higher": "↑"}
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         key = row["method"], row["baseline"]
         line = lines.setdefault(key, {"method": key[0], "baseline": key[1]})
-        metric = f"{row['metric']} {arrows[METRICS[row['metric']].better]}"
+        metric = f"{row['metric']} {arrows[BETTER[row['metric']]]}"
         for long, short in (("comprehensiveness", "compr."), ("sufficiency", "suff."), ("_", " ")):
             metric = metric.replace(long, short)
         line[metric] = f"{row['mean']:.3f} ±{(row['high'] - row['low']) / 2:.3f}"

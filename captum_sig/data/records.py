@@ -26,6 +26,7 @@ class Record:
     text: str
     label: str | tuple[str, ...] | None  # a tuple where the data lists labels
     text_pair: str | None = None
+    spans: tuple[tuple[int, int], ...] | None = None  # characters of `text` that matter, if known
 
     @property
     def is_blank(self) -> bool:

@@ -28,7 +28,7 @@ from captum_sig.demo_model import PATH as DEMO
 from captum_sig.explainers.models import weights_digest
 from captum_sig.explainers.scoring import ScoringOptions, text_generator
 from captum_sig.faithfulness import METRICS
-from captum_sig.faithfulness.evaluation import Example, prepare_examples
+from captum_sig.faithfulness.examples import Example, prepare_examples
 from tests.benchmarks import recurrent  # noqa: F401  # lets transformers load it by its name
 from tests.benchmarks.faithfulness_report import FRACTIONS, METRIC_NAMES, SHAPLEY, TIMES, report
 from tests.benchmarks.lines import Line, LineFile

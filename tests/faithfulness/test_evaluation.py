@@ -26,13 +26,10 @@ from captum_sig.data.tables import to_markdown
 from captum_sig.demo_model import PATH
 from captum_sig.explainers import methods
 from captum_sig.faithfulness import evaluation
-from captum_sig.faithfulness.evaluation import (
-    COLUMNS,
-    PAIRED_COLUMNS,
-    Evaluation,
-    EvaluationConfig,
-    prepare_examples,
-)
+from captum_sig.faithfulness.config import EvaluationConfig
+from captum_sig.faithfulness.evaluation import Evaluation
+from captum_sig.faithfulness.examples import prepare_examples
+from captum_sig.faithfulness.summary import COLUMNS, PAIRED_COLUMNS
 from tests.tiny_models import byte_level_tokenizer, tiny, wordpiece_tokenizer
 
 ROWS = [

@@ -13,7 +13,7 @@ from captum_sig import TextClassificationExplainer
 from captum_sig.cli.main import app
 from captum_sig.data.records import Record
 from captum_sig.faithfulness import METRICS, Sentence, comprehensiveness, log_odds
-from captum_sig.faithfulness.evaluation import accuracy, prepare_examples
+from captum_sig.faithfulness.examples import accuracy, prepare_examples
 from tests.tiny_models import CLS, MASK, SEP, bert
 from tests.tiny_tasks import LABELS, encoded, multi_label, pair_tokenizer
 

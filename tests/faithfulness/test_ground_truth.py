@@ -1,0 +1,83 @@
+"""Metrics of scores against words that are known to matter."""
+
+import json
+from itertools import permutations
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from captum_sig.data.records import Record
+from captum_sig.faithfulness.config import EvaluationConfig
+from captum_sig.faithfulness.evaluation import Evaluation
+from captum_sig.faithfulness.examples import prepare_examples
+from captum_sig.faithfulness.ground_truth import (
+    TRUTH_METRICS,
+    mean_rank,
+    precision_at_k,
+    true_words,
+)
+
+TEXTS = ["The plot is thin, but superb acting saves it.", "Dull.", "A warm and funny story."]
+SPANS = [((4, 8), (22, 28)), (), None]
+
+
+@pytest.mark.parametrize("truth", [(True, False, False), (True, True, False), (True, True, True)])
+def test_every_order_of_three_words(truth):
+    for order in permutations((1.0, 2.0, 3.0)):
+        ranks = [sum(other >= score for other in order) for score in order]
+        true_ranks = [rank for rank, is_true in zip(ranks, truth, strict=True) if is_true]
+        k = sum(truth)
+        scores, mask = torch.tensor(order), torch.tensor(truth)
+        assert precision_at_k(scores, mask) == sum(rank <= k for rank in true_ranks) / k
+        assert mean_rank(scores, mask) == pytest.approx(sum(true_ranks) / k)
+
+
+def test_of_equal_scores_the_earlier_ranks_higher():
+    scores = torch.zeros(4)
+    assert mean_rank(scores, torch.tensor([False, True, False, True])) == 3
+    assert precision_at_k(scores, torch.tensor([True, False, False, False])) == 1
+
+
+def test_words_that_touch_a_span_are_not_in_it():
+    words = [SimpleNamespace(start=a, end=b) for a, b in [(0, 3), (4, 8), (9, 11)]]
+    assert true_words(words, [(3, 5)]).tolist() == [False, True, False]
+    assert true_words(words, [(4, 4)]).tolist() == [False] * 3
+    assert true_words(words, []).tolist() == [False] * 3
+    with pytest.raises(ValueError, match="need a tokenizer of the kind 'fast'"):
+        true_words([SimpleNamespace(start=None, end=None)], [(0, 1)])
+
+
+@pytest.fixture(scope="module")
+def run(demo, tmp_path_factory):
+    config = EvaluationConfig(
+        data="d", model="m", masked_lm=None, methods=("random", "sig"), baselines=("mask",),
+        metrics=("precision_at_k", "log_odds", "mean_rank"), top_fraction=0.2, level="word",
+        explain="predicted", n_steps=5, n_draws=1, seed=0,
+    )  # fmt: skip
+    records = [Record(text, None, spans=spans) for text, spans in zip(TEXTS, SPANS, strict=True)]
+    folder = tmp_path_factory.mktemp("results")
+    examples = prepare_examples(demo, records, "predicted")
+    evaluation = Evaluation(config, {"mask": demo}, examples, folder, resume=False)
+    evaluation.explain_remaining()
+    return folder, evaluation.write_tables()
+
+
+def test_lines_hold_what_the_scores_say(run):
+    folder, _ = run
+    lines = [json.loads(line) for line in (folder / "examples.jsonl").read_text().splitlines()]
+    for line in lines:
+        values = line["precision_at_k"], line["mean_rank"]
+        if line["text"] != TEXTS[0]:
+            assert values == (None, None)
+            continue
+        ranks = [sum(x >= score for x in line["scores"]) for score in line["scores"]]
+        true_ranks = [ranks[line["words"].index(word)] for word in ("plot", "superb")]
+        assert values == (sum(rank <= 2 for rank in true_ranks) / 2, sum(true_ranks) / 2)
+
+
+def test_texts_without_known_words_do_not_count(run):
+    _, rows = run
+    numbers = {row["metric"]: row["n"] for row in rows}
+    assert numbers == {"precision_at_k": 1, "log_odds": 3, "mean_rank": 1}
+    assert {row["metric"] for row in rows} - {"log_odds"} <= set(TRUTH_METRICS)
