@@ -67,7 +67,7 @@ class Evaluation:
 
     Raises:
         ValueError: if the folder is a file, holds results and `resume` is False, or holds results
-            of other settings, weights or texts.
+            of other settings, weights or texts; or if a metric needs spans, and no text has any.
         OSError: if the folder cannot be written.
     """
 
@@ -90,11 +90,20 @@ class Evaluation:
             for baseline in config.baselines
             for method in config.methods
         }
+        self._check_truth(examples)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file: name a folder for the results")
         folder.mkdir(parents=True, exist_ok=True)
         self._check_settings(examples, resume)
         self.lines: list[Line] = self._complete_lines()
+
+    def _check_truth(self, examples: Sequence[Example]) -> None:
+        names = [name for name in self.config.metrics if name in TRUTH_METRICS]
+        if names and not any(example.spans for example in examples):
+            raise ValueError(
+                f"metric {names[0]!r} compares scores with words that are known to matter, and no "
+                "text has any: name the column that marks them, or use other metrics"
+            )
 
     def _check_settings(self, examples: Sequence[Example], resume: bool) -> None:
         texts = [

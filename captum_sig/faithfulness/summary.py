@@ -52,6 +52,8 @@ def write_tables(lines: Iterable[Line], config: EvaluationConfig, folder: Path) 
         of_method = cells[method, baseline]
         name = {"method": method, "baseline": baseline, "metric": metric}
         values = _of_texts(of_method, metric)
+        if not values:
+            raise ValueError(f"metric {metric!r} is defined for no text: use others, or more texts")
         seconds = sum(line["seconds"] for line in of_method) / len(of_method)
         interval = bootstrap(values, seed=config.seed)
         means.append({**name, **asdict(interval), "seconds_per_example": seconds})

@@ -20,6 +20,11 @@ from captum_sig.faithfulness.ground_truth import (
 
 TEXTS = ["The plot is thin, but superb acting saves it.", "Dull.", "A warm and funny story."]
 SPANS = [((4, 8), (22, 28)), (), None]
+CONFIG = EvaluationConfig(
+    data="d", model="m", masked_lm=None, methods=("random", "sig"), baselines=("mask",),
+    metrics=("precision_at_k", "log_odds", "mean_rank"), top_fraction=0.2, level="word",
+    explain="predicted", n_steps=5, n_draws=1, seed=0,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("truth", [(True, False, False), (True, True, False), (True, True, True)])
@@ -48,19 +53,18 @@ def test_words_that_touch_a_span_are_not_in_it():
         true_words([SimpleNamespace(start=None, end=None)], [(0, 1)])
 
 
+def evaluated(explainer, examples, folder):
+    evaluation = Evaluation(CONFIG, {"mask": explainer}, examples, folder, resume=False)
+    evaluation.explain_remaining()
+    return evaluation.write_tables()
+
+
 @pytest.fixture(scope="module")
 def run(demo, tmp_path_factory):
-    config = EvaluationConfig(
-        data="d", model="m", masked_lm=None, methods=("random", "sig"), baselines=("mask",),
-        metrics=("precision_at_k", "log_odds", "mean_rank"), top_fraction=0.2, level="word",
-        explain="predicted", n_steps=5, n_draws=1, seed=0,
-    )  # fmt: skip
     records = [Record(text, None, spans=spans) for text, spans in zip(TEXTS, SPANS, strict=True)]
     folder = tmp_path_factory.mktemp("results")
     examples = prepare_examples(demo, records, "predicted")
-    evaluation = Evaluation(config, {"mask": demo}, examples, folder, resume=False)
-    evaluation.explain_remaining()
-    return folder, evaluation.write_tables()
+    return folder, evaluated(demo, examples, folder)
 
 
 def test_lines_hold_what_the_scores_say(run):
@@ -74,6 +78,13 @@ def test_lines_hold_what_the_scores_say(run):
         ranks = [sum(x >= score for x in line["scores"]) for score in line["scores"]]
         true_ranks = [ranks[line["words"].index(word)] for word in ("plot", "superb")]
         assert values == (sum(rank <= 2 for rank in true_ranks) / 2, sum(true_ranks) / 2)
+
+
+@pytest.mark.parametrize(("spans", "message"), [((), "no text has any"), (((3, 4),), "no text:")])
+def test_without_known_words_there_is_no_metric(demo, tmp_path, spans, message):
+    examples = prepare_examples(demo, [Record(TEXTS[0], None, spans=spans)], "predicted")
+    with pytest.raises(ValueError, match=message):
+        evaluated(demo, examples, tmp_path)
 
 
 def test_texts_without_known_words_do_not_count(run):
