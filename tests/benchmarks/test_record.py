@@ -1,0 +1,80 @@
+"""What a command measured stands in a file that says how, when and where."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.benchmarks.record import RESULTS, command_line, read, record
+
+ROWS = [{"method": "sig", "mean": -0.123456789, "n": 3}, {"method": "ig", "mean": None, "n": 2}]
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    path = record("one", {"means": ROWS}, command="python -m x", folder=tmp_path)
+    assert path == tmp_path / "one.json"
+    found = read("one", tmp_path)
+    assert found.tables == {"means": [{**ROWS[0], "mean": -0.123457}, ROWS[1]]}
+    assert (found.name, found.command, found.figures) == ("one", "python -m x", {})
+
+
+def test_a_record_says_by_which_code_and_where(tmp_path):
+    found = read("one", record("one", {}, command="x", folder=tmp_path).parent)
+    assert len(found.commit.removesuffix("+")) == 40 or found.commit == "unknown"
+    assert found.machine["threads"] == torch.get_num_threads()
+    assert {"processor", "cores", "python", "torch", "captum", "transformers"} <= {*found.machine}
+
+
+def test_scalars_of_numpy_and_pytorch_are_numbers(tmp_path):
+    figures = {"a": np.float32(1 / 3), "b": torch.tensor(2), "c": np.int64(4), "d": np.bool_(True)}
+    record("one", {}, command="x", figures=figures, folder=tmp_path)
+    assert read("one", tmp_path).figures == {"a": 0.333333, "b": 2, "c": 4, "d": True}
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"t": [{"a": float("nan")}]}, r"t\.a is nan: give a string, a finite number"),
+        ({"t": [{"a": [1, 2]}]}, r"t\.a is \[1, 2\]"),
+        ({"t": [{"a": 1}, {"b": 1}]}, r"row 2 of table 't' has the columns \['b'\]"),
+    ],
+)
+def test_what_is_no_flat_row_of_values_is_an_error(tables, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        record("one", tables, command="x", folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_is_short_and_plain(tmp_path):
+    with pytest.raises(ValueError, match="named 'A/b'"):
+        record("A/b", {}, command="x", folder=tmp_path)
+
+
+def test_a_row_is_a_line(tmp_path):
+    text = record("one", {"t": ROWS, "u": ROWS}, command="x", folder=tmp_path).read_text()
+    assert text.count('{"method": ') == 4
+    assert all(line.count("{") < 2 for line in text.splitlines())
+
+
+def test_an_unknown_record_names_the_known(tmp_path):
+    record("one", {}, command="x", folder=tmp_path)
+    with pytest.raises(FileNotFoundError, match="no record 'two': choose from one"):
+        read("two", tmp_path)
+
+
+def test_a_command_names_no_folder_of_the_machine():
+    arguments = ["--data", "/a/sst2/dev.tsv", "--peer", "../x/peers", "--few", "a b"]
+    shown = "python -m m --data sst2/dev.tsv --peer x/peers --few 'a b'"
+    assert command_line("m", arguments) == shown
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_records_of_the_project(path):
+    found = read(path.stem)
+    assert found.name == path.stem
+    assert found.command.startswith(("python -m tests.", "captum-sig ", "OMP_NUM_THREADS=")), (
+        f"{path.name}: the command that writes it begins with `python -m tests.`"
+    )
+    assert not any(part in path.read_text() for part in ("/tmp/", "/work/", "/home/", "/root/"))
+    assert json.loads(path.read_text())["commit"]
