@@ -3,6 +3,7 @@
 `python -m tests.benchmarks.render` writes RESULTS.md and its neighbours from these files.
 """
 
+import argparse
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from captum_sig._files import replace_text
+from captum_sig.data.tables import to_markdown
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
@@ -42,7 +44,22 @@ class Figures:
     machine: dict[str, Any]
     tables: dict[str, list[dict[str, Value]]]
     figures: dict[str, Value]
-    transcribed: str | None = None  # "<file> at <commit>": typed in before figures had files
+    transcribed: str | None = None  # "<file> at <commit>": measured before figures had files
+
+    def row(self, table: str, **values: Value) -> dict[str, Value]:
+        """Return the one row with these values in these columns.
+
+        Raises:
+            ValueError: if there is none, or more than one.
+        """
+        rows = self.tables[table]
+        matching = [row for row in rows if all(row[key] == of for key, of in values.items())]
+        if len(matching) != 1:
+            raise ValueError(
+                f"{len(matching)} rows of table {table!r} in {self.name!r} have {values}: give the "
+                "values that one row has"
+            )
+        return matching[0]
 
 
 def record(
@@ -52,7 +69,7 @@ def record(
     command: str,
     figures: Mapping[str, Value] | None = None,
     packages: Sequence[str] = (),
-    folder: Path = RESULTS,
+    folder: Path | None = None,
 ) -> Path:
     """Write figures to `<folder>/<name>.json`, beside command, commit, date and machine.
 
@@ -63,7 +80,7 @@ def record(
         command: the line that writes this file; see `command_line`.
         figures: single figures by name.
         packages: distributions whose versions matter, beside those of `PACKAGES`.
-        folder: where the file goes.
+        folder: where the file goes; by default the project's.
 
     Raises:
         ValueError: if the name, a column or a value is not of this form.
@@ -79,23 +96,87 @@ def record(
         "tables": {table: _rows(table, rows) for table, rows in tables.items()},
         "figures": {key: _value(key, value) for key, value in (figures or {}).items()},
     }
+    folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     replace_text(path, _as_text(content))
     return path
 
 
-def read(name: str, folder: Path = RESULTS) -> Figures:
+def read(name: str, folder: Path | None = None) -> Figures:
     """Return the figures of a file that `record` wrote.
 
     Raises:
         FileNotFoundError: if there is none of this name; the message lists the names.
     """
+    folder = folder or RESULTS
     path = folder / f"{name}.json"
     if not path.exists():
         names = ", ".join(sorted(path.stem for path in folder.glob("*.json")))
         raise FileNotFoundError(f"no record {name!r}: choose from {names}")
     return Figures(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def add_record_option(parser: argparse.ArgumentParser) -> None:
+    """Let a command write its figures to a file: see `show_and_record`."""
+    parser.add_argument("--record", metavar="NAME", help="write the figures to results/NAME.json")
+
+
+def show_and_record(
+    options: argparse.Namespace,
+    module: str,
+    tables: Mapping[str, Sequence[Row]],
+    figures: Mapping[str, Value] | None = None,
+) -> None:
+    """Print tables and single figures, and record them if the command was given a name for them.
+
+    Args:
+        options: what `add_record_option` added to.
+        module: the command's, `__spec__.name`.
+        tables: as in `record`.
+        figures: as in `record`.
+    """
+    for name, rows in tables.items():
+        shown = [{key: _rounded(value) for key, value in row.items()} for row in rows]
+        print(f"{name}:\n{to_markdown(shown, list(rows[0]) if rows else [])}")
+    for name, value in (figures or {}).items():
+        print(f"{name}: {_rounded(value)}")
+    if options.record is not None:
+        command = command_line(module.removesuffix(".__main__"))
+        print(record(options.record, tables, command=command, figures=figures))
+
+
+def _rounded(value: Value) -> Value:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def flattened(nested: Mapping[Any, Any], *columns: str) -> list[dict[str, Any]]:
+    """Return nested mappings as rows: the keys of the outer ones fill these columns.
+
+    Names of mappings that are nested more deeply are joined by underscores.
+
+    >>> flattened({"bert": {"16": {"s": {"a": 1, "b": 2}}}}, "model", "length")
+    [{'model': 'bert', 'length': '16', 's_a': 1, 's_b': 2}]
+    """
+    if columns:
+        return _filled([
+            {columns[0]: key, **row}
+            for key, inner in nested.items()
+            for row in flattened(inner, *columns[1:])
+        ])  # fmt: skip
+    row: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            row |= {f"{key}_{inner}": of for inner, of in flattened(value)[0].items()}
+        else:
+            row[key] = value
+    return [row]
+
+
+def _filled(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows with None where one lacks a column of another."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 def command_line(module: str, arguments: Sequence[str] | None = None) -> str:
