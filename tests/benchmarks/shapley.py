@@ -24,6 +24,7 @@ from captum_sig.contexts import Contexts
 from captum_sig.explainers.results import agreement
 from tests.benchmarks import subjects
 from tests.benchmarks.permutations import Estimate, estimate
+from tests.benchmarks.record import add_record_option, show_and_record
 from tests.benchmarks.subjects import Subject
 
 Z = 1.96
@@ -143,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
     add("--tolerance", type=float, default=0.1)
     add("--max-rows", type=int)
     add("--output", type=Path, help="JSON file with the figures of every sentence")
+    add_record_option(options)
     return options
 
 
@@ -158,8 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         generator = torch.Generator().manual_seed(number)
         auto = contexts.auto(options.tolerance, options.max_rows, generator)
         texts.append(of_text(subject, ids, options.permutations, auto))
-    for name, figure in summary(texts).items():
-        print(f"{name:46} {figure:.3f}")
+    show_and_record(options, __spec__.name, {}, summary(texts))
     if options.output is not None:
         options.output.write_text(json.dumps(texts), encoding="utf-8")
 
