@@ -92,9 +92,8 @@ def throughput(data: Path, n_texts: int, size: int, n_blocks: int) -> list[dict[
         texts = sum(one[-1][1] - one[n_workers][1] for one in seen[name])
         steady = texts / sum(one[-1][0] - one[n_workers][0] for one in seen[name])
         rows.append({"engine": name, "texts_per_s": whole, "steady_per_s": steady})
-    return [
-        row | {"over_the_loop": rows[0]["steady_per_s"] / row["steady_per_s"] - 1} for row in rows
-    ]
+    loop = rows[0]["steady_per_s"]
+    return [row | {"over_the_loop": loop / row["steady_per_s"] - 1} for row in rows]
 
 
 def of_command(*arguments: object) -> tuple[float, float]:

@@ -248,10 +248,12 @@ def main() -> None:
     print(machine(torch.device("cpu")))
     lengths = [of.ids.shape[1] for of in texts]
     print(f"{len(texts)} texts of {min(lengths)} to {max(lengths)} tokens")
-    rows = report(measured(ways, texts, chosen.turns), texts, len(chosen.sizes))
-    show_and_record(
-        chosen, __spec__.name, {"ways": [{"model": chosen.model, **row} for row in rows]}
-    )
+    records = measured(ways, texts, chosen.turns)
+    rows = [
+        {"model": Path(chosen.model).name, **row}
+        for row in report(records, texts, len(chosen.sizes))
+    ]
+    show_and_record(chosen, __spec__.name, {"ways": rows})
     print(f"the head reads: {explainer.facts.read_positions}")
 
 

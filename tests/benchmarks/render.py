@@ -23,9 +23,10 @@ QUOTES = TEMPLATES / "quotes.jinja"
 
 FRACTION = r"(?:hal(?:f|ves)|(?:third|quarter|fifth|sixth|seventh|eighth|ninth|tenth)s?)"
 NUMBER = r"\d+(?:,\d{3})*"
-UNITS = r"times|%|[nµm]?s|seconds?|minutes?|hours?|[kMG]i?B|nats?|logits?|texts/s|rows/s|[GT]FLOP(?:/s)?"
+TIME = r"[nµm]?s|seconds?|minutes?|hours?"
+UNIT = rf"times|%|{TIME}|[kMG]i?B|nats?|logits?|(?:texts|rows|[GT]FLOP)/s"
 MEASURED = re.compile(
-    rf"(?<![\w.])(?:[−+-]?\d*\.\d+|{NUMBER} ?(?:{UNITS})(?!\w)|{NUMBER} of {NUMBER}|1/\d"
+    rf"(?<![\w.])(?:[−+-]?\d*\.\d+|{NUMBER} ?(?:{UNIT})(?!\w)|{NUMBER} of {NUMBER}|1/\d"
     rf"|(?:a|an|one|two|three|four) {FRACTION}\b)"
 )
 # What holds numbers but measures nothing: code, links, comments, and what Jinja2 fills in.
