@@ -366,13 +366,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results["position"] = position(given.model, given.data)
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "generation.json").write_text(json.dumps(results, indent=1) + "\n")
-    show_and_record(given, __spec__.name, figures_of(results))
+    show_and_record(given, __spec__.name, tables_of(results))
 
 
-def figures_of(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def tables_of(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Tables of the parts that were measured."""
-    columns = {"compare": ["method"], "contexts": ["contexts"], "cache": ["shape", "prompt_tokens"]}
+    columns = {"contexts": ["contexts"], "cache": ["shape", "prompt_tokens"]}
     tables = {part: flattened(results[part], *columns[part]) for part in columns if part in results}
+    if "compare" in results:
+        tables["compare"] = flattened(results["compare"]["methods"], "method")
     if "position" in results:
         tables["position"] = [
             {"baseline": name, "rank_correlation": value}

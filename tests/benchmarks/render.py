@@ -19,19 +19,19 @@ from tests.benchmarks.record import RESULTS, Figures, read
 
 FOLDER = Path(__file__).parent
 TEMPLATES = FOLDER / "templates"
-QUOTES = TEMPLATES / "quotes.jinja"
+QUOTES = TEMPLATES / "quotes"  # what other files say of figures, by their paths
 
 FRACTION = r"(?:hal(?:f|ves)|(?:third|quarter|fifth|sixth|seventh|eighth|ninth|tenth)s?)"
 NUMBER = r"\d+(?:,\d{3})*"
 TIME = r"[nµm]?s|seconds?|minutes?|hours?"
 UNIT = rf"times|%|{TIME}|[kMG]i?B|nats?|logits?|(?:texts|rows|[GT]FLOP)/s"
 MEASURED = re.compile(
-    rf"(?<![\w.])(?:[−+-]?\d*\.\d+|{NUMBER} ?(?:{UNIT})(?!\w)|{NUMBER} of {NUMBER}|1/\d"
+    rf"(?<![\w.-])(?:[−+-]?\d*\.\d+|{NUMBER} ?(?:{UNIT})(?!\w)|{NUMBER} of {NUMBER}|1/\d"
     rf"|(?:a|an|one|two|three|four) {FRACTION}\b)"
 )
 # What holds numbers but measures nothing: code, links, comments, and what Jinja2 fills in.
 NO_PROSE = re.compile(
-    r"^[ \t]*```.*?^[ \t]*```|\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}|<!--.*?-->|`[^`\n]+`|\]\([^)]*\)|https?://\S+",
+    r"^[ \t]*```.*?^[ \t]*```|\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}|<!--.*?-->|`[^`\n]+(?:\n[^`\n]+)?`|\]\([^)]*\)|https?://\S+",
     re.DOTALL | re.MULTILINE,
 )
 

@@ -97,7 +97,7 @@ def summary(texts: Sequence[dict[str, Any]]) -> dict[str, float]:
     names = [
         agreement(*of_word, 1.0) for of_word in zip(first.tolist(), last.tolist(), strict=True)
     ]
-    drawn = joined("auto_error") > 0
+    drawn, other = joined("auto_error") > 0, joined("auto_error").isnan()
     figures = {
         "texts": len(texts),
         "words": len(reference),
@@ -116,7 +116,8 @@ def summary(texts: Sequence[dict[str, Any]]) -> dict[str, float]:
     for name in ("two_sided", "auto", "sampled"):
         off = (joined(name) - reference).square() - noise.square()
         figures[f"{name}: error"] = float(off.mean().clamp(min=0).sqrt())
-        figures[f"{name}: error of sampled words"] = float(off[drawn].mean().clamp(min=0).sqrt())
+        for words, chosen in (("sampled words", drawn), ("other words", other)):
+            figures[f"{name}: error of {words}"] = float(off[chosen].mean().clamp(min=0).sqrt())
     rows = [text["n_rows"] / (text["n_words"] + 1) for text in texts]
     ratio = (
         joined("sampled_error")[drawn].square().mean() / joined("auto_error")[drawn].square().mean()

@@ -304,7 +304,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     save(model, tokenizer, options.output)
     held_out = task.examples(rng, options.data, True, 500)
     right = accuracy(model, task.columns(tokenizer, held_out), task.is_right)
-    figures = {"task": options.task, "right": right, "held_out": len(held_out)}
+    figures = {
+        "task": options.task, "trained_on": len(examples), "right": right,
+        "held_out": len(held_out),
+    }  # fmt: skip
     show_and_record(options, __spec__.name, {}, figures)
 
 
