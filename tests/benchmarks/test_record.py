@@ -10,7 +10,7 @@ from captum_sig import TextClassificationExplainer
 from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH as DEMO
 from captum_sig.faithfulness import METRICS
-from captum_sig.faithfulness.evaluation import prepare_examples
+from captum_sig.faithfulness.examples import prepare_examples
 from tests.benchmarks import faithfulness, generation, scale
 from tests.benchmarks.record import RESULTS, ROOT, command_line, read, record
 
