@@ -41,7 +41,7 @@ class Shown(float):
 
     def __format__(self, spec: str) -> str:
         """Format as a float does, but for the signs."""
-        return number(float(self), spec)
+        return number(int(self) if spec == "," else float(self), spec)
 
 
 def number(value: float, spec: str = "") -> str:
@@ -155,7 +155,7 @@ def provenance(figures: Figures) -> str:
         if count := facts.pop(f"{unit}s", None):
             shown.append(f"{count} {unit}{'s' if count > 1 else ''}")
     if "gpu" in facts:
-        shown = [str(facts.pop("gpu"))]  # the CPU beside it has little part in the figures
+        shown.append(str(facts.pop("gpu")))
     shown += [f"{names.get(key, key)} {value}" for key, value in facts.items() if value is not None]
     if figures.date:
         shown.append(figures.date)

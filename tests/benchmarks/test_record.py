@@ -1,5 +1,6 @@
 """What a command measured stands in a file that says how, when and where."""
 
+import argparse
 import json
 
 import numpy as np
@@ -11,8 +12,16 @@ from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH as DEMO
 from captum_sig.faithfulness import METRICS
 from captum_sig.faithfulness.examples import prepare_examples
-from tests.benchmarks import faithfulness, generation, scale
-from tests.benchmarks.record import RESULTS, ROOT, command_line, read, record
+from tests.benchmarks import evaluated, faithfulness, generation, scale
+from tests.benchmarks.record import (
+    RESULTS,
+    ROOT,
+    add_record_option,
+    command_line,
+    read,
+    record,
+    show_and_record,
+)
 
 ROWS = [{"method": "sig", "mean": -0.123456789, "n": 3}, {"method": "ig", "mean": None, "n": 2}]
 
@@ -73,6 +82,43 @@ def test_a_command_names_no_folder_of_the_machine():
     arguments = ["--data", "/a/sst2/dev.tsv", "--peer", "../x/peers", "--few", "a b"]
     shown = "python -m m --data sst2/dev.tsv --peer x/peers --few 'a b'"
     assert command_line("m", arguments) == shown
+
+
+@pytest.fixture
+def results(monkeypatch, tmp_path):
+    monkeypatch.setattr("tests.benchmarks.record.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("sys.argv", ["", "--seed", "1"])
+    return tmp_path / "results"
+
+
+def test_a_command_shows_its_tables_and_records_them_if_asked(results, capsys):
+    parser = argparse.ArgumentParser()
+    add_record_option(parser)
+    tables = {"t": [{"method": "sig", "s": {"cpu": 0.123456}}, {"method": "ig", "mib": 2}]}
+    show_and_record(parser.parse_args([]), "tests.x.__main__", tables, {"n": 3})
+    assert "| sig | 0.1235 |  |" in capsys.readouterr().out
+    assert not results.exists()
+    show_and_record(parser.parse_args(["--record", "one"]), "tests.x.__main__", tables, {"n": 3})
+    found = read("one")
+    assert found.command == "python -m tests.x --seed 1"
+    assert found.tables["t"] == [
+        {"method": "sig", "s_cpu": 0.123456, "mib": None},
+        {"method": "ig", "s_cpu": None, "mib": 2},
+    ]
+
+
+def test_what_evaluate_wrote_is_recorded(results, tmp_path):
+    head = "method,baseline,metric,mean,low,high,n"
+    (tmp_path / "table.csv").write_text(f"{head}\nsig,mask,log_odds,-1.5,-2,-1.25,5\n")
+    (tmp_path / "paired.csv").write_text("method,reference,mean\nsig,ig,\n")
+    evaluated.main([str(tmp_path), "--record", "some"])
+    assert read("some").row("methods", method="sig") == {
+        "method": "sig", "baseline": "mask", "metric": "log_odds",
+        "mean": -1.5, "low": -2, "high": -1.25, "n": 5,
+    }  # fmt: skip
+    assert read("some").tables["differences"] == [
+        {"method": "sig", "reference": "ig", "mean": None}
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)

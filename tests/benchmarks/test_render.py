@@ -66,6 +66,11 @@ def test_tables_have_real_minus_signs_and_intervals():
     ]
 
 
+def test_integers_stay_integers():
+    columns = [render.Column("n", format=","), "m"]
+    assert render.table([{"n": 1_000_000, "m": 1_000}], columns).endswith("| 1,000,000 | 1000 |")
+
+
 def test_long_tables_become_wide_with_their_intervals():
     (wide,) = render.pivot(FIGURES, ["model"], "metric")
     assert wide == {"model": "a", "x": -0.5, "x_low": -1.0, "x_high": 0.25,
