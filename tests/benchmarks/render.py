@@ -163,7 +163,10 @@ def provenance(figures: Figures) -> str:
         shown.append(f"recorded before results were kept in files ({figures.transcribed})")
     elif figures.commit:
         shown.append(f"commit {figures.commit[:7]}{'+' * figures.commit.endswith('+')}")
-    return f"```sh\n{figures.command}\n```\n\n*{', '.join(shown)}.*"
+    command = f"`{figures.command}`"
+    if "\n" in figures.command:
+        command = f"```sh\n{figures.command}\n```\n"
+    return f"{command}\n*{', '.join(shown)}.*"
 
 
 def environment(results: Path = RESULTS, templates: Path = TEMPLATES) -> jinja2.Environment:

@@ -101,5 +101,5 @@ def test_words_for_a_figure_need_the_figure():
 def test_a_page_says_where_its_figures_are_from(tmp_path):
     record("some", {}, command="python -m x", folder=tmp_path)
     found = read("some", tmp_path)
-    assert render.provenance(found).startswith("```sh\npython -m x\n```\n\n*")
+    assert render.provenance(found).startswith("`python -m x`\n*")
     assert "recorded before" not in render.provenance(found)
