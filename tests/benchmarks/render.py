@@ -29,9 +29,11 @@ MEASURED = re.compile(
     rf"(?<![\w.-])(?:[−+-]?\d*\.\d+|{NUMBER} ?(?:{UNIT})(?!\w)|{NUMBER} of {NUMBER}|1/\d"
     rf"|(?:a|an|one|two|three|four) {FRACTION}\b)"
 )
-# What holds numbers but measures nothing: code, links, comments, and what Jinja2 fills in.
+# What holds numbers but measures nothing: blocks and pieces of code, what Jinja2 fills in, comments,
+# links, and numbers of papers.
 NO_PROSE = re.compile(
-    r"^[ \t]*```.*?^[ \t]*```|\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}|<!--.*?-->|`[^`\n]+(?:\n[^`\n]+)?`|\]\([^)]*\)|https?://\S+",
+    r"^[ \t]*```.*?^[ \t]*```|`[^`\n]+(?:\n[^`\n]+)?`|\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}|<!--.*?-->"
+    r"|\]\([^)]*\)|https?://\S+|arXiv[: ]\d{4}\.\d{4,5}",
     re.DOTALL | re.MULTILINE,
 )
 

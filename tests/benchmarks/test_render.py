@@ -46,6 +46,7 @@ def test_a_typed_figure_is_found(text):
     "text",
     ["a GPT-2 of 4 layers", "64 sentences (seed 0)", "`budget=0.5` of", "`a\n b=0.5`", "10⁸ texts",
      "[RESULTS](a/3.5.md)", "```sh\nsleep 3 s\n```", "the top 5", "{# 3.5 #}", "one of 20 passages",
+     "(arXiv 2305.15853)",
      "{% set x = 0.5 %}"],
 )  # fmt: skip
 def test_code_links_and_counts_are_no_figures(text):
