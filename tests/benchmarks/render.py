@@ -29,8 +29,8 @@ MEASURED = re.compile(
     rf"(?<![\w.-])(?:[−+-]?\d*\.\d+|{NUMBER} ?(?:{UNIT})(?!\w)|{NUMBER} of {NUMBER}|1/\d"
     rf"|(?:a|an|one|two|three|four) {FRACTION}\b)"
 )
-# What holds numbers but measures nothing: blocks and pieces of code, what Jinja2 fills in, comments,
-# links, and numbers of papers.
+# What holds numbers but measures nothing: code, what Jinja2 fills in, comments, links, and the
+# numbers of papers.
 NO_PROSE = re.compile(
     r"^[ \t]*```.*?^[ \t]*```|`[^`\n]+(?:\n[^`\n]+)?`|\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}|<!--.*?-->"
     r"|\]\([^)]*\)|https?://\S+|arXiv[: ]\d{4}\.\d{4,5}",
