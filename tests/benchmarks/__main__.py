@@ -7,8 +7,9 @@ Peers that are not there are left out; `python -m tests.benchmarks --help` tells
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -17,7 +18,9 @@ from tests.benchmarks import compare, growth, report, subjects
 from tests.benchmarks.measure import machine
 from tests.benchmarks.methods import methods
 from tests.benchmarks.peers import HOW_TO_GET
+from tests.benchmarks.record import add_record_option, flattened, show_and_record
 
+Row = dict[str, Any]
 PARTS = ("compare", "memory", "length", "batch")
 
 
@@ -45,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("--words", type=int, default=128, help="words that move in a long text; time is scaled")
     add("--cache", type=Path, help="folder that keeps the float64 reference between runs")
     add("--output", type=Path, default=Path("bench"), help="folder for bench.json and bench.png")
+    add_record_option(options)
     return options
 
 
@@ -79,6 +83,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results[part] = measure[part]()
     report.show(results, Console(width=160) if not Console().is_terminal else Console())
     report.save(results, options.output)
+    if options.record is not None:
+        show_and_record(options, __spec__.name, *figures_of(results))
+
+
+def figures_of(results: Mapping[str, Any]) -> tuple[dict[str, list[Row]], Row]:
+    """Tables and single figures of the parts that were measured."""
+    tables: dict[str, list[Row]] = {}
+    if "compare" in results:
+        tables["methods"] = flattened(results["compare"], "method")
+    for part, axis in (("length", "lengths"), ("batch", "sizes")):
+        if part in results:
+            growth = results[part]
+            tables[part] = [
+                {
+                    "method": method,
+                    **{f"s_{size}": s for size, s in zip(growth[axis], seconds, strict=True)},
+                    "exponent": growth["exponents"][method],
+                }
+                for method, seconds in growth["seconds"].items()
+            ]
+    return tables, results.get("memory", {})
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ from captum_sig.corpus.shard_files import ShardWriter
 from captum_sig.corpus.shards import Corpus, read_rows
 from captum_sig.demo_model import PATH
 from tests.benchmarks.measure import machine
+from tests.benchmarks.record import add_record_option, show_and_record
 from tests.shards import scan_corpus
 
 Marks = list[tuple[float, int]]  # when so many texts were done
@@ -67,8 +69,8 @@ def blocks(data: Path, n_texts: int, size: int, n_blocks: int) -> list[Corpus]:
     ]
 
 
-def throughput(data: Path, n_texts: int, size: int, n_blocks: int) -> None:
-    """A line for the loop and each engine."""
+def throughput(data: Path, n_texts: int, size: int, n_blocks: int) -> list[dict[str, Any]]:
+    """A row for the loop and each engine."""
     import ray
 
     torch.set_num_threads(2)
@@ -84,16 +86,14 @@ def throughput(data: Path, n_texts: int, size: int, n_blocks: int) -> None:
     for number, block in enumerate(blocks(data, n_texts, size, n_blocks)):
         for name in list(ways)[:: 1 if number % 2 else -1]:
             seen[name].append(marks(ways[name][1](block)))
-    steady: dict[str, float] = {}
+    rows: list[dict[str, Any]] = []
     for name, (n_workers, _) in ways.items():
         whole = sum(one[-1][1] for one in seen[name]) / sum(one[-1][0] for one in seen[name])
         texts = sum(one[-1][1] - one[n_workers][1] for one in seen[name])
-        steady[name] = texts / sum(one[-1][0] - one[n_workers][0] for one in seen[name])
-        print(
-            f"{name:16} {whole:6.1f} texts/s, steady {steady[name]:6.1f}: takes "
-            f"{steady['loop'] / steady[name] - 1:+.1%} over the loop",
-            flush=True,
-        )
+        steady = texts / sum(one[-1][0] - one[n_workers][0] for one in seen[name])
+        rows.append({"engine": name, "texts_per_s": whole, "steady_per_s": steady})
+    loop = rows[0]["steady_per_s"]
+    return [row | {"over_the_loop": loop / row["steady_per_s"] - 1} for row in rows]
 
 
 def of_command(*arguments: object) -> tuple[float, float]:
@@ -111,12 +111,12 @@ def of_command(*arguments: object) -> tuple[float, float]:
     return time.perf_counter() - start, peak
 
 
-def peak_memory(data: Path, counts: list[int]) -> None:
+def peak_memory(data: Path, counts: list[int]) -> Iterator[dict[str, float]]:
     """Peak resident memory of the local engine."""
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
             _, memory = of_command("corpus", data, "--output", f"{folder}/out", "--limit", count)
-            print(f"local, {count:,} texts: peak {memory:.0f} MB", flush=True)
+            yield {"texts": count, "mb": memory}
 
 
 def main() -> None:
@@ -131,12 +131,16 @@ def main() -> None:
     add("--blocks", type=int, default=5)
     add("--memory", type=int, nargs="*", default=[2_000, 20_000])
     add("--parts", nargs="+", default=["throughput", "memory"])
+    add_record_option(options)
     chosen = options.parse_args()
     print(machine(torch.device("cpu")))
+    tables: dict[str, list[dict[str, Any]]] = {}
     if "throughput" in chosen.parts:
-        throughput(chosen.data, chosen.texts, chosen.shard_size, chosen.blocks)
+        sizes = chosen.texts, chosen.shard_size, chosen.blocks
+        tables["engines"] = throughput(chosen.data, *sizes)
     if "memory" in chosen.parts:
-        peak_memory(chosen.data, chosen.memory)
+        tables["memory"] = list(peak_memory(chosen.data, chosen.memory))
+    show_and_record(chosen, __spec__.name, tables)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.faithfulness --data dev.tsv --models minilm-sst2 demo models/roberta
     python -m tests.benchmarks.faithfulness … --permutations 2000  # and Shapley values
     python -m tests.benchmarks.faithfulness … --time               # and seconds: a quiet machine
-    python -m tests.benchmarks.faithfulness --folder faithfulness --report tables.md
+    python -m tests.benchmarks.faithfulness --folder faithfulness --record faithfulness
 
 Results go to a folder, text by text; a second run adds what is missing: delete a method's files
 to measure it again. `tests.benchmarks.train_classifiers` makes the RoBERTa and the LSTM.
@@ -30,10 +30,11 @@ from captum_sig.explainers.scoring import ScoringOptions, text_generator
 from captum_sig.faithfulness import METRICS
 from captum_sig.faithfulness.examples import Example, prepare_examples
 from tests.benchmarks import recurrent  # noqa: F401  # lets transformers load it by its name
-from tests.benchmarks.faithfulness_report import FRACTIONS, METRIC_NAMES, SHAPLEY, TIMES, report
+from tests.benchmarks.faithfulness_report import FRACTIONS, METRIC_NAMES, SHAPLEY, TIMES, tables
 from tests.benchmarks.lines import Line, LineFile
 from tests.benchmarks.measure import machine, rows_through
 from tests.benchmarks.permutations import estimate
+from tests.benchmarks.record import add_record_option, show_and_record
 
 METHODS = (
     "sig", "sig:two_sided", "ig", "sig:sampled4", "gradient_shap", "random", "sig:auto", "lrp",
@@ -238,18 +239,23 @@ def parser() -> argparse.ArgumentParser:
     add("--permutation-tokens", type=int, default=10**9, help="in the longest of these texts")
     add("--time", action="store_true", help="measure seconds, which needs a quiet machine")
     add("--time-texts", type=int, default=64)
-    add("--report", type=Path, help="only write the tables of what the folder holds")
+    add_record_option(options)
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what is missing, or report."""
+    """Measure what is missing, and report."""
     options = parser().parse_args(arguments)
-    if options.report is not None:
-        replace_text(options.report, report(options.folder, options.methods))
-        return
-    if options.data is None:
-        parser().error("give --data, or --report for what was measured before")
+    if options.data is not None:
+        measure(options)
+    elif options.record is None:
+        parser().error("give --data, or --record for what was measured before")
+    if options.record is not None:
+        show_and_record(options, __spec__.name, tables(options.folder, options.methods))
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measure what is missing."""
     records = chosen_records(options.data, options.texts, options.seed)
     every = [
         subject

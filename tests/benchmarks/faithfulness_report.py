@@ -1,6 +1,7 @@
-"""The tables of a folder of `tests.benchmarks.faithfulness`, in Markdown."""
+"""The tables of a folder of `tests.benchmarks.faithfulness`."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from captum_sig.data.statistics import Interval, bootstrap, paired
-from captum_sig.data.tables import to_markdown
 from tests.benchmarks.lines import Line, LineFile
 
 METRIC_NAMES = ("log_odds", "comprehensiveness", "sufficiency")
@@ -16,15 +16,6 @@ FRACTIONS = (0.1, 0.2, 0.5)
 REFERENCES = ("ig", "sig", "sig:two_sided")
 SHAPLEY, TIMES = "shapley", "times"  # names of files
 COVERED = 1.96  # standard errors: 95 % of normal errors
-
-LEGEND = """## Faithfulness on several models
-
-Means over the texts with bootstrap intervals (BCa, 95 %); differences are of means, text by text.
-Log-odds, comprehensiveness and sufficiency are at the top 20 % of the words, AOPC is the mean of
-10, 20 and 50 %. *forward* and *backward* count rows per text, those for the logits of the text
-itself included; *cost* takes a backward pass for two forward ones. Seconds are per text, one
-thread, alone and in batches of 32.
-"""
 
 Value = Callable[[Line], float]
 
@@ -40,22 +31,23 @@ def over_fractions(metric: str) -> Value:
 
 
 VALUES: dict[str, Value] = {
-    "log-odds ↓": at("log_odds", 0.2),
-    "compr. ↑": at("comprehensiveness", 0.2),
-    "suff. ↓": at("sufficiency", 0.2),
-    "AOPC compr. ↑": over_fractions("comprehensiveness"),
-    "AOPC suff. ↓": over_fractions("sufficiency"),
-    "log-odds at 10 % ↓": at("log_odds", 0.1),
-    "log-odds at 50 % ↓": at("log_odds", 0.5),
+    "log_odds": at("log_odds", 0.2),
+    "comprehensiveness": at("comprehensiveness", 0.2),
+    "sufficiency": at("sufficiency", 0.2),
+    "aopc_comprehensiveness": over_fractions("comprehensiveness"),
+    "aopc_sufficiency": over_fractions("sufficiency"),
+    "log_odds_10": at("log_odds", 0.1),
+    "log_odds_50": at("log_odds", 0.5),
 }
-DIFFERENCES = list(VALUES)[:5]  # of which paired differences are shown
+MORE_IS_BETTER = ("comprehensiveness", "aopc_comprehensiveness")
+DIFFERENCES = list(VALUES)[:5]  # whose paired differences are taken
 
 
 class Results:
     """What was measured of one model with one baseline."""
 
     def __init__(self, folder: Path, methods: Sequence[str]) -> None:
-        self.name = f"{folder.parent.name}, {folder.name}"
+        self.where: dict[str, Any] = {"model": folder.parent.name, "baseline": folder.name}
         files = {name: folder / f"{name.replace(':', '-')}.jsonl" for name in methods}
         self.lines = {
             name: LineFile(path).by_number for name, path in files.items() if path.exists()
@@ -105,94 +97,71 @@ def _spearman(first: Sequence[float], second: Sequence[float]) -> float:
     return float(spearmanr(first, second).statistic)
 
 
-def report(folder: Path, methods: Sequence[str]) -> str:
+def tables(folder: Path, methods: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """All tables of the folder, with the methods in this order."""
     found = [Results(path, methods) for path in sorted(folder.glob("*/*")) if path.is_dir()]
-    found = [results for results in found if results.lines]
-    parts = [LEGEND, "### sig:two_sided − sig, text by text\n", _decision(found)]
-    for results in found:
-        parts += [f"### {results.name}\n", _means(results), _shapley(results)]
-        parts += [_differences(results, reference) for reference in REFERENCES]
-    return "\n".join(part for part in parts if part)
-
-
-def _decision(found: Sequence[Results]) -> str:
-    """Whether the mean over both sides is ahead of the input alone, wherever both were measured."""
-    rows = []
-    for results in found:
-        intervals = {
-            name: results.difference("sig:two_sided", "sig", VALUES[name]) for name in DIFFERENCES
-        }
-        if None not in intervals.values():
-            verdicts = {
-                name: f"{_shown(interval, '+.3f')} {_verdict(name, interval)}"
-                for name, interval in intervals.items()
-            }
-            rows.append(
-                {"model, baseline": results.name, "n": len(results.lines["sig"]), **verdicts}
-            )
-    return to_markdown(rows, ["model, baseline", "n", *DIFFERENCES]) if rows else ""
+    return {
+        "methods": [row for results in found for row in _means(results)],
+        "differences": [row for results in found for row in _differences(results)],
+        "shapley": [row for results in found for row in _shapley(results)],
+        "shapley_texts": [_shapley_texts(results) for results in found if results.shapley],
+    }
 
 
 def _verdict(name: str, difference: Interval) -> str:
     """Ahead or behind if the interval excludes 0."""
-    sign = 1 if name.endswith("↑") else -1
+    sign = 1 if name in MORE_IS_BETTER else -1
     low, high = sorted((sign * difference.low, sign * difference.high))
     return "ahead" if low > 0 else "behind" if high < 0 else "tie"
 
 
-def _means(results: Results) -> str:
-    rows = []
+def _ends(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _means(results: Results) -> Iterator[dict[str, Any]]:
     for method, lines in results.lines.items():
-        row: dict[str, Any] = {"method": method, "n": len(lines)}
-        for number, (name, value) in enumerate(VALUES.items()):
-            interval = bootstrap(results.values(method, value))
-            row[name] = _shown(interval, ".3f") if number < 3 else f"{interval.mean:.3f}"
+        row: dict[str, Any] = {**results.where, "method": method, "n": len(lines)}
+        for name, value in VALUES.items():
+            row |= _ends(name, bootstrap(results.values(method, value)))
         for kind in ("forward", "backward"):
             row[kind] = float(np.mean([line[kind] for line in lines.values()]))
         row["cost"] = row["forward"] + 2 * row["backward"]
-        for how in ("alone", "in batches"):
-            row[f"s {how}"] = results.times.get(method, {}).get(how)
-        rows.append(row)
-    rows_format = dict.fromkeys(["forward", "backward", "cost"], ".1f")
-    formats = rows_format | dict.fromkeys(["s alone", "s in batches"], ".3f")
-    return to_markdown(rows, ["method", "n", *VALUES, *formats], formats)
+        times = results.times.get(method, {})
+        yield row | {"s_alone": times.get("alone"), "s_in_batches": times.get("in batches")}
 
 
-def _differences(results: Results, reference: str) -> str:
-    rows = []
-    for method in results.lines:
-        intervals = {
-            name: results.difference(method, reference, VALUES[name]) for name in DIFFERENCES
-        }
-        if method != reference and None not in intervals.values():
-            shown = {name: _shown(interval, "+.3f") for name, interval in intervals.items()}
-            rows.append({f"minus {reference}": method, **shown})
-    return to_markdown(rows, [f"minus {reference}", *DIFFERENCES]) if rows else ""
+def _differences(results: Results) -> Iterator[dict[str, Any]]:
+    """What each method gains over each reference, text by text, and whether that is beyond 0."""
+    for reference, method in itertools.product(REFERENCES, results.lines):
+        for name in DIFFERENCES:
+            interval = results.difference(method, reference, VALUES[name])
+            if method != reference and interval is not None:
+                yield {
+                    **results.where, "method": method, "minus": reference, "metric": name,
+                    "mean": interval.mean, "low": interval.low, "high": interval.high,
+                    "n": interval.n, "verdict": _verdict(name, interval),
+                }  # fmt: skip
 
 
-def _shapley(results: Results) -> str:
+def _shapley(results: Results) -> Iterator[dict[str, Any]]:
     """Rank correlation with the Shapley values, and whether standard errors hold them."""
-    correlations = {method: results.rank_correlation(method) for method in results.lines}
-    if not any(correlations.values()):
-        return ""
+    for method in results.lines:
+        interval = results.rank_correlation(method)
+        if interval is not None:
+            correlation = _ends("rank_correlation", interval)
+            covered = results.coverage(method)
+            yield {**results.where, "method": method, **correlation, "covered": covered}
+
+
+def _shapley_texts(results: Results) -> dict[str, Any]:
+    """The texts whose Shapley values were estimated, and how far two halves of them agree."""
     lines = list(results.shapley.values())
     halves = [_spearman(*line["halves"]) for line in lines if len(line["values"]) > 1]
-    least = min(line["permutations"] for line in lines)
-    words = np.mean([len(line["values"]) for line in lines])
-    column = "rank correlation"
-    rows = [
-        {"method": method, column: _shown(interval, ".3f"), "covered": results.coverage(method)}
-        for method, interval in correlations.items()
-        if interval is not None
-    ]
-    return (
-        f"Shapley values of {len(lines)} texts ({words:.1f} tokens), {least} permutations; two "
-        f"halves of them agree by {np.mean(halves):.4f}.\n\n"
-        + to_markdown(rows, ["method", column, "covered"], {"covered": ".3f"})
-    )
-
-
-def _shown(interval: Interval, spec: str) -> str:
-    mean, low, high = (format(of, spec) for of in (interval.mean, interval.low, interval.high))
-    return f"{mean} [{low}, {high}]"
+    return {
+        **results.where,
+        "n": len(lines),
+        "tokens": float(np.mean([len(line["values"]) for line in lines])),
+        "permutations": min(line["permutations"] for line in lines),
+        "halves_agree": float(np.mean(halves)),
+    }

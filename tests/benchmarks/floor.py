@@ -15,7 +15,7 @@ import importlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from captum.attr import FeatureAblation
 from torch import Tensor, nn
 
 from tests.benchmarks.measure import machine
+from tests.benchmarks.record import add_record_option, show_and_record
 from tests.benchmarks.subjects import SHAPES
 
 SIZES = 4, 8, 16, 32, 64  # rows in a pass
@@ -166,8 +167,10 @@ def measured(
     return records
 
 
-def report(records: dict[str, Record], texts: Sequence[Text], n_ablations: int) -> None:
-    """Print rows a second, and ratios to FeatureAblation and the bare passes at their best."""
+def report(
+    records: dict[str, Record], texts: Sequence[Text], n_ablations: int
+) -> Iterator[dict[str, Any]]:
+    """Rows a second, and ratios to FeatureAblation and the bare passes at their best."""
     n_rows = sum(len(of.positions) + 1 for of in texts)
 
     def seconds(name: str) -> float:
@@ -176,19 +179,20 @@ def report(records: dict[str, Record], texts: Sequence[Text], n_ablations: int) 
     best = min(list(records)[:n_ablations], key=seconds)
     barest = min(list(records)[n_ablations : 2 * n_ablations], key=seconds)
     truth = records[best].scores
-    print(f"{'':34}{'rows/s CPU':>12}{'wall':>9}{'× ablation':>12}{'of bare':>9}{'differs':>10}")
     for name, record in records.items():
         gap = max(
             float((mine - theirs).abs().max() / theirs.abs().max())
             for mine, theirs in zip(record.scores, truth, strict=True)
         )
-        mark = "*" if name in (best, barest) else ""
-        print(
-            f"{name + mark:34}{n_rows / seconds(name):12.1f}"
-            f"{n_rows / statistics.median(record.wall):9.1f}{seconds(best) / seconds(name):12.2f}"
-            f"{seconds(barest) / seconds(name):9.2f}{gap:10.1e}",
-            flush=True,
-        )
+        yield {
+            "way": name,
+            "best": name in (best, barest),
+            "rows_per_cpu_s": n_rows / seconds(name),
+            "rows_per_s": n_rows / statistics.median(record.wall),
+            "of_ablation": seconds(best) / seconds(name),
+            "of_bare": seconds(barest) / seconds(name),
+            "differs": gap,
+        }
 
 
 def main() -> None:
@@ -207,6 +211,7 @@ def main() -> None:
     add("--sizes", type=int, nargs="+", default=SIZES, help="rows in a pass, to find the best")
     add("--before", type=Path, help="checkout of an earlier version")
     add("--compile", action="store_true", help="also a corpus with compile=True")
+    add_record_option(options)
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     before = None if chosen.before is None else earlier(chosen.before)
@@ -243,7 +248,12 @@ def main() -> None:
     print(machine(torch.device("cpu")))
     lengths = [of.ids.shape[1] for of in texts]
     print(f"{len(texts)} texts of {min(lengths)} to {max(lengths)} tokens")
-    report(measured(ways, texts, chosen.turns), texts, len(chosen.sizes))
+    records = measured(ways, texts, chosen.turns)
+    rows = [
+        {"model": Path(chosen.model).name, **row}
+        for row in report(records, texts, len(chosen.sizes))
+    ]
+    show_and_record(chosen, __spec__.name, {"ways": rows})
     print(f"the head reads: {explainer.facts.read_positions}")
 
 

@@ -35,6 +35,7 @@ from captum_sig.explainers.prefix_cache import NoPrefixError
 from tests.benchmarks.gpu_models import FILLER, number_tokenizer
 from tests.benchmarks.measure import machine, peak_mib, seconds
 from tests.benchmarks.peers import sequential_integrated_gradients
+from tests.benchmarks.record import add_record_option, flattened, show_and_record
 
 CPU = torch.device("cpu")
 PROMPT = (
@@ -272,28 +273,6 @@ def cache(
     return found
 
 
-def cache_table(found: dict[str, dict[int, dict[str, Any]]]) -> str:
-    """The table of `cache`, for people."""
-    lines = [
-        "| shape | prompt tokens | words | s, prefix shared | s, copied | s, no cache "
-        "| no cache / shared | no cache / copied | MiB of 8 rows: shared, copied, no cache "
-        "| largest difference (nats) |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for shape, by_length in found.items():
-        for length, one in by_length.items():
-            seconds_, mib = (
-                [f"{one[way][key]:{form}}" for way in WAYS if one[way][key] is not None]
-                for key, form in (("seconds", ".3g"), ("MiB", ".0f"))
-            )
-            lines.append(
-                f"| {shape} | {length} | {one['words']} | {' | '.join(seconds_)} "
-                f"| {one['shared']['ratio']:.2f} | {one['copies']['ratio']:.2f} "
-                f"| {', '.join(mib)} | {one['shared']['gap']:.0e} |"
-            )
-    return "\n".join(lines)
-
-
 def in_contexts(
     question: MethodInput, names: Sequence[str], repeats: int
 ) -> dict[str, dict[str, float]]:
@@ -366,6 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parts = ["compare", "cache", "contexts", "position"]
     add("--parts", nargs="+", choices=parts, default=parts[:2])
     add("--output", type=Path, default=Path("bench"), help="folder for generation.json")
+    add_record_option(options)
     given = options.parse_args(arguments)
     torch.set_num_threads(given.threads)
     warnings.simplefilter("ignore")
@@ -382,12 +362,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
             shape: cache(shape, given.lengths, given.target_tokens, given.repeats, given.words)
             for shape in given.shapes
         }
-        print(cache_table(results["cache"]))
     if "position" in given.parts:
         results["position"] = position(given.model, given.data)
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "generation.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results, indent=1))
+    show_and_record(given, __spec__.name, tables_of(results))
+
+
+def tables_of(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Tables of the parts that were measured."""
+    columns = {"contexts": ["contexts"], "cache": ["shape", "prompt_tokens"]}
+    tables = {part: flattened(results[part], *columns[part]) for part in columns if part in results}
+    if "compare" in results:
+        tables["compare"] = flattened(results["compare"]["methods"], "method")
+    if "position" in results:
+        tables["position"] = [
+            {"baseline": name, "rank_correlation": value}
+            for name, value in results["position"].items()
+        ]
+    return tables
 
 
 if __name__ == "__main__":

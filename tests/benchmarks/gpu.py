@@ -35,6 +35,7 @@ from tests.benchmarks.gpu_models import (
 from tests.benchmarks.gpu_record import OutOfTimeError, Record, Row, limit
 from tests.benchmarks.gpu_sections import Bench, Cell, Sizes, name_of
 from tests.benchmarks.measure import machine
+from tests.benchmarks.record import add_record_option, show_and_record
 
 # Half of what an H100 sustains in bfloat16, and a data-centre GPU in float32.
 ASSUMED = {torch.bfloat16: 400e12, torch.float32: 30e12}
@@ -150,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--model", type=Path, nargs="+", default=[], help="folders of models to add")
     add("--tiny", action="store_true", help="little models on a CPU, to try the benchmark itself")
     add("--dry", action="store_true", help="count the work, and do none")
+    add_record_option(options)
     given = options.parse_args(arguments)
     device = torch.device("cpu" if given.tiny or given.dry else "cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -163,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record = Record(given.output, TITLES)
         record.add("machine", _machine(device))
         measure(bench, record, given.minutes)
+    if given.record is not None:
+        show_and_record(given, __spec__.name, record.rows)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from torch import Tensor
 
 import captum_sig
 from captum_sig.attr.hooks import patched
+from tests.benchmarks.record import add_record_option, show_and_record
 
 SENTIMENT = "AutoModelForSequenceClassification"
 
@@ -163,7 +164,7 @@ def errors_of(integral: Any) -> tuple[float, float]:
     return float((integral.delta / change).abs()), float((off / change).abs())
 
 
-def compare(example: Example, models: Path, page: Path) -> str:
+def compare(example: Example, models: Path, page: Path) -> dict[str, Any]:
     """A row of the table."""
     import transformers_interpret
     from transformers_interpret.attributions import LIGAttributions
@@ -181,10 +182,11 @@ def compare(example: Example, models: Path, page: Path) -> str:
         run(example.theirs, theirs)
     reported, true = (max(of_kind) for of_kind in zip(*errors, strict=True))
     lines = " / ".join(str(len(code.splitlines())) for code in (example.theirs, example.ours))
-    return (
-        f"| {example.name} | {lines} | {len(errors) // 2} | {reported:.0%} | {true:.1%} "
-        f"| {seconds[0]:.2f} | {seconds[1]:.3f} | {seconds[0] / seconds[1]:.0f} |"
-    )
+    return {
+        "example": example.name, "lines": lines, "its_integrals": len(errors) // 2,
+        "its_delta": reported, "its_sum": true, "its_s": seconds[0], "our_s": seconds[1],
+        "times": seconds[0] / seconds[1],
+    }  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -195,6 +197,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     options.add_argument("--peer", type=Path, required=True, help="folder of the unpacked sdist")
     options.add_argument("--models", type=Path, required=True, help="folder with the models")
+    add_record_option(options)
     return options
 
 
@@ -202,12 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     options = parser().parse_args(arguments)
     sys.path.insert(0, str(options.peer))
-    print("| example | lines | its integrals | its delta | its sum | its s | our s | times |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as folder:
-        for example in EXAMPLES:
-            row = compare(example, options.models, Path(folder) / "page.html")
-            print(row, flush=True)
+        page = Path(folder) / "page.html"
+        rows = [compare(example, options.models, page) for example in EXAMPLES]
+    show_and_record(options, __spec__.name, {"examples": rows})
 
 
 if __name__ == "__main__":

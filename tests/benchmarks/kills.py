@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.benchmarks.record import add_record_option, show_and_record
 from tests.shards import content
 
 WORKER = "ray::MapWorker(MapBatches(ShardWriter))"
@@ -106,6 +107,7 @@ def main() -> None:
     add("--ray", type=int, default=5)
     add("--nodes", type=int, default=1)
     add("--seed", type=int, default=0)
+    add_record_option(options)
     chosen = options.parse_args()
     rng = random.Random(chosen.seed)
     random.seed(chosen.seed)
@@ -138,6 +140,13 @@ def main() -> None:
         with two_nodes() as (address, remove):
             arguments, output = made(f"nodes-{number}", *on_ray, "--address", address)
             compare(output, of_ray, disturbed(arguments, output, rng, remove))
+    trials = {
+        "command killed": chosen.local,
+        "Ray worker killed": chosen.ray,
+        "Ray node removed": chosen.nodes,
+    }
+    rows = [{"kind": kind, "trials": n, "equal": n} for kind, n in trials.items()]
+    show_and_record(chosen, __spec__.name, {"trials": rows}, {"undisturbed_s": lasted})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import functools
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ from captum_sig import TextClassificationExplainer, TextGenerationExplainer
 from tests.benchmarks import long_sources, long_texts, peers, retrieval_data
 from tests.benchmarks.gpu_models import FILLER, number_tokenizer
 from tests.benchmarks.measure import peak_mib, rows_through
+from tests.benchmarks.record import add_record_option, show_and_record
 
+Row = dict[str, Any]
 CPU = torch.device("cpu")
 PASSAGES = 20
 LLAMA: dict[str, int] = {
@@ -36,9 +38,6 @@ LLAMA: dict[str, int] = {
     "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 8000,
 }  # fmt: skip
 EXTRA_ROWS = 4  # of the unchanged prompt, which every call asks for
-HEADER = """
-| passages with the fact | prompts | first | its words | rows | most | full sweeps | s | gap |
-|--:|--:|--:|--:|--:|--:|--:|--:|--:|""".strip()
 PARAGRAPH = 100  # tokens
 TARGET = 8  # tokens
 
@@ -61,23 +60,21 @@ class Found:
     seconds: list[float] = field(default_factory=list)  # the same
     gaps: list[float] = field(default_factory=list)  # nats, the largest of a word's score
 
-    def line(self) -> str:
-        """Cells of a table; the last two are of the prompts with a full sweep."""
-        firsts, words, rows, seconds = (
-            f"{statistics.mean(values):.1%}" if values else ""
-            for values in (self.firsts, self.words, self.rows, self.seconds)
-        )
-        gap = f"{max(self.gaps):.0e}" if self.gaps else ""
-        return (
-            f"{len(self.firsts)} | {firsts} | {words} | {rows} | {max(self.rows):.1%} "
-            f"| {len(self.gaps)} | {seconds} | {gap}"
-        )
+    def row(self) -> Row:
+        """Means; the last two are of the prompts with a full sweep."""
+        return {
+            "prompts": len(self.firsts), "first": statistics.mean(self.firsts),
+            "its_words": statistics.mean(self.words), "rows": statistics.mean(self.rows),
+            "most_rows": max(self.rows), "full_sweeps": len(self.gaps),
+            "seconds": statistics.mean(self.seconds) if self.seconds else None,
+            "gap": max(self.gaps, default=None),
+        }  # fmt: skip
 
 
 def find_passages(
     model: Any, tokenizer: Any, n_prompts: int, seed: int, share: float, n_sweeps: int,
     *, with_units: bool = True, contexts: str | None = None,
-) -> None:  # fmt: skip
+) -> list[Row]:  # fmt: skip
     """Does zoom put the passages that hold the fact first, and at what cost?
 
     Units are the passages, and the question stays; or without units all paragraphs, of which the
@@ -112,10 +109,8 @@ def find_passages(
             all_rows = zoomed.n_rows_of_all_words
         one.rows.append(rows / all_rows)
         if number % 10 == 9:
-            print(f"{number + 1}: {[one.line() for one in found.values()]}", flush=True)
-    print(HEADER)
-    for n_holding, one in found.items():
-        print(f"| {n_holding} | {one.line()} |", flush=True)
+            print(f"{number + 1}: {[one.row() for one in found.values()]}", flush=True)
+    return [{"passages_with_the_fact": n, **one.row()} for n, one in found.items()]
 
 
 @torch.inference_mode()
@@ -149,7 +144,7 @@ def largest_gap(zoomed: Any, full: Any) -> float:
     return max(gaps, default=0.0)
 
 
-def of_many_tokens(n_tokens: int, levels: Sequence[str], budget: int | None) -> None:
+def of_many_tokens(n_tokens: int, levels: Sequence[str], budget: int | None) -> Iterator[Row]:
     """Rows, seconds and memory of one long prompt of a small Llama with random weights."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**LLAMA, max_position_embeddings=n_tokens + TARGET)
@@ -160,8 +155,6 @@ def of_many_tokens(n_tokens: int, levels: Sequence[str], budget: int | None) -> 
         " ".join(map(str, numbers[start : min(start + PARAGRAPH, n_tokens)]))
         for start in range(0, n_tokens, PARAGRAPH)
     )
-    print("| level | rows | of all words' | s | MiB beside the model |")
-    print("|---|--:|--:|--:|--:|")
     for level in levels:
         options = {"budget": budget} if level == "auto" and budget else {}
 
@@ -172,11 +165,10 @@ def of_many_tokens(n_tokens: int, levels: Sequence[str], budget: int | None) -> 
             begun = time.perf_counter()
             memory = peak_mib(call, CPU)
             seconds = time.perf_counter() - begun
-        shown = "" if memory is None else f"{memory:.0f}"
-        print(
-            f"| {level} | {rows.forward} | {rows.forward / (n_tokens + 1):.1%} | {seconds:.0f} "
-            f"| {shown} |", flush=True,
-        )  # fmt: skip
+        yield {
+            "tokens": n_tokens, "level": level, "rows": rows.forward,
+            "of_all_words": rows.forward / (n_tokens + 1), "seconds": seconds, "mib": memory,
+        }  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -203,18 +195,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--only-sweeps", action="store_true", help="of texts: keep full sweeps for later")
     add("--threads", type=int, default=1)
     add("--seed", type=int, default=0)
+    add_record_option(options)
     given = options.parse_args(arguments)
     torch.set_num_threads(given.threads)
     if given.part == "planted":
         model, tokenizer = language_model(given.model)
         n = given.prompts or 200
-        find_passages(
+        rows = find_passages(
             model, tokenizer, n, given.seed, given.share, given.sweeps,
             with_units=not given.no_units, contexts=given.contexts,
         )  # fmt: skip
     elif given.part == "texts":
         explainer = TextClassificationExplainer.from_pretrained(given.model)
-        long_texts.report(
+        rows = long_texts.report(
             explainer, given.data, given.output, given.prompts or 40, given.seed,
             only_sweeps=given.only_sweeps,
         )  # fmt: skip
@@ -227,9 +220,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             else long_sources.of_passages(PASSAGES, n, given.seed)
         )
         citer = peers.context_citer(given.peers)
-        long_sources.compare(model, tokenizer, list(prompts), citer, given.ablations)
+        rows = long_sources.compare(model, tokenizer, list(prompts), citer, given.ablations)
     else:
-        of_many_tokens(given.tokens, given.levels, given.budget)
+        rows = list(of_many_tokens(given.tokens, given.levels, given.budget))
+    show_and_record(given, __spec__.name, {given.part: rows})
 
 
 def language_model(folder: Path) -> tuple[Any, Any]:

@@ -137,13 +137,14 @@ class Agreement:
     holders: list[bool] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
 
-    def line(self) -> str:
-        """Cells of a table."""
-        holders = f"{statistics.mean(self.holders):.0%}" if self.holders else ""
-        return (
-            f"{statistics.mean(self.rows):.0f} | {statistics.mean(self.ranks):.2f} "
-            f"| {statistics.mean(self.firsts):.0%} | {holders}"
-        )
+    def row(self) -> dict[str, Any]:
+        """Means over the prompts."""
+        return {
+            "prompts": len(self.rows), "rows": statistics.mean(self.rows),
+            "rank_correlation": statistics.mean(self.ranks),
+            "same_first": statistics.mean(self.firsts),
+            "holders_first": statistics.mean(self.holders) if self.holders else None,
+        }  # fmt: skip
 
     def add(self, scores: np.ndarray, exact: np.ndarray, sources: Sources, rows: int) -> None:
         """Count one prompt."""
@@ -177,8 +178,8 @@ def scores_of(
 
 def compare(
     model: Any, tokenizer: Any, prompts: Sequence[Sources], citer: Citer | None, ablations: int
-) -> None:
-    """Print a row for each method and game."""
+) -> list[dict[str, Any]]:
+    """Return a row for each method and game."""
     explainer = TextGenerationExplainer(model, tokenizer, baseline="unk")
     agreements: dict[tuple[str, str], Agreement] = {}
     for sources in prompts:
@@ -191,7 +192,7 @@ def compare(
                 scores = call()
             agreement = agreements.setdefault((method, game), Agreement())
             agreement.add(scores, exact[game], sources, rows.forward)
-    print("| method | game | rows | rank correlation | same first | holders first |")
-    print("|---|---|--:|--:|--:|--:|")
-    for (method, game), agreement in agreements.items():
-        print(f"| {method} | {game} | {agreement.line()} |", flush=True)
+    return [
+        {"method": method, "game": game, **agreement.row()}
+        for (method, game), agreement in agreements.items()
+    ]

@@ -139,11 +139,9 @@ def zoom(explainer: Any, text: str, sweep: Sweep, share: float) -> Zoomed:
 
 def report(
     explainer: Any, data: Path, folder: Path, n: int, seed: int, *, only_sweeps: bool = False
-) -> None:
-    """Print a row for each kind of text and budget; or make the full sweeps alone."""
-    if not only_sweeps:
-        print("| texts | number | budget | of the ten strongest | rows | s | gap |")
-        print("|---|--:|--:|--:|--:|--:|--:|")
+) -> list[dict[str, Any]]:
+    """Return a row for each kind of text and budget; or make the full sweeps alone."""
+    table = []
     for kind in ("reviews", "planted"):
         known = []
         for number, text in enumerate(texts(explainer.tokenizer, kind, data, n, seed)):
@@ -158,8 +156,8 @@ def report(
                 statistics.mean(getattr(one, name) for one in found)
                 for name in ("opened", "rows", "seconds")
             )
-            gap = max(one.gap for one in found)
-            print(
-                f"| {kind} | {n} | {share:.0%} | {opened:.2f} | {rows:.1%} | {seconds:.1%} "
-                f"| {gap:.0e} |", flush=True,
-            )  # fmt: skip
+            table.append({
+                "texts": kind, "number": n, "budget": share, "of_the_strongest": opened,
+                "rows": rows, "seconds": seconds, "gap": max(one.gap for one in found),
+            })  # fmt: skip
+    return table

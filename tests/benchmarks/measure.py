@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.benchmarks.record import processor
+
 MIB = 2**20
 
 
@@ -111,9 +113,7 @@ def machine(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
-        info = Path("/proc/cpuinfo")
-        cpu = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-        hardware = f"{cpu.group(1) if cpu else platform.machine()}, {torch.get_num_threads()} cores"
+        hardware = f"{processor()}, {torch.get_num_threads()} cores"
     return {
         "machine": hardware,
         "python": platform.python_version(),

@@ -16,7 +16,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +32,10 @@ from captum_sig.demo_model import PATH
 from captum_sig.words.inputs import TextInput
 from tests.benchmarks.corpus import of_command
 from tests.benchmarks.measure import machine
+from tests.benchmarks.record import add_record_option, show_and_record
 from tests.shards import multiply, scan_corpus
+
+Row = dict[str, Any]
 
 
 def texts(data: Path, n_texts: int) -> list[str]:
@@ -78,7 +83,7 @@ def row_tokens(explain: CorpusExplainer, given: list[str]) -> int:
     )
 
 
-def costs(data: Path, sizes: list[int], root: Path) -> None:
+def costs(data: Path, sizes: list[int], root: Path) -> Iterator[Row]:
     """Predicted and measured seconds."""
     torch.set_num_threads(2)
     explain = CorpusExplainer(PATH)
@@ -88,15 +93,14 @@ def costs(data: Path, sizes: list[int], root: Path) -> None:
         work = row_tokens(explain, given)
         seconds = run(explain, saved(root / f"{size}.jsonl", given), root / f"out-{size}")
         rate = rate or work / seconds
-        print(
-            f"{size:,} texts: {work / size:.0f} row-tokens a text, predicted {work / rate:.1f} s, "
-            f"measured {seconds:.1f} s ({work / rate / seconds - 1:+.1%}), {size / seconds:.1f} "
-            f"texts/s, {work / seconds:,.0f} row-tokens/s",
-            flush=True,
-        )
+        yield {
+            "texts": size, "row_tokens_a_text": work / size, "predicted_s": work / rate,
+            "measured_s": seconds, "error": work / rate / seconds - 1,
+            "texts_per_s": size / seconds, "row_tokens_per_s": work / seconds,
+        }  # fmt: skip
 
 
-def cutting(megabytes: int, root: Path) -> None:
+def cutting(megabytes: int, root: Path) -> Iterator[Row]:
     """How fast the input is looked through."""
     for ending, head, line in ((".jsonl", "", json.dumps({"text": "word " * 200})),
                                (".csv", "text\n", '"' + "word " * 200 + '"')):  # fmt: skip
@@ -108,15 +112,11 @@ def cutting(megabytes: int, root: Path) -> None:
         start = time.perf_counter()
         found = scan_corpus([str(path)])
         seconds = time.perf_counter() - start
-        print(
-            f"cutting {path.name}: {found.n_rows:,} rows in {seconds:.1f} s, "
-            f"{megabytes / seconds:.0f} MB/s, {n_lines / seconds:,.0f} rows/s",
-            flush=True,
-        )
+        yield {"format": ending[1:], "rows": found.n_rows, "us_a_row": 1e6 * seconds / n_lines}
         path.unlink()
 
 
-def scheduling(n_shards: int, root: Path) -> None:
+def scheduling(n_shards: int, root: Path) -> Row:
     """Shards that are there already, so that workers only verify them: what Ray and they take."""
     path = saved(root / "many.jsonl", ["word"] * n_shards)
     shards = scan_corpus([str(path)], shard_size=1).shards
@@ -129,21 +129,17 @@ def scheduling(n_shards: int, root: Path) -> None:
     times = [time.perf_counter() for _ in outcomes]
     seconds = times[-1] - times[0]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"Ray: {n_shards:,} shards verified in {seconds:.1f} s, "
-        f"{1000 * seconds / n_shards:.1f} ms a shard; driver's peak {memory:.0f} MB",
-        flush=True,
-    )
+    return {"shards": n_shards, "seconds": seconds, "driver_mb": memory}
 
 
-def reporting(output: Path, copies: int, root: Path) -> None:
+def reporting(output: Path, copies: int, root: Path) -> Row:
     """The report over copies of a run's shards."""
     target = root / "copied"
     multiply(output, target, copies)
     (root / "terms.txt").write_text("old\nnew york\n", encoding="utf-8")
     seconds, memory = of_command("report", target, "--terms", root / "terms.txt")
     n_rows = sum(outcome.rows for outcome in Manifest.read(target).shards.values())
-    print(f"report: {n_rows:,} rows in {seconds:.1f} s, peak {memory:.0f} MB", flush=True)
+    return {"rows": n_rows, "seconds": seconds, "mb": memory}
 
 
 def main() -> None:
@@ -158,22 +154,27 @@ def main() -> None:
     add("--shards", type=int, default=5_000)
     add("--copies", type=int, default=100)
     add("--parts", nargs="+", default=["costs", "cutting", "scheduling", "reporting"])
+    add_record_option(options)
     chosen = options.parse_args()
+    tables: dict[str, list[Row]] = {}
     root = Path(tempfile.mkdtemp())
     print(machine(torch.device("cpu")))
     try:
         if "costs" in chosen.parts:
-            costs(chosen.data, chosen.sizes, root)
+            tables["costs"] = list(costs(chosen.data, chosen.sizes, root))
         if "cutting" in chosen.parts:
-            cutting(chosen.megabytes, root)
+            tables["cutting"] = list(cutting(chosen.megabytes, root))
         if "scheduling" in chosen.parts:
-            scheduling(chosen.shards, root)
+            tables["scheduling"] = [scheduling(chosen.shards, root)]
         if "reporting" in chosen.parts:
+            output = root / f"out-{max(chosen.sizes)}"
+            tables["reporting"] = []
             for copies in (1, chosen.copies // 10, chosen.copies):
-                reporting(root / f"out-{max(chosen.sizes)}", copies, root)
+                tables["reporting"].append(reporting(output, copies, root))
                 shutil.rmtree(root / "copied")
     finally:
         shutil.rmtree(root)
+    show_and_record(chosen, __spec__.name, tables)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from captum_sig.attr import adaptive
 from captum_sig.quadrature import clenshaw_curtis, gauss_legendre
 from tests.benchmarks import subjects
+from tests.benchmarks.record import add_record_option, show_and_record
 
 Floats = np.ndarray
 POINTS = 129
@@ -212,6 +211,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=name == "integrands")
     parser.add_argument("--sentences", type=int, default=9)
     parser.add_argument("--seed", type=int, default=1)
+    add_record_option(parser)
     options = parser.parse_args()
     if options.integrands.exists():
         measured = torch.load(options.integrands, weights_only=True)
@@ -227,21 +227,17 @@ def main() -> None:
             options.integrands,
         )
     words = paths(measured)
-    table = Table(title=f"{len(words)} words: gradients a word, promises broken, worst error / tol")
-    table.add_column("scheme")
-    for tolerance in (1e-2, 1e-3):
-        table.add_column(f"{tolerance:g}", justify="right")
+    rows = []
     for name, scheme in SCHEMES.items():
-        cells = []
         for tolerance in (1e-2, 1e-3):
             results = [(path, *scheme(path, tolerance)) for path in words]
             nodes = np.mean([n for _, n, _ in results])
             off = np.array([np.linalg.norm(f - p.integral) / p.scale for p, _, f in results])
-            cells.append(
-                f"{nodes:.1f}, {(off > tolerance).mean():.1%}, {off.max() / tolerance:.1f}"
-            )
-        table.add_row(name, *cells)
-    Console().print(table)
+            rows.append({
+                "scheme": name, "tolerance": tolerance, "gradients_a_word": nodes,
+                "broken": (off > tolerance).mean(), "worst_of_tolerance": off.max() / tolerance,
+            })  # fmt: skip
+    show_and_record(options, __spec__.name, {"schemes": rows}, {"words": len(words)})
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from captum_sig.contexts import Contexts
 from captum_sig.explainers.results import agreement
 from tests.benchmarks import subjects
 from tests.benchmarks.permutations import Estimate, estimate
+from tests.benchmarks.record import add_record_option, show_and_record
 from tests.benchmarks.subjects import Subject
 
 Z = 1.96
@@ -96,7 +97,7 @@ def summary(texts: Sequence[dict[str, Any]]) -> dict[str, float]:
     names = [
         agreement(*of_word, 1.0) for of_word in zip(first.tolist(), last.tolist(), strict=True)
     ]
-    drawn = joined("auto_error") > 0
+    drawn, other = joined("auto_error") > 0, joined("auto_error").isnan()
     figures = {
         "texts": len(texts),
         "words": len(reference),
@@ -115,7 +116,8 @@ def summary(texts: Sequence[dict[str, Any]]) -> dict[str, float]:
     for name in ("two_sided", "auto", "sampled"):
         off = (joined(name) - reference).square() - noise.square()
         figures[f"{name}: error"] = float(off.mean().clamp(min=0).sqrt())
-        figures[f"{name}: error of sampled words"] = float(off[drawn].mean().clamp(min=0).sqrt())
+        for words, chosen in (("sampled words", drawn), ("other words", other)):
+            figures[f"{name}: error of {words}"] = float(off[chosen].mean().clamp(min=0).sqrt())
     rows = [text["n_rows"] / (text["n_words"] + 1) for text in texts]
     ratio = (
         joined("sampled_error")[drawn].square().mean() / joined("auto_error")[drawn].square().mean()
@@ -143,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     add("--tolerance", type=float, default=0.1)
     add("--max-rows", type=int)
     add("--output", type=Path, help="JSON file with the figures of every sentence")
+    add_record_option(options)
     return options
 
 
@@ -158,8 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         generator = torch.Generator().manual_seed(number)
         auto = contexts.auto(options.tolerance, options.max_rows, generator)
         texts.append(of_text(subject, ids, options.permutations, auto))
-    for name, figure in summary(texts).items():
-        print(f"{name:46} {figure:.3f}")
+    show_and_record(options, __spec__.name, {}, summary(texts))
     if options.output is not None:
         options.output.write_text(json.dumps(texts), encoding="utf-8")
 

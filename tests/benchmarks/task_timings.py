@@ -78,18 +78,20 @@ def of_length(texts: Sequence[str], least: int, most: int, n: int) -> list[str]:
     return [text for text in texts if least <= len(text.split()) <= most][:n]
 
 
-def report(folder: Path, data: Path, repeats: int = 5) -> None:
-    """Print both."""
+def report(
+    folder: Path, data: Path, repeats: int = 5
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float]]:
+    """Measure both."""
     sentences, _ = read(data / "sst2" / "dev.tsv")
     phrases, _ = read(data / "sst2" / "train.tsv")
     ratio = all_labels(folder, sentences[:16], 2 * repeats)
-    print(f"{torch.get_num_threads()} threads; all of {N_LABELS} labels / one: {ratio:.3f}\n")
-    print("| model | 256 texts | s one by one / s in batches of 32 | of 256 |")
-    print("|---|---|--:|--:|")
+    rows = []
     for name, path in {"MiniLM": folder, "demo model": DEMO}.items():
         explainer = TextClassificationExplainer.from_pretrained(path)
         for length, (least, most) in LENGTHS.items():
             texts = of_length(phrases, least, most, N_TEXTS)
-            figures = batches(explainer, texts, (32, N_TEXTS), 3)
-            print(f"| {name} | {length} | " + " | ".join(f"{f:.2f}" for f in figures) + " |",
-                  flush=True)  # fmt: skip
+            times = batches(explainer, texts, (32, N_TEXTS), 3)
+            rows.append(
+                {"model": name, "texts": length, "times_32": times[0], "times_256": times[1]}
+            )
+    return {"batches": rows}, {"labels": N_LABELS, "all_labels": ratio}

@@ -19,6 +19,7 @@ from typing import Any
 import captum_sig
 from captum_sig.explainers.results import Word
 from tests.benchmarks import task_data, task_timings
+from tests.benchmarks.record import add_record_option, show_and_record
 from tests.benchmarks.task_data import Example, words_of
 
 Judged = tuple[Sequence[Word], Collection[str]]  # a target's words, and those that must matter
@@ -160,10 +161,10 @@ def hit_and_chance(words: Sequence[Word], must: Collection[str]) -> tuple[bool, 
     return fits[strongest], sum(fits) / len(fits)
 
 
-def report(models: Path, data: Path, names: Sequence[str], n: int, seed: int) -> None:
-    """Print a row for each check."""
-    print("| words that must matter | targets | first word | chance | s per text |")
-    print("|---|--:|--:|--:|--:|")
+def report(
+    models: Path, data: Path, names: Sequence[str], n: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """A row for each check."""
     for name in names:
         check = CHECKS[name]
         explainer = getattr(captum_sig, check.explainer).from_pretrained(models / check.folder)
@@ -175,11 +176,10 @@ def report(models: Path, data: Path, names: Sequence[str], n: int, seed: int) ->
         ]
         seconds = (time.perf_counter() - start) / n
         hits, chances = zip(*judged, strict=True)
-        print(
-            f"| {name} | {len(hits)} | {sum(hits) / len(hits):.0%} "
-            f"| {sum(chances) / len(chances):.0%} | {seconds:.3f} |",
-            flush=True,
-        )
+        yield {
+            "check": name, "targets": len(hits), "hits": sum(hits), "hit": sum(hits) / len(hits),
+            "chance": sum(chances) / len(chances), "s_per_text": seconds,
+        }  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -196,6 +196,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1)
     add("--timings", action="store_true", help="measure seconds of --model instead")
     add("--model", type=Path, help="folder of a text classifier, for --timings")
+    add_record_option(options)
     return options
 
 
@@ -203,10 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Judge or measure."""
     options = parser().parse_args(arguments)
     if options.timings:
-        task_timings.report(options.model, options.data)
+        tables, figures = task_timings.report(options.model, options.data)
     else:
         chosen = [name for name in CHECKS if any(name.startswith(c) for c in options.checks)]
-        report(options.models, options.data, chosen, options.texts, options.seed)
+        rows = report(options.models, options.data, chosen, options.texts, options.seed)
+        tables, figures = {"checks": list(rows)}, {}
+    show_and_record(options, __spec__.name, tables, figures)
 
 
 if __name__ == "__main__":

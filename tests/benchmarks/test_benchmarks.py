@@ -9,7 +9,8 @@ import torch
 
 from captum_sig.demo_model import PATH
 from tests.benchmarks import growth, measure, methods, reference, schemes, subjects, windows
-from tests.benchmarks.__main__ import main
+from tests.benchmarks.__main__ import figures_of, main
+from tests.benchmarks.record import read
 
 SMALL = ["--shape", "tiny", "--sentences", "2", "--few", "1", "--lengths", "12", "24",
          "--batches", "1", "2", "--words", "4"]  # fmt: skip
@@ -40,6 +41,11 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
     assert "error_words" not in compare["Captum LayerIG, n_steps=50"]
     assert f"{exact['seconds'] / 2:.3f}" in capsys.readouterr().out
     assert found["length"]["lengths"] == [12, 24]
+    tables, memory = figures_of(found)
+    missing = {*read("side_by_side").tables["methods"][0]} - {*tables["methods"][0]}
+    assert missing == {"faster_than_tint_all", "faster_than_tint_median"}  # tint is not there
+    assert {"s_12", "s_24", "exponent"} < {*tables["length"][0]}
+    assert memory["length"] == 24
 
 
 def test_help_tells_how_to_get_the_peers(capsys):

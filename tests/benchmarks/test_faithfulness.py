@@ -8,7 +8,7 @@ import torch
 
 from captum_sig import TextClassificationExplainer
 from captum_sig.demo_model import PATH
-from tests.benchmarks import faithfulness, faithfulness_report, train_classifiers
+from tests.benchmarks import faithfulness, faithfulness_report, record, train_classifiers
 from tests.benchmarks.lines import LineFile
 from tests.benchmarks.permutations import estimate
 from tests.benchmarks.recurrent import RecurrentClassifier, RecurrentConfig
@@ -46,11 +46,25 @@ def test_a_run_measures_what_is_missing_and_reports(run, capsys, explainer):
     lines = [json.loads(line) for line in again.splitlines()]
     assert sorted(line["number"] for line in lines) == [0, 1, 2, 3]
     assert all(line["backward"] == 0 for line in lines)
-    run_with("--report", str(folder / "tables.md"))
-    tables = (folder / "tables.md").read_text(encoding="utf-8")
-    for part in ("sig:two_sided − sig", "### demo, mask", "### demo, pad", "| minus sig |",
-                 "Shapley values of 4 texts", "| sig:sampled4 | 4 |"):  # fmt: skip
-        assert part in tables
+    found = faithfulness_report.tables(folder, methods)
+    assert [(row["baseline"], row["method"], row["n"]) for row in found["methods"]] == [
+        (baseline, method, 4) for baseline in ("mask", "pad") for method in methods
+    ]
+    assert {(row["method"], row["minus"]) for row in found["differences"]} == {
+        (method, other) for method in methods for other in methods[:2] if method != other
+    }
+    assert [row["n"] for row in found["shapley_texts"]] == [4, 4]
+
+
+def test_a_folder_can_be_recorded_later(run, capsys, monkeypatch, tmp_path):
+    run_with, folder = run
+    run_with("--methods", "random", "--baselines", "mask")
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["", "--record", "some"])
+    faithfulness.main(["--folder", str(folder), "--record", "some"])
+    command = "python -m tests.benchmarks.faithfulness --record some"
+    assert record.read("some").command == command
+    assert "| demo | mask | random | 4 |" in capsys.readouterr().out
 
 
 def test_rows_are_those_of_one_text_alone(explainer):
@@ -106,9 +120,9 @@ def test_many_permutations_give_the_shapley_values(explainer):
 def test_a_verdict_needs_an_interval_without_zero():
     interval = faithfulness_report.Interval
     ahead, tie = interval(-0.2, -0.3, -0.1, 9), interval(-0.2, -0.3, 0.1, 9)
-    assert faithfulness_report._verdict("log-odds ↓", ahead) == "ahead"
-    assert faithfulness_report._verdict("compr. ↑", ahead) == "behind"
-    assert faithfulness_report._verdict("compr. ↑", tie) == "tie"
+    assert faithfulness_report._verdict("log_odds", ahead) == "ahead"
+    assert faithfulness_report._verdict("comprehensiveness", ahead) == "behind"
+    assert faithfulness_report._verdict("comprehensiveness", tie) == "tie"
 
 
 def test_coverage_counts_sampled_words_alone(tmp_path):

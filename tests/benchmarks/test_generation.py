@@ -9,6 +9,6 @@ def test_a_prefix_is_shared_copied_and_not_kept():
     assert of_length["words"] == 8
     assert 0 < of_length["shared"]["gap"] < 1e-4
     assert of_length["shared"]["gap"] != of_length["copies"]["gap"]
-    header, _, row = generation.cache_table(found).splitlines()
-    assert row.startswith("| gpt2-movies | 24 | 8 |")
-    assert header.count("|") == row.count("|")
+    (row,) = generation.tables_of({"cache": found})["cache"]
+    assert (row["shape"], row["prompt_tokens"], row["words"]) == ("gpt2-movies", 24, 8)
+    assert row["shared_ratio"] == of_length["shared"]["ratio"]

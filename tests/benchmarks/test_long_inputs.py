@@ -124,22 +124,19 @@ def test_many_tokens_are_explained_by_paragraphs(capsys, monkeypatch):
     monkeypatch.setattr(long_inputs, "PARAGRAPH", 10)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     long_inputs.main(["tokens", "--tokens", "40", "--levels", "paragraph"])
-    assert "| paragraph | 9 | 22.0% |" in capsys.readouterr().out
+    assert "| 40 | paragraph | 9 | 0.2195 |" in capsys.readouterr().out
 
 
-def test_planted_passages_are_counted_where_they_come_first(
-    retriever, tokenizer, capsys, monkeypatch
-):
+def test_planted_passages_are_counted_where_they_come_first(retriever, tokenizer, monkeypatch):
     monkeypatch.setattr(long_inputs, "PASSAGES", 6)
-    long_inputs.find_passages(retriever, tokenizer, 2, seed=0, share=0.5, n_sweeps=1)
-    one, two = capsys.readouterr().out.splitlines()[-2:]
-    assert one.startswith("| 1 | 1 | 100.0% | 100.0% |")
-    assert two.startswith("| 2 | 1 | 100.0% |")
-    assert [line.split("|")[7].strip() for line in (one, two)] == ["1", "0"]  # full sweeps
-    assert float(one.split("|")[9]) < 1e-4
+    one, two = long_inputs.find_passages(retriever, tokenizer, 2, seed=0, share=0.5, n_sweeps=1)
+    assert [row["passages_with_the_fact"] for row in (one, two)] == [1, 2]
+    assert (one["prompts"], one["first"], one["its_words"], one["full_sweeps"]) == (1, 1, 1, 1)
+    assert (two["prompts"], two["first"], two["full_sweeps"], two["gap"]) == (1, 1, 0, None)
+    assert one["gap"] < 1e-4
 
 
-def test_the_curve_of_a_budget_that_covers_all_words_is_one(tmp_path, capsys, monkeypatch):
+def test_the_curve_of_a_budget_that_covers_all_words_is_one(tmp_path, monkeypatch):
     monkeypatch.setattr(long_texts, "TOKENS", 40)
     monkeypatch.setattr(long_texts, "SHARES", (1.0,))
     data = tmp_path / "rotten-tomatoes"
@@ -147,8 +144,7 @@ def test_the_curve_of_a_budget_that_covers_all_words_is_one(tmp_path, capsys, mo
     rows = ["it is good .\t1", "it is bad .\t0", "i do not like it .\t0"]
     (data / "dev.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
     explainer = TextClassificationExplainer.from_pretrained(PATH)
-    long_texts.report(explainer, tmp_path, tmp_path / "sweeps", 1, seed=0)
-    lines = capsys.readouterr().out.splitlines()[2:]
-    assert [line.split("|")[1:5] for line in lines] == [
-        [f" {kind} ", " 1 ", " 100% ", " 1.00 "] for kind in ("reviews", "planted")
+    rows = long_texts.report(explainer, tmp_path, tmp_path / "sweeps", 1, seed=0)
+    assert [(row["texts"], row["budget"], row["of_the_strongest"]) for row in rows] == [
+        (kind, 1, 1) for kind in ("reviews", "planted")
     ]

@@ -20,12 +20,11 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from captum_sig import TextClassificationExplainer
 from captum_sig.explainers import top
 from captum_sig.explainers.results import WordAttribution
+from tests.benchmarks.record import add_record_option, show_and_record
 
 STRONGEST = 5
 METHOD = "sig:two_sided"
@@ -129,25 +128,25 @@ def findings(
         yield m, finding(scores, result, m, seconds / of_sweep)
 
 
-def row(length: int, found: Sequence[tuple[int, Finding]]) -> list[str]:
-    """A line of the table."""
+def row(length: int, found: Sequence[tuple[int, Finding]]) -> dict[str, Any]:
+    """A row of the table."""
     of_texts = [finding for _, finding in found]
     audited = [finding for finding in of_texts if finding.above is not None]
 
-    def percent(values: Sequence[Any]) -> str:
-        return f"{mean(values):.1%}" if values else "–"
+    def mean_of(values: Sequence[Any]) -> float | None:
+        return float(mean(values)) if values else None
 
-    return [
-        str(length),
-        str(len(found)),
-        f"{mean(m for m, _ in found):.0f}",
-        f"{mean(finding.share for finding in of_texts):.3f}",
-        percent([finding.rows for finding in of_texts]),
-        percent([finding.seconds for finding in of_texts]),
-        percent([finding.promised for finding in audited]),
-        percent([finding.above for finding in audited]),
-        percent([finding.any_above for finding in audited]),
-    ]
+    return {
+        "tokens": length,
+        "texts": len(found),
+        "m": float(mean(m for m, _ in found)),
+        "share": mean_of([finding.share for finding in of_texts]),
+        "rows": mean_of([finding.rows for finding in of_texts]),
+        "seconds": mean_of([finding.seconds for finding in of_texts]),
+        "promised_above": mean_of([finding.promised for finding in audited]),
+        "above_the_bound": mean_of([finding.above for finding in audited]),
+        "any_above": mean_of([finding.any_above for finding in audited]),
+    }
 
 
 def parser() -> argparse.ArgumentParser:
@@ -164,6 +163,7 @@ def parser() -> argparse.ArgumentParser:
     add("--fractions", type=float, nargs="+", help="m as a fraction of the words")
     add("--sweeps", type=Path, help="JSON file that keeps the full sweeps between runs")
     add("--always-screen", action="store_true", help="short texts too, which are explained in full")
+    add_record_option(options)
     return options
 
 
@@ -172,18 +172,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     explainer = TextClassificationExplainer.from_pretrained(options.model, level="token")
     sweeps = Sweeps(explainer, options.sweeps)
-    table = Table(
-        "tokens", "texts", "m", f"share of {STRONGEST}", "rows", "seconds",
-        "promised above", "above the bound", "any above",
-    )  # fmt: skip
+    rows = []
     worthwhile = torch.inf if options.always_screen else top.WORTHWHILE
     with patch.object(top, "WORTHWHILE", worthwhile):
         for length, count in zip(options.lengths, options.texts, strict=False):
             texts = texts_of(length, count, options.data, explainer.tokenizer)
             for fraction in options.fractions or FRACTIONS.get(length, (1 / 8, 1 / 4)):
                 found = list(findings(explainer, sweeps, texts, fraction))
-                table.add_row(*row(length, found))
-    Console(width=120).print(table)
+                rows.append(row(length, found))
+    show_and_record(options, __spec__.name, {"shares": rows})
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from tests.benchmarks import task_data
+from tests.benchmarks.record import add_record_option, show_and_record
 from tests.benchmarks.task_data import Example
 from tests.benchmarks.train_classifiers import masked
 from tests.demo_model.train import save, shuffled
@@ -282,6 +283,7 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, help="folder for the model")
     add("--examples", type=int, help="train on so many; default: enough")
     add("--seed", type=int, default=0)
+    add_record_option(options)
     return options
 
 
@@ -302,7 +304,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     save(model, tokenizer, options.output)
     held_out = task.examples(rng, options.data, True, 500)
     right = accuracy(model, task.columns(tokenizer, held_out), task.is_right)
-    print(f"{options.task}: {right:.1%} of {len(held_out)} held-out examples", flush=True)
+    figures = {
+        "task": options.task, "trained_on": len(examples), "right": right,
+        "held_out": len(held_out),
+    }  # fmt: skip
+    show_and_record(options, __spec__.name, {}, figures)
 
 
 if __name__ == "__main__":

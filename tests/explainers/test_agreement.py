@@ -1,8 +1,4 @@
-"""What the labels of words and pairs say, on games in closed form and on planted words.
-
-What counts as a turn was chosen on the first 16 synonyms and 15 negations; the other sentences were
-written afterwards, before their labels were known.
-"""
+"""What the labels of words and pairs say, on games in closed form and on planted words."""
 
 from types import SimpleNamespace
 
@@ -13,6 +9,7 @@ from transformers import BertConfig
 
 from captum_sig import TextClassificationExplainer
 from captum_sig.explainers.results import agreement
+from tests.benchmarks import labels, record
 from tests.tiny_models import wordpiece_tokenizer
 
 MANY = 1_000  # more than the words of a text
@@ -115,89 +112,26 @@ def test_a_small_difference_is_rounding_or_noise():
     assert {word.agreement for word in result.words} == {"additive"}
 
 
-SYNONYMS = [
-    ("The film is brilliant and wonderful.", "brilliant", "wonderful"),
-    ("A charming, delightful story about two brothers.", "charming", "delightful"),
-    ("An awful, terrible waste of two hours.", "awful", "terrible"),
-    ("The plot is dull and boring from start to end.", "dull", "boring"),
-    ("It is a beautiful and moving portrait of a family.", "beautiful", "moving"),
-    ("The jokes are stupid and the story is lame.", "stupid", "lame"),
-    ("What a clever, engaging and quiet film.", "clever", "engaging"),
-    ("A tedious and pointless sequel.", "tedious", "pointless"),
-    ("The cast is superb and the music is excellent.", "superb", "excellent"),
-    ("The dialogue is bland and the acting is flat.", "bland", "flat"),
-    ("I found it funny and hilarious in every scene.", "funny", "hilarious"),
-    ("The film was bad, and the ending was worse.", "bad", "worse"),
-    ("An enjoyable, entertaining evening at the cinema.", "enjoyable", "entertaining"),
-    ("The script is a mess and the direction is a failure.", "mess", "failure"),
-    ("A powerful and gripping drama.", "powerful", "gripping"),
-    ("The story is silly and the humour is annoying.", "silly", "annoying"),
-    ("A smart, witty look at life in the city.", "smart", "witty"),
-    ("A fresh and inventive thriller.", "fresh", "inventive"),
-    ("It is a warm, touching film about old friends.", "warm", "touching"),
-    ("The book is ugly and depressing.", "ugly", "depressing"),
-    ("An exhausting and pretentious lecture.", "exhausting", "pretentious"),
-    ("A sloppy, lifeless remake.", "sloppy", "lifeless"),
-]
-NEGATIONS = [
-    ("The film is not good.", "not", "good"),
-    ("The acting is never convincing.", "never", "convincing"),
-    ("It is not a great movie.", "not", "great"),
-    ("The jokes are not funny at all.", "not", "funny"),
-    ("This is not a bad film.", "not", "bad"),
-    ("The story is never boring.", "never", "boring"),
-    ("The script is hardly clever.", "hardly", "clever"),
-    ("There is nothing interesting in the plot.", "nothing", "interesting"),
-    ("The second half is not dull.", "not", "dull"),
-    ("The ending is not satisfying.", "not", "satisfying"),
-    ("The film lacks charm.", "lacks", "charm"),
-    ("It is a comedy without laughs.", "without", "laughs"),
-    ("The result is not a disaster.", "not", "disaster"),
-    ("Nobody could call it entertaining.", "Nobody", "entertaining"),
-    ("The characters are not likable.", "not", "likable"),
-    ("This is never a pleasant film.", "never", "pleasant"),
-    ("The dialogue is not witty.", "not", "witty"),
-    ("The young actors are not impressive.", "not", "impressive"),
-    ("I did not like the ending.", "not", "like"),
-    ("The remake is not terrible.", "not", "terrible"),
-    ("The visuals are not ugly.", "not", "ugly"),
-    ("The film is no masterpiece.", "no", "masterpiece"),
-]
-
-
-def labels(explainer, sentences):
-    """Return (kind of the planted pair, agreement of its words) of each sentence."""
-    texts = [text for text, *_ in sentences]
-    found = []
-    for result, (_, *planted) in zip(
-        explainer(texts, method="sig:two_sided", interactions=MANY), sentences, strict=True
-    ):
-        words = [word.word for word in result.words]
-        at = tuple(sorted(map(words.index, planted)))
-        (kind,) = (pair.kind for pair in result.interactions if pair.words == at)
-        found.append((kind, *(result.words[words.index(word)].agreement for word in planted)))
-    return found
-
-
-def share(values, right):
-    return sum(value in right for value in values) / len(values)
-
-
-def check_planted(explainer, *, turned):
-    """Most of the labels are right; `turned`: the least share of negations that turn a word."""
-    same, negated = labels(explainer, SYNONYMS), labels(explainer, NEGATIONS)
-    assert share([kind for kind, *_ in same], [SAME]) >= 0.9
-    assert share([label for _, *both in same for label in both], ["redundant"]) >= 0.9
-    assert share([kind for kind, *_ in negated], [TURNS]) >= turned
-    assert share([kind for kind, *_ in negated], [SAME, APART]) <= 0.1
-    assert share([negation for _, negation, _ in negated], ["synergistic"]) >= 0.85
+def check_planted(explainer, name, *, turned):
+    """The counts are those on record; `turned`: the least share of negations that turn a word."""
+    rows = {row["check"]: row for row in labels.counts(explainer)}
+    on_record = record.read("labels")
+    for check, row in rows.items():
+        assert {"model": name, **row} == on_record.row("counts", model=name, check=check)
+    share = {check: row["right"] / row["n"] for check, row in rows.items()}
+    assert share["synonyms say the same"] >= 0.9
+    assert share["synonyms are redundant"] >= 0.9
+    assert share["negations turn it"] >= turned
+    assert share["negations go unseen"] <= 0.1
+    assert share["negations are synergistic"] >= 0.85
 
 
 def test_planted_words(demo):
     """The demo model reads some negations as bad words of their own: "not witty"."""
-    check_planted(demo, turned=0.6)
+    check_planted(demo, "demo", turned=0.6)
 
 
 def test_planted_words_and_a_trained_bert(shared):
     path = shared / "models/minilm-sst2"
-    check_planted(TextClassificationExplainer.from_pretrained(path), turned=0.8)
+    explainer = TextClassificationExplainer.from_pretrained(path)
+    check_planted(explainer, "minilm-sst2", turned=0.8)
