@@ -18,7 +18,7 @@ from captum_sig.data.statistics import bootstrap, paired_p_value
 from tests.benchmarks.record import add_record_option, show_and_record
 from tests.populations import POPULATIONS, RARE, Population
 
-SIZES = (20, 50, 100, 200)
+SIZES = (50, 100, 200)
 LEVEL = 0.95
 MIN_N = 50  # examples from which on the intervals are to hold the mean as stated
 
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="examples in a sample")
-    parser.add_argument("--repeats", type=int, default=2000, help="samples of each size")
+    parser.add_argument("--repeats", type=int, default=4000, help="samples of each size")
     parser.add_argument("--resamples", type=int, default=1000)
     add_record_option(parser)
     options = parser.parse_args(arguments)
