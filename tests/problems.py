@@ -1,10 +1,18 @@
-"""Models of (B, L, D) inputs whose SIG is known in closed form, and games whose values are."""
+"""Models of (B, L, D) inputs whose SIG is known in closed form, and games whose values are.
+
+Games come as functions of (B, W, 1) inputs, and as classifiers of texts that see which of three
+words are there.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import BertConfig
+
+from tests.tiny_models import wordpiece_tokenizer
 
 L, D = 4, 3
 WEIGHT = torch.linspace(-1, 1, L * D, dtype=torch.float64).reshape(1, L, D)
@@ -148,3 +156,86 @@ GAMES = [
     Game("turned", turned, (-1, 0, 1) + (0,) * 9),
     Game("parity", parity, (1 / 5,) * 5),
 ]  # fmt: skip
+
+
+Rule = Callable[[Tensor, Tensor, Tensor], Tensor]  # good, bad, movie: 1 if there → F, (B,) each
+
+
+class GameOfWords(nn.Module):
+    """A classifier whose logit of "yes" is a rule of the words good, bad and movie, in float64."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__()
+        self.rule = rule
+        self.config = BertConfig(id2label={0: "no", 1: "yes"})
+        self.tokenizer = wordpiece_tokenizer()
+        self.embedding = nn.Embedding.from_pretrained(torch.eye(len(self.tokenizer)).double())
+        self.embedding.weight[self.tokenizer.mask_token_id] = 0.0
+        self.eval()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embedding
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> SimpleNamespace:
+        """Logits of no, which is 0, and of yes."""
+        present = self.embedding(input_ids).sum(1)  # each word is there once, or not
+        words = self.tokenizer.convert_tokens_to_ids(["good", "bad", "movie"])
+        value = self.rule(*(present[:, word] for word in words))
+        return SimpleNamespace(logits=torch.stack([torch.zeros_like(value), value], 1))
+
+
+def either(a: Tensor, b: Tensor) -> Tensor:
+    """OR."""
+    return a + b - a * b
+
+
+@dataclass(frozen=True)
+class WordGame:
+    """What a rule says of good, bad and movie when all are there; rules are linear in each word."""
+
+    rule: Rule
+    in_text: tuple[float, float, float]  # F(x) − F(x̄ʷ): what the text loses without the word
+    alone: tuple[float, float, float]  # F of the word alone − F of none
+    shapley: tuple[float, float, float]
+    agreement: tuple[str, str, str]
+
+
+ADDITIVE, REDUNDANT, SYNERGISTIC = "additive", "redundant", "synergistic"
+WORD_GAMES = {
+    "additive": WordGame(
+        lambda good, bad, movie: good + 2 * bad - movie,
+        (1, 2, -1), (1, 2, -1), (1, 2, -1), (ADDITIVE,) * 3,
+    ),
+    "or": WordGame(
+        lambda good, bad, movie: either(good, bad),
+        (0, 0, 0), (1, 1, 0), (1 / 2, 1 / 2, 0), (REDUNDANT, REDUNDANT, ADDITIVE),
+    ),
+    "or_of_three": WordGame(
+        lambda good, bad, movie: either(either(good, bad), movie),
+        (0, 0, 0), (1, 1, 1), (1 / 3,) * 3, (REDUNDANT,) * 3,
+    ),
+    "and": WordGame(
+        lambda good, bad, movie: good * bad,
+        (1, 1, 0), (0, 0, 0), (1 / 2, 1 / 2, 0), (SYNERGISTIC, SYNERGISTIC, ADDITIVE),
+    ),
+    "and_of_three": WordGame(
+        lambda good, bad, movie: good * bad * movie,
+        (1, 1, 1), (0, 0, 0), (1 / 3,) * 3, (SYNERGISTIC,) * 3,
+    ),
+    "xor": WordGame(
+        lambda good, bad, movie: good + bad - 2 * good * bad,
+        (-1, -1, 0), (1, 1, 0), (0, 0, 0), (SYNERGISTIC, SYNERGISTIC, ADDITIVE),
+    ),
+    "negation": WordGame(  # "bad" turns what "good" says
+        lambda good, bad, movie: good * (1 - 2 * bad),
+        (-1, -2, 0), (1, 0, 0), (0, -1, 0), (SYNERGISTIC, SYNERGISTIC, ADDITIVE),
+    ),
+    "token_in_context": WordGame(  # "good" speaks for yes beside "movie", and else against it
+        lambda good, bad, movie: good * (2 * movie - 1),
+        (1, 0, 2), (-1, 0, 0), (0, 0, 1), (SYNERGISTIC, ADDITIVE, SYNERGISTIC),
+    ),
+    "or_beside_evidence": WordGame(
+        lambda good, bad, movie: either(good, bad) + movie,
+        (0, 0, 1), (1, 1, 1), (1 / 2, 1 / 2, 1), (REDUNDANT, REDUNDANT, ADDITIVE),
+    ),
+}  # fmt: skip

@@ -23,7 +23,7 @@ reviews = Path(__file__).with_name("reviews.tsv")
 with tempfile.TemporaryDirectory() as output:
     command = [
         sys.executable, "-m", "captum_sig", "evaluate", str(reviews), "--output", output,
-        "--methods", ",".join(METHODS), "--baselines", "mask,pad",
+        "--methods", ",".join(METHODS), "--baselines", "mask,pad", "--n-steps", "20",
     ]  # fmt: skip
     print(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     with Path(output, "table.csv").open(encoding="utf-8") as file:

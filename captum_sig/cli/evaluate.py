@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +12,9 @@ from captum_sig._names import AblationName, TextLevel
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
 from captum_sig.cli.process import quitting_on_interrupt
+
+if TYPE_CHECKING:
+    from captum_sig.faithfulness.summary import Tables
 
 ExplainedLabel = Literal["predicted", "label"]
 
@@ -81,7 +83,7 @@ def evaluate(
     this changes the probability of the explained label, the more faithful are the
     scores. A text with several labels counts with the mean over them. Writes
     examples.jsonl (a line for each text, label, method and baseline), table.csv,
-    table.md and paired.csv (differences from the first method).
+    table.md and paired.csv (differences from the first method, with p-values).
     """
     check_folder(output)
     with quitting_on_interrupt():
@@ -131,7 +133,7 @@ def evaluate(
 
 
 def _print_summary(
-    rows: Sequence[dict[str, Any]],
+    tables: Tables,
     omitted: dict[str, int],
     accuracy: float | None,
     output: Path,
@@ -140,10 +142,11 @@ def _print_summary(
     from rich.console import Console
 
     from captum_sig.data.tables import to_terminal
-    from captum_sig.faithfulness.summary import BETTER
+    from captum_sig.faithfulness.summary import BETTER, conclusion
 
     arrows = {"lower": "↓", "higher": "↑"}
     lines: dict[tuple[str, str], dict[str, Any]] = {}
+    rows = tables.means
     for row in rows:
         key = row["method"], row["baseline"]
         line = lines.setdefault(key, {"method": key[0], "baseline": key[1]})
@@ -158,6 +161,8 @@ def _print_summary(
     console.print(
         f"Means of {rows[0]['n']} texts, ± half the width of their 95 % bootstrap interval."
     )
+    if tables.differences:
+        console.print(conclusion(tables.differences))
     if reasons := [f"{n} {reason}" for reason, n in omitted.items() if n]:
         console.print(f"Texts omitted: {', '.join(reasons)}.")
     if accuracy is not None:

@@ -1,4 +1,7 @@
-"""Means over examples with bootstrap intervals: how far a mean would move with other examples."""
+"""Means over examples with bootstrap intervals, and tests of whether means differ.
+
+How far would a mean move with other examples, and which of many differences are more than chance?
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,10 @@ def bootstrap(
 
     The interval is bias-corrected and accelerated (BCa; Efron, "Better bootstrap confidence
     intervals", JASA 1987), as `scipy.stats.bootstrap` computes it. It assumes that examples are
-    drawn independently. As every bootstrap of a mean, it is too narrow for few examples: in
-    simulations, 95 % intervals held the mean in 90, 93 and 95 of 100 cases for 10, 20 and 50 normal
-    values, and in 87, 91 and 92 for as many exponential ones (95 for 200). Values that are all
+    drawn independently. As every interval of a mean, it is too narrow for few examples, and where
+    rare ones decide the mean: in simulations, 95 % intervals held the mean in 90 to 97 of 100 cases
+    from 50 examples on, for shapes that metrics of faithfulness have. Where only a few examples in
+    a hundred differ from the others, that takes as many as have ten of them. Values that are all
     equal have an interval of width 0.
 
     Calls with equally many values and the same seed draw the same examples.
@@ -105,13 +109,96 @@ def paired(
     Raises:
         ValueError: as in `bootstrap`, or if `first` and `second` have different lengths.
     """
+    differences = _differences(first, second)
+    return bootstrap(differences, level=level, n_resamples=n_resamples, seed=seed)
+
+
+def paired_p_value(
+    first: Sequence[float] | np.ndarray,
+    second: Sequence[float] | np.ndarray,
+    *,
+    n_resamples: int = 9_999,
+    seed: int = 0,
+) -> float:
+    """Test whether the mean of second − first could be 0, by flipping signs of the differences.
+
+    If `first` and `second` did not differ, each difference could as well have the other sign
+    (Fisher, "The Design of Experiments", 1935). The two-sided p-value is the fraction of random
+    signs whose mean is at least as far from 0 as the observed one, the observed signs included
+    (Phipson and Smyth, "Permutation p-values should never be zero", 2010): it is at least
+    1 / (n_resamples + 1). Flips leave the sum of squares alone and so order the means as they order
+    Student's t, which makes the test valid for many examples of any shape with mean 0: in
+    simulations with skewed ones, p was below 0.05 in up to 10 of 100 samples of 50 examples, and in
+    up to 6 of 200 examples. (Wilcoxon's test is not valid: it asks for the centre of symmetry, and
+    contradicts the interval of `paired` where differences are skewed.)
+
+    The result depends on the seed and on the differences, not on their order.
+
+    Args:
+        first: (n,), one number for each example.
+        second: (n,), for the same examples in the same order.
+        n_resamples: the number of random signs, at least 100.
+        seed: the same seed gives the same p-value, whatever is drawn elsewhere.
+
+    Raises:
+        ValueError: as in `paired`.
+
+    >>> paired_p_value([0.0] * 20, [0.1] * 20)
+    0.0001
+    """
+    n_resamples = checked_integer("n_resamples", n_resamples, MIN_RESAMPLES)
+    rng = np.random.default_rng(checked_integer("seed", seed, 0))
+    differences = _differences(first, second)
+    n, largest = len(differences), np.abs(differences).max()
+    if largest == 0:
+        return 1.0
+    parts = differences / largest / n  # of a mean of at most 1, whose rounding errors are known
+    least = abs(parts.sum()) - 10**-DECIMALS
+    parts = np.sort(np.abs(parts))
+    as_extreme, batch = 0, max(1, MAX_BATCH_NUMBERS // n)
+    for start in range(0, n_resamples, batch):
+        shape = min(batch, n_resamples - start), n
+        means = parts.sum() - 2 * rng.integers(2, size=shape, dtype=np.int8) @ parts
+        as_extreme += int((np.abs(means) >= least).sum())
+    return (1 + as_extreme) / (1 + n_resamples)
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> list[float]:
+    """Adjust p-values for being several: Holm's step-down method.
+
+    The i-th smallest of m p-values is multiplied by m − i + 1, and none is less than a smaller
+    one's. If those below 0.05 are called differences, at least one of these is false in at most 5
+    of 100 such families, however the tests depend on each other (Holm, "A simple sequentially
+    rejective multiple test procedure", 1979).
+
+    Args:
+        p_values: (m,), of all comparisons among which a reader looks for differences.
+
+    Raises:
+        ValueError: if a p-value does not lie in [0, 1].
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p_values must be (m,) numbers in [0, 1], got {p_values}")
+    order = p.argsort()
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted.tolist()
+
+
+def _differences(
+    first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray
+) -> np.ndarray:
     first, second = _checked(first, "first"), _checked(second, "second")
     if len(first) != len(second):
         raise ValueError(
             f"first has {len(first)} values and second {len(second)}; wanted one of each for "
             "every example"
         )
-    return bootstrap(second - first, level=level, n_resamples=n_resamples, seed=seed)
+    return second - first
 
 
 def _checked(values: Sequence[float] | np.ndarray, name: str) -> np.ndarray:

@@ -35,7 +35,7 @@ from captum_sig.faithfulness.config import EvaluationConfig
 from captum_sig.faithfulness.examples import Example, not_finite
 from captum_sig.faithfulness.ground_truth import TRUTH_METRICS, true_words
 from captum_sig.faithfulness.metrics import METRICS
-from captum_sig.faithfulness.summary import Line, write_tables
+from captum_sig.faithfulness.summary import Line, Tables, write_tables
 
 SETTINGS, EXAMPLES = "plan.json", "examples.jsonl"
 RESULTS = (EXAMPLES, "table.csv", "table.md", "paired.csv")
@@ -236,8 +236,8 @@ class Evaluation:
                 values[name].append(TRUTH_METRICS[name]([word.score for word in words], truth))
         return values
 
-    def write_tables(self) -> list[Line]:
-        """Write the tables, see `captum_sig.faithfulness.summary`; return the rows of the means."""
+    def write_tables(self) -> Tables:
+        """Write the tables and return their rows, see `captum_sig.faithfulness.summary`."""
         return write_tables(self.lines, self.config, self.folder)
 
 

@@ -2,6 +2,12 @@
 
 They are means over texts: several labels of a text count as one, and a text for which a metric is
 not defined (None) does not count.
+
+A difference is called one if its p-value is below 0.05 after Holm's correction over all differences
+of its metric, those of every method and baseline: whoever looks for the methods that differ by a
+metric looks at all of them. So for each metric, the chance that anything is called a difference and
+is none is at most 5 %. Metrics are not corrected for each other: each answers a question of its
+own, and they agree too much for that to be worth its price.
 """
 
 from __future__ import annotations
@@ -12,18 +18,25 @@ from dataclasses import asdict
 from itertools import product
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from captum_sig._files import replace_text
-from captum_sig.data.statistics import bootstrap, paired
+from captum_sig.data.statistics import bootstrap, holm, paired, paired_p_value
 from captum_sig.data.tables import to_markdown, write_csv
 from captum_sig.faithfulness.config import EvaluationConfig
 from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
 from captum_sig.faithfulness.metrics import METRICS
 
 COLUMNS = ("method", "baseline", "metric", "mean", "low", "high", "n", "seconds_per_example")
-PAIRED_COLUMNS = ("method", "reference", "baseline", "metric", "mean", "low", "high", "n")
-FORMATS = {"mean": ".3f", "low": ".3f", "high": ".3f", "seconds_per_example": ".3f"}
+PAIRED_COLUMNS = (
+    "method", "reference", "baseline", "metric", "mean", "low", "high", "n", "p", "p_holm",
+)  # fmt: skip
+FORMATS = {
+    **dict.fromkeys(("mean", "low", "high", "seconds_per_example"), ".3f"),
+    **dict.fromkeys(("p", "p_holm"), ".4f"),
+}
+SIGNIFICANCE = 0.05  # of what is called a difference
+AT_LEVEL = f"at {100 * SIGNIFICANCE:g} % after Holm's correction"
 
 BETTER: dict[str, Literal["lower", "higher"]] = {
     **{name: metric.better for name, metric in METRICS.items()},
@@ -33,11 +46,15 @@ BETTER: dict[str, Literal["lower", "higher"]] = {
 Line = dict[str, Any]  # one label of a text, explained by one method for one baseline
 
 
-def write_tables(lines: Iterable[Line], config: EvaluationConfig, folder: Path) -> list[Line]:
-    """Write `table.csv`, `table.md` and `paired.csv`, with 95 % bootstrap intervals.
+class Tables(NamedTuple):
+    """The rows of `table.csv` and those of `paired.csv`; `n` is the number of texts."""
 
-    Returns:
-        The rows of `table.csv` and `table.md`; `n` is the number of texts.
+    means: list[Line]
+    differences: list[Line]
+
+
+def write_tables(lines: Iterable[Line], config: EvaluationConfig, folder: Path) -> Tables:
+    """Write `table.csv`, `paired.csv`, and both as `table.md`, with 95 % bootstrap intervals.
 
     Raises:
         ValueError: if a metric is defined for no text.
@@ -60,11 +77,65 @@ def write_tables(lines: Iterable[Line], config: EvaluationConfig, folder: Path) 
         if method != reference:
             of_reference = _of_texts(cells[reference, baseline], metric)
             interval = paired(of_reference, values, seed=config.seed)
-            differences.append({**name, "reference": reference, **asdict(interval)})
+            p = paired_p_value(of_reference, values, seed=config.seed)
+            differences.append({**name, "reference": reference, **asdict(interval), "p": p})
+    for family in _families(differences).values():
+        for row, p_holm in zip(family, holm([row["p"] for row in family]), strict=True):
+            row["p_holm"] = p_holm
     write_csv(means, COLUMNS, folder / "table.csv")
     write_csv(differences, PAIRED_COLUMNS, folder / "paired.csv")
-    replace_text(folder / "table.md", to_markdown(means, COLUMNS, FORMATS))
-    return means
+    replace_text(folder / "table.md", _as_markdown(Tables(means, differences)))
+    return Tables(means, differences)
+
+
+def _families(differences: Iterable[Line]) -> dict[str, list[Line]]:
+    """Return the differences of each metric, which are corrected together."""
+    families: dict[str, list[Line]] = {}
+    for row in differences:
+        families.setdefault(row["metric"], []).append(row)
+    return families
+
+
+def _as_markdown(tables: Tables) -> str:
+    means = to_markdown(tables.means, COLUMNS, FORMATS)
+    if not tables.differences:
+        return means
+    rows = [{**row, "differs": verdict(row) or "–"} for row in tables.differences]
+    reference, n = rows[0]["reference"], len(_families(rows)[rows[0]["metric"]])
+    differences = to_markdown(rows, (*PAIRED_COLUMNS, "differs"), FORMATS)
+    return (
+        f"{means}\nDifferences from {reference}, text by text. Those that hold {AT_LEVEL} over a "
+        f"metric's {n} are called better or worse.\n\n{differences}"
+    )
+
+
+def verdict(difference: Line) -> Literal["better", "worse"] | None:
+    """Say how a method differs from the first one; None if that may be chance."""
+    if difference["p_holm"] >= SIGNIFICANCE:
+        return None
+    is_lower = difference["mean"] < 0
+    return "better" if is_lower == (BETTER[difference["metric"]] == "lower") else "worse"
+
+
+def conclusion(differences: Sequence[Line]) -> str:
+    """Say in a sentence which methods differ from the first one, by each metric.
+
+    Args:
+        differences: rows of `Tables`, at least one.
+    """
+    has_baselines = len({row["baseline"] for row in differences}) > 1
+    families = _families(differences)
+    by_metric = []
+    for metric, rows in families.items():
+        methods: dict[str, list[str]] = {"better": [], "worse": []}
+        for row in rows:
+            if kind := verdict(row):
+                baseline = f" ({row['baseline']})" if has_baselines else ""
+                methods[kind].append(f"{row['method']}{baseline}")
+        found = [f"{', '.join(names)} {kind}" for kind, names in methods.items() if names]
+        by_metric.append(f"by {metric.replace('_', ' ')}, {' and '.join(found) or 'none'}")
+    reference = differences[0]["reference"]
+    return f"Different from {reference} {AT_LEVEL}: {'; '.join(by_metric)}."
 
 
 def _of_texts(lines: Sequence[Line], metric: str) -> list[float]:

@@ -106,7 +106,7 @@ def demo_texts(demo):
     for sentence in [
         "The plot is thin, but the acting is superb.",
         "It is not that the jokes are bad; there are no jokes.",
-        "A film so slow that even its one good scene feels like a punishment.",
+        "A slow film that feels like a punishment.",
     ]:
         ids = demo.tokenizer(sentence, return_tensors="pt")["input_ids"]
         base = baselines.mask(demo.tokenizer, ids)
@@ -120,7 +120,7 @@ def sharp_models():
     return [
         (sig, ids, sig.attribute(ids, mask_baseline(ids), target=1, n_steps=200))
         for sig in map(sharp, ["bert", "gpt2", "llama", "lstm"])
-        for ids in (random_ids(4, 10, seed=seed) for seed in range(3))
+        for ids in (random_ids(4, 10, seed=seed) for seed in range(2))
     ]
 
 

@@ -22,12 +22,9 @@ def subject() -> subjects.Subject:
 
 
 @pytest.mark.filterwarnings("ignore:.*words did not reach tolerance")
-def test_the_command_writes_what_it_prints(tmp_path, capsys):
-    threads = torch.get_num_threads()
-    try:
-        main([*SMALL, "--output", str(tmp_path)])
-    finally:
-        torch.set_num_threads(threads)
+def test_the_command_writes_what_it_prints(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)  # two would wait for each other
+    main([*SMALL, "--output", str(tmp_path)])
     found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert found["machine"]["torch"] == torch.__version__
     compare = found["compare"]
@@ -58,7 +55,7 @@ def test_help_tells_how_to_get_the_peers(capsys):
 
 
 def test_the_reference_is_converged_and_kept(subject, tmp_path):
-    ids = subject.sentences[0]
+    ids = subject.sentences[0][:, :8]
     found = reference.reference(subject, ids, 1, tmp_path)
     model = subject.model.double()
     fine = methods.LayerSequentialIntegratedGradients(
@@ -91,7 +88,8 @@ def test_peak_memory_is_what_was_held_at_once():
         for _ in range(3):
             torch.ones(50 * 2**18)  # 50 MiB, one after the other
 
-    assert measure.peak_mib(hold, torch.device("cpu")) == pytest.approx(50, abs=15)
+    # other threads and the kernel's own bookkeeping show in the peak, too
+    assert 40 < measure.peak_mib(hold, torch.device("cpu")) < 100
 
 
 def test_the_exponent_is_the_slope():

@@ -144,7 +144,7 @@ def check(result, *, in_json: bool = False) -> None:
         assert re.match("captum-sig: .", errors[0])
 
 
-@settings(SETTINGS, max_examples=80)
+@settings(SETTINGS, max_examples=50)
 @given(st.lists(TEXTS, max_size=3), arguments(EXPLAIN), st.none() | TEXTS)
 @example(["good film"], ["--contexts", "sampled1", "--format", "json"], None)
 @example(["good film"], ["--target", "9" * 5000], None)
@@ -159,7 +159,7 @@ def _encodable(text: str | None) -> str | None:
     return None if text is None else text.encode(errors="replace").decode()
 
 
-@settings(SETTINGS, max_examples=40)
+@settings(SETTINGS, max_examples=25)
 @given(TEXTS, arguments(TRACE))
 def test_trace(run, text, given_options):
     in_json = given_options[-2:] == ["--format", "json"]
@@ -176,7 +176,7 @@ def data_of(texts):
         yield str(file), f"{folder}/results"
 
 
-@settings(SETTINGS, max_examples=25)
+@settings(SETTINGS, max_examples=20)
 @given(st.lists(TEXTS, min_size=1, max_size=3), arguments(EVALUATE))
 @example(["good film", "bad"], ["--methods", "sig:sampled1", "--metrics", "aopc_sufficiency"])
 def test_evaluate(run, texts, given_options):
@@ -184,7 +184,7 @@ def test_evaluate(run, texts, given_options):
         check(run("evaluate", file, "--methods", "sig", "--output", results, *given_options))
 
 
-@settings(SETTINGS, max_examples=25)
+@settings(SETTINGS, max_examples=20)
 @given(st.lists(TEXTS, min_size=1, max_size=3), st.none() | PATHS, arguments(CORPUS))
 @example(["good film", "bad"], None, ["--method", "sig:sampled1"])
 def test_corpus(run, texts, inputs, given_options):

@@ -8,11 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from captum_sig.cli.main import app
 from captum_sig.corpus.engines import Workers
 from captum_sig.corpus.shard_files import ShardWriter
 from tests.shards import content, scan_corpus
+from tests.tiny_tasks import multi_label, pair_tokenizer
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [f"The {thing} is {how}, number {i}." for i in range(20)
@@ -21,6 +25,12 @@ TEXTS = [f"The {thing} is {how}, number {i}." for i in range(20)
 
 def environment() -> dict[str, str]:
     return {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+
+
+def corpus(*arguments: object) -> None:
+    """Run the command in this process."""
+    given = ["corpus", *map(str, arguments), "--shard-size", "2"]
+    assert CliRunner().invoke(app, given).exit_code == 0
 
 
 def command(*arguments: object) -> list[str]:
@@ -39,8 +49,22 @@ def data(tmp_path_factory) -> Path:
 def reference(data, tmp_path_factory):
     """The shards that one process writes."""
     out = tmp_path_factory.mktemp("local") / "out"
-    subprocess.run(command(data, "--output", out, "--shard-size", 2), check=True)
+    corpus(data, "--output", out)
     return content(out)
+
+
+@pytest.fixture(scope="module")
+def pairs_with_labels(tmp_path_factory) -> Path:
+    """A folder with pairs, a model whose labels exclude no others, and what one process writes."""
+    root = tmp_path_factory.mktemp("pairs")
+    multi_label(5).float().save_pretrained(root / "model")
+    pair_tokenizer().save_pretrained(root / "model")
+    pairs = [("the movie is good", "not bad"), ("a mess", "bad , bad !"), ("good", None)]
+    rows = [json.dumps({"text": first, "text_pair": second}) for first, second in pairs]
+    (root / "pairs.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    corpus(root / "pairs.jsonl", "--output", root / "local", "--model", root / "model",
+           "--target", "all")  # fmt: skip
+    return root
 
 
 def assert_same(found: dict[str, dict], wanted: dict[str, dict]) -> None:
@@ -49,9 +73,9 @@ def assert_same(found: dict[str, dict], wanted: dict[str, dict]) -> None:
     for name, columns in wanted.items():
         assert list(found[name]) == list(columns)
         for column, values in columns.items():
-            if column == "scores":
+            if column in ("scores", "target_scores", "target_values", "target_probabilities"):
                 for some, others in zip(found[name][column], values, strict=True):
-                    assert some == pytest.approx(others, abs=1e-5)
+                    np.testing.assert_allclose(some, others, atol=1e-5)
             elif column in ("probability", "max_abs_word_delta"):
                 known = [value or 0.0 for value in values]
                 assert [value or 0.0 for value in found[name][column]] == pytest.approx(
@@ -95,7 +119,14 @@ from captum_sig.corpus import CorpusExplainer
 from captum_sig.demo_model import PATH
 from captum_sig.corpus.engines import on_ray
 
-data, out = sys.argv[1:]
+data, out, pairs = sys.argv[1:]
+
+
+def corpus(*arguments):
+    try:
+        app(["corpus", *arguments, "--shard-size", "2", "--engine", "ray"])
+    except SystemExit as end:
+        assert end.code in (0, None), end.code
 
 
 def main():
@@ -118,6 +149,9 @@ def main():
     assert [list(row["words"]) for row in rows] == [["Good", "."], [], ["Bad", "."]], rows
     assert [bool(row["error"]) for row in rows] == [False, True, False], rows
 
+    corpus(f"{pairs}/pairs.jsonl", "--output", f"{pairs}/ray", "--model", f"{pairs}/model",
+           "--target", "all", "--num-workers", "1")
+
     removed = []
     real = Path.exists
 
@@ -129,10 +163,7 @@ def main():
         return real(path)
 
     Path.exists = exists
-    try:
-        app(["corpus", data, "--output", out, "--shard-size", "2", "--engine", "ray"])
-    except SystemExit as end:
-        assert end.code in (0, None), end.code
+    corpus(data, "--output", out)
     assert removed
     assert ray.is_initialized()  # a cluster that was there before stays
     ray.shutdown()
@@ -144,16 +175,20 @@ if __name__ == "__main__":
 '''
 
 
-def test_the_callable_alone_and_a_node_that_is_lost(data, reference, tmp_path):
+def test_the_callable_alone_all_labels_of_pairs_and_a_node_that_is_lost(
+    data, reference, pairs_with_labels, tmp_path
+):
+    """In one cluster, which takes long to start."""
     pytest.importorskip("ray")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, program, data, tmp_path / "out"],
+        [sys.executable, program, data, tmp_path / "out", pairs_with_labels],
         env=environment(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same(content(tmp_path / "out"), reference)
+    assert_same(content(pairs_with_labels / "ray"), content(pairs_with_labels / "local"))
 
 
 def test_a_worker_that_cannot_start_returns_the_error(data, tmp_path):

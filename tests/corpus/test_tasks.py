@@ -1,11 +1,8 @@
 """One row a text, whatever the task: against plain loops over ids, one pass a word."""
 
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -300,22 +297,6 @@ def test_a_task_needs_a_model(models, tmp_path):
     result = CliRunner().invoke(app, [*arguments, "--task", "token-classification"])
     assert result.exit_code == 2
     assert "no model for token-classification is included: pass --model" in result.stderr
-
-
-def test_ray_writes_the_same_rows(models, tmp_path):
-    pytest.importorskip("ray")
-    for engine, more in (("local", []), ("ray", ["--num-workers", "1"])):
-        command = [
-            sys.executable, "-m", "captum_sig", "corpus", str(models / "pairs.jsonl"),
-            "--output", str(tmp_path / engine), "--model", str(models / "emotions"),
-            "--shard-size", "2", "--target", "all", "--engine", engine, *more,
-        ]  # fmt: skip
-        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
-        subprocess.run(command, env=environment, check=True, timeout=240)
-    of_ray, of_local = content(tmp_path / "ray"), content(tmp_path / "local")
-    assert list(of_ray) == list(of_local)
-    for name, columns in of_local.items():
-        assert close(list(of_ray[name].values()), list(columns.values()))
 
 
 @pytest.mark.parametrize(

@@ -1,50 +1,20 @@
 """What the labels of words and pairs say, on games in closed form and on planted words."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-from torch import nn
-from transformers import BertConfig
 
 from captum_sig import TextClassificationExplainer
 from captum_sig.explainers.results import agreement
 from tests.benchmarks import labels, record
-from tests.tiny_models import wordpiece_tokenizer
+from tests.problems import GameOfWords, either
 
 MANY = 1_000  # more than the words of a text
-
-
-class GameOfWords(nn.Module):
-    """A classifier of three words, good, bad and movie, of which a rule sees which are there."""
-
-    def __init__(self, rule):
-        super().__init__()
-        self.rule = rule
-        self.config = BertConfig(id2label={0: "no", 1: "yes"})
-        self.tokenizer = wordpiece_tokenizer()
-        self.embedding = nn.Embedding.from_pretrained(torch.eye(len(self.tokenizer)).double())
-        self.embedding.weight[self.tokenizer.mask_token_id] = 0.0
-        self.eval()
-
-    def get_input_embeddings(self):
-        return self.embedding
-
-    def forward(self, input_ids, attention_mask=None):
-        present = self.embedding(input_ids).amax(1)
-        words = self.tokenizer.convert_tokens_to_ids(["good", "bad", "movie"])
-        value = self.rule(*(present[:, word] for word in words))
-        return SimpleNamespace(logits=torch.stack([torch.zeros_like(value), value], 1))
 
 
 def explained(rule, text="good bad movie"):
     model = GameOfWords(rule)
     explainer = TextClassificationExplainer(model, model.tokenizer)
     return explainer(text, "yes", "sig:two_sided", interactions=MANY)
-
-
-def either(a, b):
-    return a + b - a * b
 
 
 SAME, TOGETHER, TURNS, APART = "say the same", "only together", "turns it", "independent"

@@ -66,9 +66,21 @@ def generate() -> TextGenerationExplainer:
     return TextGenerationExplainer(causal("gpt2"), byte_level_tokenizer())
 
 
+@pytest.fixture(scope="module")
+def harmless_page(classify) -> str:
+    """With lists of words, and a switch for punctuation."""
+    long = "not good, movie!\n" + "a" * 700
+    return viz.to_page([classify("not good"), classify(long)])
+
+
+@pytest.fixture(scope="module")
+def harmless_matrix(generate) -> str:
+    return generate("not good\n", " good").to_html()
+
+
 @SETTINGS
 @given(text=TEXTS)
-def test_classification(classify, text):
+def test_classification(classify, harmless_page, text):
     if not text.strip():
         return
     found = classify(text)
@@ -77,20 +89,19 @@ def test_classification(classify, text):
         assert text[word.start : word.end] == word.word
         assert ends[-1] <= word.start < word.end
         ends.append(word.end)
-    long = "not good, movie!\n" + "a" * 700  # with lists of words, and a switch for punctuation
-    check_page(viz.to_page([found]), viz.to_page([classify("not good"), classify(long)]))
+    check_page(viz.to_page([found]), harmless_page)
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert WordAttribution.from_dict(plain) == found
 
 
 @SETTINGS
 @given(prompt=TEXTS)
-def test_generation(generate, prompt):
+def test_generation(generate, harmless_matrix, prompt):
     if not prompt.strip() or len(prompt.encode()) > 30:
         return  # the model is tiny
     found = generate(prompt, " good")
     assert found.matrix.isfinite().all()
     assert found.matrix.shape[1] == len(found.words)
-    check_page(found.to_html(), generate("not good\n", " good").to_html())
+    check_page(found.to_html(), harmless_matrix)
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert GenerationAttribution.from_dict(plain) == found

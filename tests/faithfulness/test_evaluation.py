@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from captum_sig import LayerDiscretizedIntegratedGradients, TextClassificationExplainer
 from captum_sig.cli.main import app
 from captum_sig.data.records import Record
-from captum_sig.data.statistics import bootstrap
+from captum_sig.data.statistics import bootstrap, holm, paired_p_value
 from captum_sig.data.tables import to_markdown
 from captum_sig.demo_model import PATH
 from captum_sig.explainers import methods
@@ -204,14 +204,14 @@ def test_tables_are_means_of_the_lines(whole):
     typed = [{k: float(v) if k in numbers else v for k, v in row.items()} for row in rows]
     typed = [{**row, "n": int(row["n"])} for row in typed]
     shown = (folder / "table.md").read_text(encoding="utf-8")
-    assert shown == to_markdown(typed, COLUMNS, numbers)
+    assert shown.startswith(to_markdown(typed, COLUMNS, numbers) + "\nDifferences from random")
 
 
 def test_paired_differences_are_to_the_first_method(whole):
     folder, lines = whole[0], lines_of(whole[0])
     rows = table(folder, "paired.csv")
     assert list(rows[0]) == list(PAIRED_COLUMNS) == [
-        "method", "reference", "baseline", "metric", "mean", "low", "high", "n"
+        "method", "reference", "baseline", "metric", "mean", "low", "high", "n", "p", "p_holm"
     ]  # fmt: skip
     assert len(rows) == len(BASELINES) * (len(NAMES) - 1) * len(METRICS)
     for row in rows:
@@ -223,6 +223,11 @@ def test_paired_differences_are_to_the_first_method(whole):
         expected = bootstrap([b - a for a, b in zip(first, second, strict=True)], seed=SEED)
         found = [float(row[name]) for name in ("mean", "low", "high")]
         assert found == [expected.mean, expected.low, expected.high]
+        assert float(row["p"]) == paired_p_value(first, second, seed=SEED)
+    for metric in METRICS:
+        family = [row for row in rows if row["metric"] == metric]
+        adjusted = holm([float(row["p"]) for row in family])
+        assert [float(row["p_holm"]) for row in family] == adjusted
 
 
 def test_the_command_shows_all_that_matters(whole):
@@ -231,6 +236,8 @@ def test_the_command_shows_all_that_matters(whole):
     for name in NAMES:
         assert f" {name} " in result.stdout
     assert "Means of 8 texts" in result.stdout
+    said = " ".join(result.stdout.split())
+    assert "Different from random at 5 % after Holm's correction: by log odds, none; by" in said
     right = fmean(line["label"] == line["predicted"] for line in lines_of(folder))
     assert 0.5 < right < 1
     assert f"predicts the label of {right:.1%} of the labelled texts" in result.stdout
@@ -262,8 +269,8 @@ def again(data, folder, *options):
 
 
 def few(rows):
-    """Keep what a run of `FEW` methods and one metric has of these lines or rows."""
-    others = set(METRICS) - {"log_odds"}
+    """Keep what a run of `FEW` methods and one metric has of lines or rows, too."""
+    others = {*METRICS, "p_holm"} - {"log_odds"}
     return [
         {k: v for k, v in row.items() if k not in others}
         for row in rows
@@ -275,7 +282,7 @@ def test_the_same_run_gives_the_same(data, whole, tmp_path):
     again(data, tmp_path)
     assert lines_of(tmp_path) == few(lines_of(whole[0]))
     for name in ("table.csv", "paired.csv"):
-        assert table(tmp_path, name) == few(table(whole[0], name))
+        assert few(table(tmp_path, name)) == few(table(whole[0], name))
 
 
 def test_results_do_not_depend_on_order_or_block_size(whole, tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ def test_a_fork_while_a_thread_tokenizes(monkeypatch):
     with ThreadPoolExecutor(3) as pool:
         workers = [pool.submit(work) for _ in range(3)]
         try:
-            for _ in range(20):
+            for _ in range(10):
                 assert _exit_code_of_child(lambda: tokenize(tokenizer, TEXTS[:2])) == 0
         finally:
             stop.set()
