@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from captum_sig._files import check_folder
-from captum_sig._names import AblationName, TextLevel
+from captum_sig._names import RATIONALE_METRICS, AblationName, TextLevel
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
 from captum_sig.cli.process import quitting_on_interrupt
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 ExplainedLabel = Literal["predicted", "label"]
 
@@ -37,6 +40,15 @@ def evaluate(
             "labels exclude no others, lists, or names with commas between them."
         ),
     ] = None,
+    rationale_column: Annotated[
+        str | None,
+        INPUT_PANEL(
+            "--rationales",
+            metavar="COLUMN",
+            help="Column of the characters that people marked in the texts: [[start, end], …], "
+            "offsets, or ERASER's evidences. Adds auprc, token_f1 and iou to the metrics.",
+        ),
+    ] = None,
     model: Annotated[str | None, options.MODEL(rich_help_panel="Explanation")] = None,
     methods: Annotated[
         str, options.METHODS_OPTION(rich_help_panel="Explanation")
@@ -44,12 +56,13 @@ def evaluate(
     baselines: Annotated[str, options.BASELINES_OPTION(rich_help_panel="Explanation")] = "mask",
     masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Explanation")] = None,
     explain: Annotated[
-        ExplainedLabel,
+        ExplainedLabel | None,
         EXPLANATION_PANEL(
             help="Label to explain: the model's, or the one in the data; all of them above 0.5, or "
-            "in the data, if labels exclude no others."
+            "in the data, if labels exclude no others. Default: predicted, or with --rationales "
+            "the label in the data, if there is one: people marked the words for it."
         ),
-    ] = "predicted",
+    ] = None,
     level: Annotated[TextLevel, options.TEXT_LEVEL(rich_help_panel="Explanation")] = "token",
     n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
     n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Explanation")] = 5,
@@ -82,6 +95,9 @@ def evaluate(
     scores. A text with several labels counts with the mean over them. Writes
     examples.jsonl (a line for each text, label, method and baseline), table.csv,
     table.md and paired.csv (differences from the first method).
+
+    With --rationales, it also says how far the highest scores agree with the words
+    that people marked. That is plausibility, not faithfulness.
     """
     check_folder(output)
     with quitting_on_interrupt():
@@ -90,20 +106,26 @@ def evaluate(
         from captum_sig.faithfulness.config import EvaluationConfig
         from captum_sig.faithfulness.evaluation import Evaluation, check_no_results
         from captum_sig.faithfulness.examples import accuracy, prepare_examples
+        from captum_sig.faithfulness.ground_truth import plausibility
 
     if not resume:
         check_no_results(output)
     records = read_records(
         data, text_column=text_column, pair_column=pair_column, label_column=label_column,
-        limit=limit,
+        rationale_column=rationale_column, limit=limit,
     )  # fmt: skip
+    if explain is None:
+        has_labels = any(record.label is not None for record in records)
+        explain = "label" if rationale_column and has_labels else "predicted"
+    of_rationales = RATIONALE_METRICS if rationale_column else ()
+    metric_names = dict.fromkeys([*options.split_names(metrics), *of_rationales])
     config = EvaluationConfig(
         data=str(data),
         model=model or "demo",
         masked_lm=masked_lm,
         methods=options.split_names(methods),
         baselines=options.split_names(baselines),
-        metrics=options.split_names(metrics),  # type: ignore[arg-type]  # the config checks them
+        metrics=tuple(metric_names),  # type: ignore[arg-type]  # the config checks them
         top_fraction=top_fraction,
         level=level,
         explain=explain,
@@ -111,6 +133,7 @@ def evaluate(
         n_draws=n_draws,
         seed=seed,
         ablation=ablation,
+        rationale_column=rationale_column or None,
     )
     for method in config.methods:  # before a model is loaded
         ScoringOptions.checked(method, n_steps=n_steps)
@@ -127,18 +150,42 @@ def evaluate(
     n_explained = len({example.number for example in examples})
     without = "a word or a label" if explainers[0].is_multi_label else "a word"
     omitted = {"empty": n_empty, f"without {without}": len(records) - n_explained - n_empty}
-    _print_summary(run.write_tables(), omitted, accuracy(examples), output)
+    notes = []
+    if rationale_column:
+        explained = "those of the data" if explain == "label" else "the model's"
+        notes = [f"The explained labels are {explained}.", plausibility(config.metrics)]
+    _print_summary(run.write_tables(), omitted, accuracy(examples), notes, output)
 
 
 def _print_summary(
     rows: Sequence[dict[str, Any]],
     omitted: dict[str, int],
     accuracy: float | None,
+    notes: Sequence[str],
     output: Path,
 ) -> None:
-    """Print a line for each method and baseline, a column for each metric, rounded."""
+    """Print a table of the faithfulness to the model, and one of the agreement with known words."""
     from rich.console import Console
 
+    from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
+
+    console = Console(highlight=False)
+    truth = [row for row in rows if row["metric"] in TRUTH_METRICS]
+    for group in ([row for row in rows if row not in truth], truth):
+        if group:
+            console.print(_table(group))
+    console.print(f"Means of {_numbers(rows)}, ± half the width of their 95 % bootstrap interval.")
+    if reasons := [f"{n} {reason}" for reason, n in omitted.items() if n]:
+        console.print(f"Texts omitted: {', '.join(reasons)}.")
+    if accuracy is not None:
+        console.print(f"The model predicts the label of {accuracy:.1%} of the labelled texts.")
+    for note in notes:
+        console.print(note)
+    console.print(f"Tables and examples are in {output}.", soft_wrap=True)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Make a line for each method and baseline, a column for each metric, rounded."""
     from captum_sig.data.tables import to_terminal
     from captum_sig.faithfulness.summary import BETTER
 
@@ -153,13 +200,16 @@ def _print_summary(
         line[metric] = f"{row['mean']:.3f} ±{(row['high'] - row['low']) / 2:.3f}"
         line["s/text"] = row["seconds_per_example"]
     columns = [name for name in next(iter(lines.values())) if name != "s/text"]
-    console = Console(highlight=False)
-    console.print(to_terminal(list(lines.values()), [*columns, "s/text"], {"s/text": ".3f"}))
-    console.print(
-        f"Means of {rows[0]['n']} texts, ± half the width of their 95 % bootstrap interval."
-    )
-    if reasons := [f"{n} {reason}" for reason, n in omitted.items() if n]:
-        console.print(f"Texts omitted: {', '.join(reasons)}.")
-    if accuracy is not None:
-        console.print(f"The model predicts the label of {accuracy:.1%} of the labelled texts.")
-    console.print(f"Tables and examples are in {output}.", soft_wrap=True)
+    return to_terminal(list(lines.values()), [*columns, "s/text"], {"s/text": ".3f"})
+
+
+def _numbers(rows: Sequence[dict[str, Any]]) -> str:
+    """Say how many texts the means are of: "8 texts", and which metrics have fewer."""
+    n_texts = max(row["n"] for row in rows)
+    fewer: dict[int, list[str]] = {}
+    for row in rows:
+        names = fewer.setdefault(row["n"], [])
+        if row["metric"] not in names:
+            names.append(row["metric"])
+    others = [f"{n} for {', '.join(names)}" for n, names in fewer.items() if n != n_texts]
+    return f"{n_texts} texts" + (f" ({'; '.join(others)})" if others else "")

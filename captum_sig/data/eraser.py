@@ -38,7 +38,7 @@ class Annotations:
             self.documents = _documents(file)
         elif not self.folder.is_dir():
             raise ValueError(
-                f"{path} names documents, and there is no {FOLDER} or {FILE} beside it: put ERASER's "
+                f"{path} names documents, and there is no {FOLDER} or {FILE} beside it: put the "
                 "documents there, or set text_column"
             )
 
@@ -110,6 +110,7 @@ def _document_name(row: dict[str, Any]) -> str:
 
 def _evidence_documents(evidences: Any) -> set[str]:
     """Return the documents that evidences name; of another form, none."""
-    groups = evidences if isinstance(evidences, list) else []
-    entries = [entry for group in groups for entry in (group if isinstance(group, list) else [])]
-    return {str(entry["docid"]) for entry in entries if isinstance(entry, dict) and "docid" in entry}
+    listed = evidences if isinstance(evidences, list) else []
+    groups = [group for group in listed if isinstance(group, list)]
+    entries = [entry for group in groups for entry in group if isinstance(entry, dict)]
+    return {str(entry["docid"]) for entry in entries if "docid" in entry}

@@ -35,7 +35,7 @@ class Record:
     text: str
     label: str | tuple[str, ...] | None  # a tuple where the data lists labels
     text_pair: str | None = None
-    spans: Spans | None = None  # characters of `text` that people marked; (): nobody marked any
+    spans: Spans | None = None  # characters of `text` that matter; (): none do; None: not known
 
     @property
     def is_blank(self) -> bool:
