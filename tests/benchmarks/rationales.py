@@ -35,7 +35,7 @@ METHODS = (
     "sig", "sig:two_sided", "sig:sampled4", "ig", "gradient_shap", "input_x_gradient", "random",
 )  # fmt: skip
 METRICS = ("log_odds", "comprehensiveness", "sufficiency", "auprc", "token_f1", "iou")
-MOST_TRAINING_WORDS = 60
+MOST_TRAINING_WORDS = 40
 
 
 def without(text: str, spans: Spans) -> str:
@@ -71,17 +71,18 @@ def labelled(records: Sequence[Record], others: Sequence[str]) -> tuple[list[str
 def train(
     source: Path, texts: list[str], labels: list[int], folder: Path, *, epochs: int, rate: float
 ) -> None:
-    """Fine-tune a classifier, all but its embeddings, and save it."""
+    """Fine-tune a classifier in bfloat16, all but its embeddings, and save it."""
     tokenizer = AutoTokenizer.from_pretrained(source)
     model = AutoModelForSequenceClassification.from_pretrained(
         source, id2label=LABELS, label2id={name: i for i, name in LABELS.items()}
     )
     model.get_input_embeddings().requires_grad_(False)
     rows = tokenizer(texts, truncation=True)["input_ids"]
-    fit(
-        model, rows, torch.tensor(labels),
-        mask=tokenizer.mask_token_id, learning_rate=rate, epochs=epochs, most_masked=0.0,
-    )  # fmt: skip
+    with torch.autocast("cpu", torch.bfloat16):
+        fit(
+            model, rows, torch.tensor(labels),
+            mask=tokenizer.mask_token_id, learning_rate=rate, epochs=epochs, most_masked=0.0,
+        )  # fmt: skip
     save(model, tokenizer, folder)
 
 
@@ -162,12 +163,12 @@ def parser() -> argparse.ArgumentParser:
     add("--plain", type=Path, nargs=2, required=True, help="texts that are not toxic: train, test")
     add("--folder", type=Path, required=True, help="for the trained model and the results")
     add("--texts", type=int, default=200, help="held out")
-    add("--words", type=int, default=24, help="most words in a held-out comment")
+    add("--words", type=int, default=16, help="most words in a held-out comment")
     add("--training-texts", type=int, default=10**9)
-    add("--epochs", type=int, default=3)
+    add("--epochs", type=int, default=2)
     add("--learning-rate", type=float, default=1e-4)
     add("--methods", nargs="+", default=METHODS)
-    add("--n-steps", type=int, default=50, help="of ig")
+    add("--n-steps", type=int, default=20, help="of ig")
     add("--seed", type=int, default=0)
     add_record_option(options)
     return options
