@@ -5,7 +5,8 @@ A cell of a column, or the JSON in it, has one of these forms:
 - [[start, end], …] or [{"start": …, "end": …}, …]: spans of characters, `end` exclusive;
 - [8, 9, 10, 20]: offsets of single characters, as in SemEval-2021's Toxic Spans;
 - ERASER's evidences (arXiv 1911.03429): groups of {"start_token": …, "end_token": …}, which count
-  the document's tokens; the rationale is all of them.
+  the document's tokens; the rationale is all of them;
+- ["a quote", …], as other copies of ERASER have them: each place where the text has these words.
 
 An empty list says that nobody marked anything; an empty cell or null, that nothing is known.
 """
@@ -26,8 +27,8 @@ Span = tuple[int, int]  # characters of a text, half-open
 Spans = tuple[Span, ...]  # ascending, with a gap between each two
 
 FORMS = (
-    '[[start, end], …], [{"start": …, "end": …}, …], offsets of characters such as [8, 9, 10], or '
-    'ERASER\'s [[{"start_token": …, "end_token": …}, …], …]'
+    '[[start, end], …], [{"start": …, "end": …}, …], offsets of characters such as [8, 9, 10], '
+    'quotes, or ERASER\'s [[{"start_token": …, "end_token": …}, …], …]'
 )
 SPAN_KEYS, TOKEN_KEYS = ("start", "end"), ("start_token", "end_token")
 
@@ -58,6 +59,8 @@ def spans_from_cell(value: Any, text: str) -> Spans | None:
         raise ValueError(f"the rationale is {reprlib.repr(value)}; wanted {FORMS}")
     if value and all(map(_is_integer, value)):
         return _merged(_characters(value, len(text)))
+    if value and all(isinstance(quote, str) for quote in value):
+        return _merged(place for quote in value for place in _places(quote, text))
     entries = [entry for group in value for entry in (group if _is_group(group) else [group])]
     if any(isinstance(entry, dict) and TOKEN_KEYS[0] in entry for entry in entries):
         return _merged(_evidence_spans(entries, text))
@@ -146,6 +149,21 @@ def _characters(offsets: list[int], n: int) -> Iterator[Span]:
         )
     for offset in ordered:
         yield _checked((offset, offset + 1), n, "characters")
+
+
+def _places(quote: str, text: str) -> list[Span]:
+    """Return each place of a quote in the text: whole words, with any white space between them."""
+    words = r"\s+".join(map(re.escape, quote.split()))
+    # \b would ask for a letter beside a quote that begins or ends with a sign
+    starts = r"(?<!\w)" if re.match(r"\s*\w", quote) else ""
+    ends = r"(?!\w)" if re.search(r"\w\s*$", quote) else ""
+    places = [match.span() for match in re.finditer(f"{starts}{words}{ends}", text)]
+    if not words or not places:
+        raise ValueError(
+            f"the rationale quotes {reprlib.repr(quote)}, which is not in the text; wanted words "
+            "of the text, letter for letter: correct the row or leave it empty"
+        )
+    return places
 
 
 def _evidence_spans(evidences: list[Any], text: str) -> Iterator[Span]:

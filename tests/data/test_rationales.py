@@ -109,7 +109,10 @@ WANTED = r"wanted \[\[start, end\], …\], .*in whole numbers: convert the colum
         ([[0, True]], rf"has \[0, True\]; {WANTED}"),
         ([[0, 3, 5]], rf"has \[0, 3, 5\]; {WANTED}"),
         ([["a", "b"]], rf"has \['a', 'b'\]; {WANTED}"),
-        (["a", "b"], rf"has 'a'; {WANTED}"),
+        (["Not today", 3], rf"has 'Not today'; {WANTED}"),
+        (["Not to"], "quotes 'Not to', which is not in the text; wanted words of the text, letter"),
+        (["Not today", "nds"], "quotes 'nds', which is not in the text"),
+        ([" "], "quotes ' ', which is not in the text"),
         ([0, [1, 2]], rf"has 0; {WANTED}"),
         ([{"begin": 0, "end": 3}], rf"has \{{'begin': 0, 'end': 3\}}; {WANTED}"),
         ([[[0, 3]], [[4, 5]]], rf"has \[\[0, 3\]\]; {WANTED}"),
@@ -163,6 +166,17 @@ def test_evidences_are_characters_of_the_document():
     spans = spans_from_cell(EVIDENCES, DOCUMENT)
     assert [DOCUMENT[start:end] for start, end in spans] == ["great , great film", "thin", "fun"]
     assert spans_from_cell([EVIDENCES[0][0], *EVIDENCES[1]], DOCUMENT) == spans
+
+
+def test_quotes_are_found_wherever_they_stand():
+    quotes = ["great , great film", "thin", "fun ."]
+    spans = spans_from_cell(quotes, DOCUMENT)
+    assert [DOCUMENT[start:end] for start, end in spans] == quotes
+    text = "art, part:\n art (art\tis) is art."
+    found = [text[start:end] for start, end in spans_from_cell(["art"], text)]
+    assert found == ["art"] * 4
+    assert spans_from_cell(["art is", ": art"], text) == ((9, 15), (17, 23))
+    assert spans_from_cell(["(art is)"], text) == ((16, 24),)
 
 
 def test_evidence_that_crosses_lines():
