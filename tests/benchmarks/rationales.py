@@ -92,13 +92,10 @@ def accuracies(
 ) -> dict[str, float]:
     """The share of right labels among held-out comments, their other versions, and other texts."""
     shares = {}
+    unmarked = [without(record.text, record.spans or ()) for record in held_out]
     for name, texts, label in (
         ("comments", [record.text for record in held_out], TOXIC),
-        (
-            "without_marked",
-            [without(record.text, record.spans or ()) for record in held_out],
-            OTHER,
-        ),
+        ("without_marked", unmarked, OTHER),
         ("others", list(others), OTHER),
     ):
         rows = explainer.tokenizer([text for text in texts if text], truncation=True)["input_ids"]
