@@ -170,9 +170,8 @@ def _print_summary(
     from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
 
     console = Console(highlight=False)
-    truth = [row for row in rows if row["metric"] in TRUTH_METRICS]
-    for group in ([row for row in rows if row not in truth], truth):
-        if group:
+    for of_truth in (False, True):
+        if group := [row for row in rows if (row["metric"] in TRUTH_METRICS) == of_truth]:
             console.print(_table(group))
     console.print(f"Means of {_numbers(rows)}, ± half the width of their 95 % bootstrap interval.")
     if reasons := [f"{n} {reason}" for reason, n in omitted.items() if n]:

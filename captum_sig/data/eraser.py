@@ -98,14 +98,17 @@ def _document_name(row: dict[str, Any]) -> str:
         ValueError: if it has several.
     """
     listed = row[DOCUMENT_NAMES]
-    names = [str(name) for name in listed] if isinstance(listed, list) else []
-    names = names or sorted(_evidence_documents(row[EVIDENCES])) or [str(row[ANNOTATION])]
+    names = {str(name) for name in listed} if isinstance(listed, list) else set()
+    names |= _evidence_documents(row[EVIDENCES])
+    if not names:
+        names = {str(row[ANNOTATION])}
     if len(names) > 1:
+        listing = ", ".join(sorted(names))
         raise ValueError(
-            f"the annotation has {len(names)} documents, {', '.join(names)!r:.60}; wanted one: put "
-            "the text into a column, and set text_column"
+            f"the annotation has {len(names)} documents, {listing!r:.60}; wanted one: put the text "
+            "into a column, and set text_column"
         )
-    return names[0]
+    return names.pop()
 
 
 def _evidence_documents(evidences: Any) -> set[str]:

@@ -347,6 +347,10 @@ def test_eraser_with_the_document_in_the_line(tmp_path):
         ({"docids": ["."]}, "there is no file '.' in docs"),
         ({"docids": ["\0"]}, "there is no file '.x00' in docs"),
         ({"docids": ["d", "e.txt"]}, "has 2 documents, 'd, e.txt'; wanted one: put the text into"),
+        (
+            {"docids": ["d"], "evidences": [[{"docid": "x", "start_token": 0, "end_token": 1}]]},
+            "has 2 documents, 'd, x'",
+        ),
         ({"docids": ["bad"]}, "docs/bad is not UTF-8 at byte 0"),
         ({"evidences": 5}, "the rationale is 5; wanted"),
         ({"evidences": [[{"docid": "d", "start_token": 0, "end_token": 99}]]}, "has 13 tokens"),
