@@ -79,7 +79,8 @@ def train(
     )
     model.get_input_embeddings().requires_grad_(False)
     rows = tokenizer(texts, truncation=True)["input_ids"]
-    with torch.autocast("cpu", torch.bfloat16):
+    # a cache would keep the weights of the first step
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         fit(
             model, rows, torch.tensor(labels),
             mask=tokenizer.mask_token_id, learning_rate=rate, epochs=epochs, most_masked=0.0,
@@ -167,8 +168,8 @@ def parser() -> argparse.ArgumentParser:
     add("--texts", type=int, default=150, help="held out")
     add("--words", type=int, default=16, help="most words in a held-out comment")
     add("--training-texts", type=int, default=10**9)
-    add("--epochs", type=int, default=3)
-    add("--learning-rate", type=float, default=5e-5)
+    add("--epochs", type=int, default=2)
+    add("--learning-rate", type=float, default=1e-4)
     add("--methods", nargs="+", default=METHODS)
     add("--n-steps", type=int, default=20, help="of ig")
     add("--seed", type=int, default=0)
