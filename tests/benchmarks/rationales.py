@@ -13,6 +13,8 @@ agreement with people is worth more here than for a model that was not. Then the
 import argparse
 import csv
 from collections.abc import Sequence
+from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -22,10 +24,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from captum_sig import TextClassificationExplainer
 from captum_sig.data.rationales import Spans
 from captum_sig.data.records import Record, read_records
+from captum_sig.data.statistics import paired
 from captum_sig.faithfulness.config import EvaluationConfig
 from captum_sig.faithfulness.evaluation import Evaluation
 from captum_sig.faithfulness.examples import Example, prepare_examples
-from captum_sig.faithfulness.summary import BETTER
+from captum_sig.faithfulness.summary import BETTER, Line
 from tests.benchmarks.record import Row, add_record_option, show_and_record
 from tests.benchmarks.train_classifiers import accuracy, fit
 from tests.demo_model.train import save
@@ -122,7 +125,26 @@ def evaluated(
     evaluation.explain_remaining(progress=True)
     evaluation.write_tables()
     means, differences = (read_table(folder / f"{name}.csv") for name in ("table", "paired"))
-    return {"methods": means, "differences": differences, "ranks": ranks(means, methods)}
+    return {
+        "methods": means,
+        "differences": differences,
+        "from_ig": from_reference(evaluation.lines, "ig", methods),
+        "ranks": ranks(means, methods),
+    }
+
+
+def from_reference(lines: Sequence[Line], reference: str, methods: Sequence[str]) -> list[Row]:
+    """Paired differences from another method than the first; none if it was not measured."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for line in sorted(lines, key=itemgetter("number")):
+        for metric in METRICS:
+            values.setdefault((line["method"], metric), []).append(line[metric])
+    return [
+        {"method": method, "reference": reference, "metric": metric,
+         **asdict(paired(values[reference, metric], values[method, metric]))}
+        for method in methods if reference in methods and method != reference
+        for metric in METRICS
+    ]  # fmt: skip
 
 
 def read_table(path: Path) -> list[Row]:
