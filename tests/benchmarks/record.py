@@ -133,9 +133,10 @@ def show_and_record(
     Args:
         options: what `add_record_option` added to.
         module: the command's, `__spec__.name`.
-        tables: as in `record`.
+        tables: as in `record`; what is nested in a row is flattened, and what a row lacks is None.
         figures: as in `record`.
     """
+    tables = {name: _filled([flattened(row)[0] for row in rows]) for name, rows in tables.items()}
     for name, rows in tables.items():
         shown = [{key: _rounded(value) for key, value in row.items()} for row in rows]
         print(f"{name}:\n{to_markdown(shown, list(rows[0]) if rows else [])}")
