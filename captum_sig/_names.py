@@ -61,7 +61,10 @@ MetricName = Literal[
     "ablation_auc",
 ]  # fmt: skip
 
-TruthMetricName = Literal["precision_at_k", "mean_rank"]  # against words that are known to matter
+TruthMetricName = Literal[  # against words that are known to matter
+    "precision_at_k", "mean_rank", "auprc", "token_f1", "iou",
+]  # fmt: skip
+RATIONALE_METRICS: tuple[TruthMetricName, ...] = ("auprc", "token_f1", "iou")  # as papers report
 
 AblationName = Literal["replace", "remove"]
 

@@ -18,6 +18,7 @@ from captum_sig._names import (
     MetricName,
     PathName,
     SequentialMethodName,
+    TruthMetricName,
     sampled_number,
     suggestion,
     words_only,
@@ -26,6 +27,7 @@ from captum_sig._numbers import MAX_BACKGROUNDS, MAX_N_DRAWS, MAX_N_STEPS, check
 
 METHODS, SEQUENTIAL = get_args(MethodName), get_args(SequentialMethodName)
 BASELINES, METRICS, PATHS = get_args(BaselineName), get_args(MetricName), get_args(PathName)
+TRUTH_METRICS = get_args(TruthMetricName)
 
 # Options in a panel of the help.
 CLASSIFICATION_PANEL = partial(typer.Option, rich_help_panel="Classification")
@@ -102,7 +104,7 @@ def _names_option(
 
 
 _CHECK_BASELINE = partial(_check_choice, choices=BASELINES)
-_CHECK_METRIC = partial(_check_choice, choices=METRICS)
+_CHECK_METRIC = partial(_check_choice, choices=(*METRICS, *TRUTH_METRICS))
 
 # Each takes further arguments of `typer.Option`, such as the panel of the help.
 MODEL = partial(
@@ -144,8 +146,9 @@ BASELINES_OPTION = partial(
 )
 METRICS_OPTION = partial(
     typer.Option,
-    help=f"Metrics to report: {', '.join(METRICS)}.",
-    **_names_option(_CHECK_METRIC, METRICS, several=True),
+    help=f"Metrics to report: {', '.join(METRICS)}; against known words also "
+    f"{', '.join(TRUTH_METRICS)}.",
+    **_names_option(_CHECK_METRIC, (*METRICS, *TRUTH_METRICS), several=True),
 )
 MASKED_LM = partial(
     typer.Option,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from captum_sig.explainers.classification import TextClassificationExplainer
 
 P = ParamSpec("P")
+RENAMED = {"rationale_column": "--rationales"}  # options that are not named after their argument
 
 
 def fail(message: str) -> NoReturn:
@@ -37,7 +38,7 @@ def option_name(argument: str) -> str:
     >>> option_name("n_steps")
     '--n-steps'
     """
-    return f"--{argument.replace('_', '-')}"
+    return RENAMED.get(argument, f"--{argument.replace('_', '-')}")
 
 
 def choose_format(format: str | None, output: Path | None, endings: Mapping[str, str]) -> str:

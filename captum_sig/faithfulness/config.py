@@ -27,6 +27,7 @@ class EvaluationConfig:
     n_draws: int
     seed: int
     ablation: AblationName | None = None  # as in `captum_sig.faithfulness`: None is each metric's
+    rationale_column: str | None = None  # the known words are those that people marked there
 
     def __post_init__(self) -> None:
         """Check the values; integers of any kind become Python's.

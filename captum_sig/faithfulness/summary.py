@@ -24,7 +24,7 @@ from captum_sig._files import replace_text
 from captum_sig.data.statistics import bootstrap, holm, paired, paired_p_value
 from captum_sig.data.tables import to_markdown, write_csv
 from captum_sig.faithfulness.config import EvaluationConfig
-from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
+from captum_sig.faithfulness.ground_truth import TRUTH_METRICS, plausibility
 from captum_sig.faithfulness.metrics import METRICS
 
 COLUMNS = ("method", "baseline", "metric", "mean", "low", "high", "n", "seconds_per_example")
@@ -84,7 +84,8 @@ def write_tables(lines: Iterable[Line], config: EvaluationConfig, folder: Path) 
             row["p_holm"] = p_holm
     write_csv(means, COLUMNS, folder / "table.csv")
     write_csv(differences, PAIRED_COLUMNS, folder / "paired.csv")
-    replace_text(folder / "table.md", _as_markdown(Tables(means, differences)))
+    note = f"\n{plausibility(config.metrics)}\n" if config.rationale_column else ""
+    replace_text(folder / "table.md", _as_markdown(Tables(means, differences)) + note)
     return Tables(means, differences)
 
 
