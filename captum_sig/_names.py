@@ -58,12 +58,12 @@ PathName = Literal["ig", "dig", "sig", "sequential_dig"]
 
 MetricName = Literal[
     "log_odds", "comprehensiveness", "sufficiency", "aopc_comprehensiveness", "aopc_sufficiency",
-    "ablation_auc",
+    "ablation_auc", "soft_nc", "soft_ns", "pi_soft_nc", "pi_soft_ns",
 ]  # fmt: skip
 
 TruthMetricName = Literal["precision_at_k", "mean_rank"]  # against words that are known to matter
 
-AblationName = Literal["replace", "remove"]
+AblationName = Literal["replace", "remove", "sample"]
 
 SequentialMethodName = Literal["sig", "sequential_dig"]  # move one word at a time, in contexts
 

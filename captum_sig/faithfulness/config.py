@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from captum_sig._names import AblationName, MetricName, TruthMetricName, unknown_name
 from captum_sig._numbers import checked_integer
+from captum_sig.faithfulness.ablations import ABLATIONS
 from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
-from captum_sig.faithfulness.metrics import ABLATIONS, METRICS
+from captum_sig.faithfulness.metrics import METRICS
 
 
 @dataclass(frozen=True)
