@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from captum_sig._files import check_folder
-from captum_sig._names import AblationName, TextLevel
+from captum_sig._names import TextLevel
 from captum_sig.cli import options, terminal
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
 from captum_sig.cli.process import quitting_on_interrupt
@@ -63,13 +63,7 @@ def evaluate(
             help="Fraction of what --level names that a metric removes or keeps, at least one."
         ),
     ] = 0.2,
-    ablation: Annotated[
-        AblationName | None,
-        METRICS_PANEL(
-            help="replace puts a token at a word's embedding and keeps positions and pooling, "
-            "remove deletes the word; default: what each metric's authors do."
-        ),
-    ] = None,
+    ablation: Annotated[str | None, options.ABLATIONS_OPTION(rich_help_panel="Metrics")] = None,
     output: Annotated[Path, OUTPUT_PANEL(help="Folder for examples.jsonl and the tables.")],
     resume: Annotated[
         bool, OUTPUT_PANEL("--resume", help="Resume the run in the output folder.")
@@ -81,7 +75,9 @@ def evaluate(
     this changes the probability of the explained label, the more faithful are the
     scores. A text with several labels counts with the mean over them. Writes
     examples.jsonl (a line for each text, label, method and baseline), table.csv,
-    table.md and paired.csv (differences from the first method).
+    table.md, paired.csv (differences from the first method) and distribution.csv
+    (whether the model knows such texts). Several kinds of --ablation add ranks.csv
+    and rank_agreement.csv.
     """
     check_folder(output)
     with quitting_on_interrupt():
@@ -110,7 +106,7 @@ def evaluate(
         n_steps=n_steps,
         n_draws=n_draws,
         seed=seed,
-        ablation=ablation,
+        ablation=options.split_names(ablation or ""),  # type: ignore[arg-type]
     )
     for method in config.methods:  # before a model is loaded
         ScoringOptions.checked(method, n_steps=n_steps)
@@ -127,34 +123,45 @@ def evaluate(
     n_explained = len({example.number for example in examples})
     without = "a word or a label" if explainers[0].is_multi_label else "a word"
     omitted = {"empty": n_empty, f"without {without}": len(records) - n_explained - n_empty}
-    _print_summary(run.write_tables(), omitted, accuracy(examples), output)
+    note = run.write_distribution()
+    means = run.write_tables(note)
+    _print_summary(means, omitted, accuracy(examples))
+    if len(config.ablation) > 1:
+        _print_ranks(means, config.ablation)
+    for line in filter(None, (note, f"Tables and examples are in {output}.")):
+        typer.echo(line)
 
 
 def _print_summary(
     rows: Sequence[dict[str, Any]],
     omitted: dict[str, int],
     accuracy: float | None,
-    output: Path,
 ) -> None:
-    """Print a line for each method and baseline, a column for each metric, rounded."""
+    """Print a line for each method, baseline and kind of deletion, a column for each metric."""
     from rich.console import Console
 
     from captum_sig.data.tables import to_terminal
     from captum_sig.faithfulness.summary import BETTER
 
     arrows = {"lower": "↓", "higher": "↑"}
-    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    several = len({row["ablation"] for row in rows if row["metric"] == rows[0]["metric"]}) > 1
+    lines: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in rows:
-        key = row["method"], row["baseline"]
-        line = lines.setdefault(key, {"method": key[0], "baseline": key[1]})
+        kind = str(row["ablation"] or "") if several else ""
+        key = kind, row["baseline"], row["method"]
+        line = lines.setdefault(key, {"method": row["method"], "baseline": row["baseline"]})
+        if several:
+            line["ablation"] = kind
         metric = f"{row['metric']} {arrows[BETTER[row['metric']]]}"
         for long, short in (("comprehensiveness", "compr."), ("sufficiency", "suff."), ("_", " ")):
             metric = metric.replace(long, short)
         line[metric] = f"{row['mean']:.3f} ±{(row['high'] - row['low']) / 2:.3f}"
         line["s/text"] = row["seconds_per_example"]
-    columns = [name for name in next(iter(lines.values())) if name != "s/text"]
+    columns = list(dict.fromkeys(name for line in lines.values() for name in line))
+    columns.remove("s/text")
+    table = [{**dict.fromkeys(columns), **line} for _, line in _sorted_by_kind(lines)]
     console = Console(highlight=False)
-    console.print(to_terminal(list(lines.values()), [*columns, "s/text"], {"s/text": ".3f"}))
+    console.print(to_terminal(table, [*columns, "s/text"], {"s/text": ".3f"}))
     console.print(
         f"Means of {rows[0]['n']} texts, ± half the width of their 95 % bootstrap interval."
     )
@@ -162,4 +169,28 @@ def _print_summary(
         console.print(f"Texts omitted: {', '.join(reasons)}.")
     if accuracy is not None:
         console.print(f"The model predicts the label of {accuracy:.1%} of the labelled texts.")
-    console.print(f"Tables and examples are in {output}.", soft_wrap=True)
+
+
+def _sorted_by_kind(lines: dict[tuple[str, str, str], dict[str, Any]]) -> list[Any]:
+    """Put all lines of a kind of deletion together, kinds and lines in their first order."""
+    kinds = list(dict.fromkeys(kind for kind, *_ in lines))
+    return sorted(lines.items(), key=lambda item: kinds.index(item[0][0]))
+
+
+def _print_ranks(means: Sequence[dict[str, Any]], ablations: Sequence[str]) -> None:
+    """Print the methods' ranks under each kind of deletion, and how far the kinds agree."""
+    from rich.console import Console
+
+    from captum_sig.data.tables import to_terminal
+    from captum_sig.faithfulness.ranks import AGREEMENT_COLUMNS, agreement_rows, rank_rows
+
+    ranks = rank_rows(means, ablations)
+    if not ranks:
+        return
+    console = Console(highlight=False)
+    console.print("Ranks of the methods (1 is best) under each kind of deletion:")
+    columns = ["metric", "baseline", "method", *ablations]
+    console.print(to_terminal(ranks, columns, dict.fromkeys(ablations, "g")))
+    console.print("Agreement of these orders, Kendall's tau (1: the same, −1: opposite):")
+    columns = [column for column in AGREEMENT_COLUMNS if column != "n"]
+    console.print(to_terminal(agreement_rows(ranks, ablations), columns, {"tau": ".2f"}))

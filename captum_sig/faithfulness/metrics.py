@@ -190,7 +190,8 @@ class Metric:
     better: Literal["lower", "higher"]
     unit: Literal["nats", "probability", "fraction"] = "probability"
     uses_k: bool = True  # False: it averages over many fractions, and is the same for every k
-    ablates: bool = True  # False: it perturbs embeddings, and takes `n_draws` and `seed` instead
+    # None: it perturbs embeddings, and takes `n_draws` and `seed` in place of an ablation
+    own_ablation: AblationName | None = "remove"
 
     def __call__(
         self, predict: Predict, sentences: Sentences, scores: Scores, k: float = 0.2, **options: Any
@@ -202,16 +203,16 @@ class Metric:
 
 
 METRICS: dict[MetricName, Metric] = {
-    "log_odds": Metric(log_odds, "lower", "nats"),
+    "log_odds": Metric(log_odds, "lower", "nats", own_ablation="replace"),
     "comprehensiveness": Metric(comprehensiveness, "higher"),
     "sufficiency": Metric(sufficiency, "lower"),
     "aopc_comprehensiveness": Metric(aopc_comprehensiveness, "higher", uses_k=False),
     "aopc_sufficiency": Metric(aopc_sufficiency, "lower", uses_k=False),
-    "ablation_auc": Metric(ablation_auc, "lower", uses_k=False),
-    "soft_nc": Metric(soft_nc, "higher", "fraction", uses_k=False, ablates=False),
-    "soft_ns": Metric(soft_ns, "higher", "fraction", uses_k=False, ablates=False),
-    "pi_soft_nc": Metric(pi_soft_nc, "higher", "fraction", uses_k=False, ablates=False),
-    "pi_soft_ns": Metric(pi_soft_ns, "higher", "fraction", uses_k=False, ablates=False),
+    "ablation_auc": Metric(ablation_auc, "lower", uses_k=False, own_ablation="replace"),
+    "soft_nc": Metric(soft_nc, "higher", "fraction", uses_k=False, own_ablation=None),
+    "soft_ns": Metric(soft_ns, "higher", "fraction", uses_k=False, own_ablation=None),
+    "pi_soft_nc": Metric(pi_soft_nc, "higher", "fraction", uses_k=False, own_ablation=None),
+    "pi_soft_ns": Metric(pi_soft_ns, "higher", "fraction", uses_k=False, own_ablation=None),
 }
 
 

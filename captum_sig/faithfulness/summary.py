@@ -21,8 +21,12 @@ from captum_sig.faithfulness.config import EvaluationConfig
 from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
 from captum_sig.faithfulness.metrics import METRICS
 
-COLUMNS = ("method", "baseline", "metric", "mean", "low", "high", "n", "seconds_per_example")
-PAIRED_COLUMNS = ("method", "reference", "baseline", "metric", "mean", "low", "high", "n")
+COLUMNS = (
+    "method", "baseline", "metric", "ablation", "mean", "low", "high", "n", "seconds_per_example",
+)  # fmt: skip
+PAIRED_COLUMNS = (
+    "method", "reference", "baseline", "metric", "ablation", "mean", "low", "high", "n",
+)  # fmt: skip
 FORMATS = {"mean": ".3f", "low": ".3f", "high": ".3f", "seconds_per_example": ".3f"}
 
 BETTER: dict[str, Literal["lower", "higher"]] = {
@@ -33,8 +37,13 @@ BETTER: dict[str, Literal["lower", "higher"]] = {
 Line = dict[str, Any]  # one label of a text, explained by one method for one baseline
 
 
-def write_tables(lines: Iterable[Line], config: EvaluationConfig, folder: Path) -> list[Line]:
+def write_tables(
+    lines: Iterable[Line], config: EvaluationConfig, folder: Path, note: str = ""
+) -> list[Line]:
     """Write `table.csv`, `table.md` and `paired.csv`, with 95 % bootstrap intervals.
+
+    `ablation` is what the metric does with words: a kind of deletion, "soft", or nothing. The note
+    stands below `table.md`.
 
     Returns:
         The rows of `table.csv` and `table.md`; `n` is the number of texts.
@@ -48,22 +57,28 @@ def write_tables(lines: Iterable[Line], config: EvaluationConfig, folder: Path) 
         cells.setdefault((line["method"], line["baseline"]), []).append(line)
     means, differences = [], []
     reference = config.methods[0]
-    for baseline, method, metric in product(config.baselines, config.methods, config.metrics):
+    for baseline, method, measure in product(config.baselines, config.methods, config.measures):
         of_method = cells[method, baseline]
-        name = {"method": method, "baseline": baseline, "metric": metric}
-        values = _of_texts(of_method, metric)
+        name = {
+            "method": method, "baseline": baseline, "metric": measure.metric,
+            "ablation": measure.kind,
+        }  # fmt: skip
+        values = _of_texts(of_method, measure.key)
         if not values:
-            raise ValueError(f"metric {metric!r} is defined for no text: use others, or more texts")
+            raise ValueError(
+                f"metric {measure.metric!r} is defined for no text: use others, or more texts"
+            )
         seconds = sum(line["seconds"] for line in of_method) / len(of_method)
         interval = bootstrap(values, seed=config.seed)
         means.append({**name, **asdict(interval), "seconds_per_example": seconds})
         if method != reference:
-            of_reference = _of_texts(cells[reference, baseline], metric)
+            of_reference = _of_texts(cells[reference, baseline], measure.key)
             interval = paired(of_reference, values, seed=config.seed)
             differences.append({**name, "reference": reference, **asdict(interval)})
     write_csv(means, COLUMNS, folder / "table.csv")
     write_csv(differences, PAIRED_COLUMNS, folder / "paired.csv")
-    replace_text(folder / "table.md", to_markdown(means, COLUMNS, FORMATS))
+    below = f"\n{note}\n" if note else ""
+    replace_text(folder / "table.md", to_markdown(means, COLUMNS, FORMATS) + below)
     return means
 
 

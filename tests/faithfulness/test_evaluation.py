@@ -556,7 +556,10 @@ def test_invalid_options(data, tmp_path, options, message):
     [
         ({"metrics": ("luck",)}, "metric 'luck' is unknown: use one of log_odds"),
         ({"explain": "gold"}, "explain must be 'predicted' or 'label', got 'gold'"),
-        ({"ablation": "blur"}, "ablation 'blur' is unknown: use one of replace, remove"),
+        ({"ablation": ("blur",)}, "ablation 'blur' is unknown: use one of replace, remove, sample"),
+        ({"ablation": "remove"}, "ablation must be a tuple of names, got 'remove'"),
+        ({"ablation": ("remove", "remove")}, "ablation must be one or several names, each once"),
+        ({"ablation": ("sample",)}, "ablation 'sample' draws from a masked language model"),
         ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
         ({"n_draws": "5"}, "n_draws must be an integer of at least 1, got '5'"),
         ({"n_draws": np.int64(0)}, "n_draws must be an integer of at least 1, got 0"),
