@@ -10,9 +10,9 @@ So the drawn words fit each other, which they do not if they are drawn independe
 of two adjacent words each may be likely, and both together not. That costs m passes in place of
 one; `tokens_per_pass` draws several from each.
 
-The model may draw the token that stood there. Special tokens are never drawn. The number of tokens
-stays, and so does everything that the classifier reads besides. The replaced sentence is a text:
-the classifier receives its ids, in contrast to the ablation "replace".
+The model may draw the token that stood there. Special and unknown tokens are never drawn. The
+number of tokens stays, and so does everything that the classifier reads besides. The result is a
+text: the classifier receives its ids, in contrast to the ablation "replace".
 
 After Kim et al. (2020), "Interpretation of NLP models through input marginalization", who average
 over a masked language model's tokens in place of one word, and Harbecke & Alt (2020), "Considering
@@ -86,7 +86,9 @@ class MaskedLmSamples:
             tokenizer, masked_lm=masked_lm, embedding=embedding, used_by="ablation 'sample'"
         )
         self.masked_lm, self.mask_id = masked_lm, int(tokenizer.mask_token_id)
-        self.tokens = ordinary_tokens(tokenizer, masked_lm.config.vocab_size)
+        tokens = ordinary_tokens(tokenizer, masked_lm.config.vocab_size)
+        unknown = -1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id
+        self.tokens = tokens[tokens != unknown]
         self.n_draws = checked_integer("n_draws", n_draws, most=MAX_N_DRAWS)
         self.seed = checked_integer("seed", seed, 0)
         self.tokens_per_pass = tokens_per_pass
