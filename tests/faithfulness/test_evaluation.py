@@ -801,7 +801,8 @@ def test_a_metric_that_is_not_finite_names_the_text(demo, tmp_path, monkeypatch)
     records = [Record("A fine film.", None), Record("Dull.", None)]
     examples = prepare_examples(demo, records, "predicted")
     infinite = lambda *args, **options: torch.tensor([-torch.inf, 0.0])  # noqa: E731
-    monkeypatch.setitem(evaluation.METRICS, "log_odds", infinite)
+    metric = replace(evaluation.METRICS["log_odds"], function=infinite)
+    monkeypatch.setitem(evaluation.METRICS, "log_odds", metric)
     run = Evaluation(configured("random"), {"mask": demo}, examples, tmp_path, resume=False)
     message = r"model's log_odds is not finite for record 1, with words ablated \(random\)"
     with pytest.raises(FloatingPointError, match=message):
