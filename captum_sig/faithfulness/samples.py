@@ -1,14 +1,14 @@
 """The ablation "sample": what a masked language model would write in place of the deleted words.
 
-All ablated tokens of a sentence are masked at once; then they are drawn one after the other from
-left to right, each from the language model's distribution given the words that are kept, those that
-were drawn before it, and masks for those that come:
+All ablated tokens t₁, …, tₘ of a sentence are masked at once, and drawn in n = `n_passes` turns: tᵢ
+in turn 1 + (i − 1) mod n, from the language model's distribution given the words that are kept, the
+tokens of earlier turns, and masks.
 
-    t₁ ~ p(· | kept),  t₂ ~ p(· | kept, t₁),  …,  tₘ ~ p(· | kept, t₁, …, tₘ₋₁)
-
-So the drawn words fit each other, which they do not if they are drawn independently from one pass:
-of two adjacent words each may be likely, and both together not. That costs m passes in place of
-one; `tokens_per_pass` draws several from each.
+Up to n tokens are drawn one by one from left to right, which is a joint distribution: the words fit
+the text and each other. Drawn independently from one pass (n = 1), each would fit the text alone. Of
+more than n tokens, those of a turn are independent, and no two that follow each other are of one
+turn. To draw all of them one by one would take as many passes, mostly for sentences of which too
+little is kept to predict anything.
 
 The model may draw the token that stood there. Special and unknown tokens are never drawn. The
 number of tokens stays, and so does everything that the classifier reads besides. The result is a
@@ -60,8 +60,7 @@ class MaskedLmSamples:
             stays on its device and keeps its mode, and runs in eval mode.
         n_draws: K, the number of texts that a metric averages over.
         seed: of the draws.
-        tokens_per_pass: how many tokens are drawn from each pass, given those of earlier passes;
-            None draws all independently from one pass.
+        n_passes: the most turns; 1 draws all tokens independently.
         embedding: the explained model's word embedding; if it has more rows than the tokenizer has
             tokens, `masked_lm` may have as many.
         max_logits: maximum number of the language model's logits in a pass.
@@ -78,7 +77,7 @@ class MaskedLmSamples:
         *,
         n_draws: int = 5,
         seed: int = 0,
-        tokens_per_pass: int | None = 1,
+        n_passes: int = 4,
         embedding: nn.Module | None = None,
         max_logits: int = MAX_LOGITS,
     ) -> None:
@@ -91,9 +90,7 @@ class MaskedLmSamples:
         self.tokens = tokens[tokens != unknown]
         self.n_draws = checked_integer("n_draws", n_draws, most=MAX_N_DRAWS)
         self.seed = checked_integer("seed", seed, 0)
-        self.tokens_per_pass = tokens_per_pass
-        if tokens_per_pass is not None:
-            self.tokens_per_pass = checked_integer("tokens_per_pass", tokens_per_pass)
+        self.n_passes = checked_integer("n_passes", n_passes)
         self.max_logits = max_logits
         self._remembered: dict[_Key, Tensor] = {}
 
@@ -143,10 +140,8 @@ class MaskedLmSamples:
         gone = gone.repeat_interleave(k, dim=0)
         uniform = uniform.view(b * k, length)
         place = gone.cumsum(1) - 1  # of each ablated token among those of its row
-        most = int(gone.sum(1).max())
-        per_pass = most if self.tokens_per_pass is None else self.tokens_per_pass
-        for start in range(0, most, max(1, per_pass)):
-            now = gone & (place >= start) & (place < start + per_pass)
+        for turn in range(min(self.n_passes, int(gone.sum(1).max()))):
+            now = gone & (place % self.n_passes == turn)
             active = now.any(1)
             rows[active] = self._drawn(rows[active], now[active], uniform[active])
         return rows.view(b, k, length)
@@ -159,7 +154,7 @@ class MaskedLmSamples:
 
     def _drawn(self, rows: Tensor, now: Tensor, uniform: Tensor) -> Tensor:
         """Draw the tokens of some positions, given rows of ids and masks; (R, L) each."""
-        # Equal rows, as all draws have at first, need one pass; `now` follows from the row.
+        # Equal rows, as all draws have at first, need one pass.
         alike, of_row = torch.stack([rows, now.long()], 1).unique(dim=0, return_inverse=True)
         members = [(of_row == number).nonzero()[:, 0] for number in range(len(alike))]
         drawn = rows.clone()

@@ -103,10 +103,10 @@ def agreements(values: Mapping[tuple[str, str], np.ndarray], baseline: str) -> T
 def known_texts(
     explainer: TextClassificationExplainer, examples: Sequence[Example], masked_lm: Any
 ) -> Table:
-    """`distribution` of each kind, and of samples that are drawn independently."""
+    """`distribution` of each kind, and of samples that are drawn in fewer or more passes."""
     samples = {
-        name: MaskedLmSamples(explainer.tokenizer, masked_lm, n_draws=1, tokens_per_pass=n)
-        for name, n in (("sample", 1), ("sample at once", None))
+        name: MaskedLmSamples(explainer.tokenizer, masked_lm, n_draws=1, n_passes=n)
+        for name, n in (("sample", 4), ("sample, one pass", 1), ("sample, one by one", 512))
     }
     texts = [
         Labelled(example.sentence, (explainer.label_index(str(example.label)),))

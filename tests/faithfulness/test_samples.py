@@ -77,11 +77,11 @@ def exact(lm, ids, positions, value, in_order):
     return total
 
 
-@pytest.mark.parametrize("tokens_per_pass", [1, None])
+@pytest.mark.parametrize("n_passes", [1, 4])
 @pytest.mark.parametrize("metric", [log_odds, comprehensiveness])
-def test_the_mean_over_draws_is_near_the_exact_mean(metric, tokens_per_pass):
+def test_the_mean_over_draws_is_near_the_exact_mean(metric, n_passes):
     lm, asked = Neighbours(), sentence(6, 9, 11)
-    draws = sampler(lm, n_draws=1000, tokens_per_pass=tokens_per_pass)
+    draws = sampler(lm, n_draws=1000, n_passes=n_passes)
     found = metric(predict, [asked], [[1.0, 2.0, 0.0]], 0.67, ablation=draws)
     ids = asked.ids.tolist()
 
@@ -90,7 +90,7 @@ def test_the_mean_over_draws_is_near_the_exact_mean(metric, tokens_per_pass):
         whole = predict(asked.ids[None])[0, 1]
         return float(log_p - whole if metric is log_odds else whole.exp() - log_p.exp())
 
-    wanted = exact(lm, ids, [1, 2], value, in_order=tokens_per_pass == 1)
+    wanted = exact(lm, ids, [1, 2], value, in_order=n_passes > 1)
     texts = draws.texts([(asked, gone(1, 2, length=5))])[0].tolist()
     values = torch.tensor([value(text) for text in texts], dtype=torch.float64)
     assert float(found) == pytest.approx(values.mean().item(), abs=1e-9)
@@ -106,22 +106,31 @@ def test_in_order_and_at_once_differ():
 
 
 @pytest.mark.parametrize("max_logits", [1, 2**25])
-def test_each_token_is_the_one_whose_interval_holds_its_number(max_logits):
+@pytest.mark.parametrize(
+    ("n_passes", "turns"), [(1, [[1, 3, 4]]), (2, [[1, 4], [3]]), (5, [[1], [3], [4]])]
+)
+def test_each_token_is_the_one_whose_interval_holds_its_number(n_passes, turns, max_logits):
     lm, asked = Neighbours(), sentence(6, 9, 11, 8)
-    draws = sampler(lm, n_draws=3, seed=7, max_logits=max_logits)
+    draws = sampler(lm, n_draws=3, seed=7, n_passes=n_passes, max_logits=max_logits)
     (texts,) = draws.texts([(asked, gone(1, 3, 4, length=6))])
     generator = text_generator(" ".join(map(str, asked.ids.tolist())), 7)
     numbers = torch.rand(3, 6, generator=generator, dtype=torch.float64)
     for text, of_draw in zip(texts.tolist(), numbers.tolist(), strict=True):
         slow = masked(asked.ids.tolist(), [1, 3, 4])
-        for position in (1, 3, 4):
-            cumulative = 0.0
-            for token, probability in lm.p(slow, position).items():
-                cumulative += probability
-                if of_draw[position] < cumulative:
-                    slow[position] = token
-                    break
+        for turn in turns:
+            before = list(slow)
+            for position in turn:
+                slow[position] = chosen(lm.p(before, position), of_draw[position])
         assert text == slow
+
+
+def chosen(probabilities, number):
+    cumulative = 0.0
+    for token, probability in probabilities.items():
+        cumulative += probability
+        if number < cumulative:
+            return token
+    return None
 
 
 def test_texts_depend_on_seed_and_sentence_alone():
@@ -195,7 +204,7 @@ def test_errors():
         MaskedLmSamples(tokenizer, Neighbours())
     with pytest.raises(ValueError, match="has 14 tokens, but masked_lm reads at most 12"):
         sampler().texts([(sentence(*[6] * 12), gone(1, length=14))])
-    for name in ("n_draws", "tokens_per_pass"):
+    for name in ("n_draws", "n_passes"):
         with pytest.raises(ValueError, match=f"{name} must be an integer"):
             sampler(**{name: 0})
     with pytest.raises(ValueError, match="pass captum_sig.faithfulness.MaskedLmSamples"):
