@@ -4,11 +4,11 @@ All ablated tokens t₁, …, tₘ of a sentence are masked at once, and drawn i
 in turn 1 + (i − 1) mod n, from the language model's distribution given the words that are kept, the
 tokens of earlier turns, and masks.
 
-Up to n tokens are drawn one by one from left to right, which is a joint distribution: the words fit
-the text and each other. Drawn independently from one pass (n = 1), each would fit the text alone. Of
-more than n tokens, those of a turn are independent, and no two that follow each other are of one
-turn. To draw all of them one by one would take as many passes, mostly for sentences of which too
-little is kept to predict anything.
+Up to n tokens are drawn one by one from left to right, which is a joint distribution: the words
+fit the text and each other. Drawn independently from one pass (n = 1), each would fit the text
+alone. Of more than n tokens, those of a turn are independent, and no two that follow each other are
+of one turn. To draw all of them one by one would take as many passes, mostly for sentences of which
+too little is kept to predict anything.
 
 The model may draw the token that stood there. Special and unknown tokens are never drawn. The
 number of tokens stays, and so does everything that the classifier reads besides. The result is a

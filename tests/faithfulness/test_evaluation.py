@@ -189,8 +189,11 @@ def test_tables_are_means_of_the_lines(whole):
     folder, lines = whole[0], lines_of(whole[0])
     rows = list(csv.DictReader((folder / "table.csv").read_text(encoding="utf-8").splitlines()))
     assert list(rows[0]) == list(COLUMNS) == [
-        "method", "baseline", "metric", "mean", "low", "high", "n", "seconds_per_example"
+        "method", "baseline", "metric", "ablation", "mean", "low", "high", "n",
+        "seconds_per_example",
     ]  # fmt: skip
+    own = {"comprehensiveness": "remove", "sufficiency": "remove"}
+    assert all(row["ablation"] == own.get(row["metric"], "replace") for row in rows)
     wanted = [(m, b, name) for b in BASELINES for m in NAMES for name in METRICS]
     assert [(row["method"], row["baseline"], row["metric"]) for row in rows] == wanted
     for row in rows:
@@ -204,14 +207,14 @@ def test_tables_are_means_of_the_lines(whole):
     typed = [{k: float(v) if k in numbers else v for k, v in row.items()} for row in rows]
     typed = [{**row, "n": int(row["n"])} for row in typed]
     shown = (folder / "table.md").read_text(encoding="utf-8")
-    assert shown == to_markdown(typed, COLUMNS, numbers)
+    assert shown.startswith(to_markdown(typed, COLUMNS, numbers) + "\nThe model becomes surer ")
 
 
 def test_paired_differences_are_to_the_first_method(whole):
     folder, lines = whole[0], lines_of(whole[0])
     rows = table(folder, "paired.csv")
     assert list(rows[0]) == list(PAIRED_COLUMNS) == [
-        "method", "reference", "baseline", "metric", "mean", "low", "high", "n"
+        "method", "reference", "baseline", "metric", "ablation", "mean", "low", "high", "n",
     ]  # fmt: skip
     assert len(rows) == len(BASELINES) * (len(NAMES) - 1) * len(METRICS)
     for row in rows:
