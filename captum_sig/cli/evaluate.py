@@ -42,7 +42,14 @@ def evaluate(
         str, options.METHODS_OPTION(rich_help_panel="Explanation")
     ] = "random, input_x_gradient, ig, sig, sig:two_sided",
     baselines: Annotated[str, options.BASELINES_OPTION(rich_help_panel="Explanation")] = "mask",
-    masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Explanation")] = None,
+    masked_lm: Annotated[
+        str | None,
+        options.MASKED_LM(
+            rich_help_panel="Explanation",
+            help="Masked language model (folder or hub name) for --baselines blurred and "
+            "--ablation sample.",
+        ),
+    ] = None,
     explain: Annotated[
         ExplainedLabel,
         EXPLANATION_PANEL(
@@ -52,7 +59,14 @@ def evaluate(
     ] = "predicted",
     level: Annotated[TextLevel, options.TEXT_LEVEL(rich_help_panel="Explanation")] = "token",
     n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
-    n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Explanation")] = 5,
+    n_draws: Annotated[
+        int,
+        options.N_DRAWS(
+            rich_help_panel="Explanation",
+            help="Draws of a random baseline, of sampled words, and of soft metrics; results are "
+            "averaged over them.",
+        ),
+    ] = 5,
     seed: Annotated[int, options.SEED(rich_help_panel="Explanation")] = 0,
     metrics: Annotated[
         str, options.METRICS_OPTION(rich_help_panel="Metrics")

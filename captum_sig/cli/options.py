@@ -154,7 +154,7 @@ ABLATIONS_OPTION = partial(
     typer.Option,
     help="What the metrics do with the words that they delete, one kind or several side by side: "
     "replace puts a token at a word's embedding and keeps positions and pooling, remove deletes "
-    "the word, sample writes others in its place, as --masked-lm would; default: what each "
+    "the word, sample writes others in its place as --masked-lm would; default: what each "
     "metric's authors do.",
     **_names_option(_CHECK_ABLATION, ABLATIONS, several=True),
 )

@@ -36,6 +36,7 @@ from captum_sig.words.encoding import Sentence
 
 AMOUNTS = (0.1, 0.2, 0.5, 0.8)  # of the words, and none
 N_TEXTS = 100  # at most
+LEAST = -100.0  # what the logarithm of 0 counts as in a loss, as in torch.nn.BCELoss
 COLUMNS = (
     "ablation", "amount", "entropy", "entropy_low", "entropy_high", "loss", "loss_low", "loss_high",
     "excess", "excess_low", "excess_high", "n",
@@ -155,9 +156,10 @@ def _losses(
         true = torch.zeros(of_text.shape[1], dtype=torch.bool)
         true[list(text.labels)] = True
         if is_multi_label:
-            losses.append(-torch.where(true, of_text, _complement(of_text)).mean())
+            of_labels = torch.where(true, of_text, _complement(of_text))
         else:
-            losses.append(-of_text[:, true].mean())
+            of_labels = of_text[:, true]
+        losses.append(-of_labels.clamp(min=LEAST).mean())
     return torch.stack(losses)
 
 

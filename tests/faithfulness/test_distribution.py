@@ -127,6 +127,14 @@ def test_without_labels_only_the_entropy_is_known():
     assert f"{entropy(0.7):.2f} with 50% of the words replaced" in sentence_of(rows)
 
 
+def test_a_model_that_is_certain_and_wrong_has_a_finite_loss():
+    rows = replaced([text(5, label=0)], by_share(lambda share: 1.0))
+    assert {row["loss"] for row in rows} == {100}
+    several = Labelled(text(5).sentence, ())
+    certain = replaced([several], lambda ids: torch.zeros(len(ids), 2), is_multi_label=True)
+    assert {row["loss"] for row in certain} == {100}
+
+
 def test_certain_models_few_texts_and_none():
     rows = replaced([text(3)] * 2, by_share(lambda share: 1.0), n_texts=1)
     assert {row["n"] for row in rows} == {1}
