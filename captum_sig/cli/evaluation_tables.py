@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+from captum_sig._names import AblationName
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from captum_sig.faithfulness.summary import Tables
 
 Row = Mapping[str, Any]
 ARROWS = {"lower": "↓", "higher": "↑"}
+ABLATIONS = get_args(AblationName)
 SHORT = {"comprehensiveness": "compr.", "sufficiency": "suff.", "_": " "}  # in names of metrics
 
 
@@ -36,6 +40,7 @@ def print_summary(
     console.print(f"Means of {_numbers(means)}, ± half the width of their 95 % bootstrap interval.")
     if tables.differences:
         console.print(conclusion(tables.differences))
+    _print_ranks(console, means)
     if reasons := [f"{n} {reason}" for reason, n in omitted.items() if n]:
         console.print(f"Texts omitted: {', '.join(reasons)}.")
     if accuracy is not None:
@@ -47,29 +52,66 @@ def print_summary(
 
 def by_metric(rows: Iterable[Row], keys: Sequence[str], digits: int = 3) -> list[dict[str, Any]]:
     """Return a line for each combination of keys, with a rounded mean for each metric."""
-    from captum_sig.faithfulness.summary import BETTER
-
+    rows = list(rows)
+    metrics = {row["metric"]: _heading(row["metric"]) for row in rows}
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
-        line = lines.setdefault(tuple(row[key] for key in keys), {key: row[key] for key in keys})
-        metric = f"{row['metric']} {ARROWS[BETTER[row['metric']]]}"
-        for long, short in SHORT.items():
-            metric = metric.replace(long, short)
+        names = {key: row[key] for key in keys}
+        line = lines.setdefault(tuple(names.values()), names | dict.fromkeys(metrics.values()))
         half_width = (row["high"] - row["low"]) / 2
-        line[metric] = f"{row['mean']:.{digits}f} ±{half_width:.{digits}f}"
+        line[metrics[row["metric"]]] = f"{row['mean']:.{digits}f} ±{half_width:.{digits}f}"
     return list(lines.values())
 
 
+def _heading(metric: str) -> str:
+    """Return the short name of a metric, with an arrow to what is better."""
+    from captum_sig.faithfulness.summary import BETTER
+
+    arrow = ARROWS[BETTER[metric]]
+    for long, short in SHORT.items():
+        metric = metric.replace(long, short)
+    return f"{metric} {arrow}"
+
+
 def _table(rows: Sequence[Row]) -> Table:
-    """Make a line for each method and baseline, a column for each metric, rounded."""
+    """Make a line for each method, baseline and kind of deletion, a column for each metric."""
     from captum_sig.data.tables import to_terminal
 
-    keys = ("method", "baseline")
+    kinds = list(dict.fromkeys(row["ablation"] for row in rows))
+    keys = ("method", "baseline", *(["ablation"] if _are_side_by_side(rows) else []))
+    rows = sorted(rows, key=lambda row: kinds.index(row["ablation"]))
     seconds = {tuple(row[key] for key in keys): row["seconds_per_example"] for row in rows}
     lines = by_metric(rows, keys)
     for line in lines:
         line["s/text"] = seconds[tuple(line[key] for key in keys)]
     return to_terminal(lines, list(lines[0]), {"s/text": ".3f"})
+
+
+def _are_side_by_side(rows: Iterable[Row]) -> bool:
+    """Whether a metric is there under several kinds of deletion."""
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        kinds.setdefault(row["metric"], set()).add(row["ablation"])
+    return any(len(of_metric) > 1 for of_metric in kinds.values())
+
+
+def _print_ranks(console: Console, means: Sequence[Row]) -> None:
+    """Print the methods' ranks under each of several kinds of deletion, and how far they agree."""
+    from captum_sig.data.tables import to_terminal
+    from captum_sig.faithfulness.ranks import AGREEMENT_COLUMNS, agreement_rows, rank_rows
+
+    if not _are_side_by_side(means):
+        return
+    ablations = list(
+        dict.fromkeys(row["ablation"] for row in means if row["ablation"] in ABLATIONS)
+    )
+    ranks = rank_rows(means, ablations)
+    console.print("Ranks of the methods (1 is best) under each kind of deletion:")
+    columns = ["metric", "baseline", "method", *ablations]
+    console.print(to_terminal(ranks, columns, dict.fromkeys(ablations, "g")))
+    console.print("Agreement of these orders, Kendall's tau (1: the same, −1: opposite):")
+    columns = [column for column in AGREEMENT_COLUMNS if column != "n"]
+    console.print(to_terminal(agreement_rows(ranks, ablations), columns, {"tau": ".2f"}))
 
 
 def _numbers(rows: Sequence[Row]) -> str:
