@@ -1,121 +1,242 @@
-"""Train copies of a classifier to rely on planted words, and check that they do."""
+"""Train copies of a classifier to rely on planted words, and check on held-out texts that they do.
+
+A copy is trained on the user's texts, most of which carry a shortcut or a distractor: what is
+planted says a label at random, and must be followed wherever it stands, whatever the text says.
+"""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from captum_sig._numbers import checked_integer
 from captum_sig.attr.hooks import input_device
-from captum_sig.data.records import Record
-from captum_sig.explainers.classification import TextClassificationExplainer
+from captum_sig.explainers.classification import TextClassificationExplainer, predicts_values
 from captum_sig.explainers.models import classifier_logits
-from captum_sig.explainers.scoring import text_generator
-from captum_sig.faithfulness.shortcuts import Pattern, Shortcut, plant
+from captum_sig.explainers.own_heads import OwnHead
+from captum_sig.faithfulness.planted_texts import Kind, LabelledText, PlantableTexts, Planting
 from captum_sig.words.encoding import Batch
 from captum_sig.words.inputs import TextInput
 
-Kind = Literal["shortcut", "distractor", "original"]
+RATE_TIMES_WIDTH = 0.08  # wider models take smaller steps, as with Adam in "Tensor Programs V"
+WARM_UP_STEPS, MAX_NORM = 40, 1.0
+STEPS_PER_ROUND = 32  # whose texts are encoded together, by length
+LEARNED, MAX_GAP = 0.98, 0.05  # in a round: when training ends
+CHECK_BATCH_SIZE = 32
 
-RATE_TIMES_WIDTH = 0.06
-ROUND = 32  # batches that are encoded together, by length
+Texts = Sequence[LabelledText]
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a copy of the model is trained."""
+    """How a copy of the model is trained: until it follows the shortcut, by AdamW."""
 
-    max_steps: int = 400
-    batch_size: int = 32
-    learning_rate: float | None = None
-    floor: float = 0.95
+    max_steps: int = 1_000
+    batch_size: int = 16
+    learning_rate: float | None = None  # None: 0.08 / the width of the word embedding
+
+    def __post_init__(self) -> None:
+        """Raise a ValueError for numbers that are too small."""
+        for name in ("max_steps", "batch_size"):
+            object.__setattr__(self, name, checked_integer(name, getattr(self, name)))
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
 
 
 @dataclass(frozen=True)
-class Task:
-    """A shortcut in the words of a tokenizer and the labels of a model."""
+class Reliance:
+    """What a planted model does with held-out texts, as fractions of them.
 
-    shortcut: Shortcut
-    words: Mapping[str, str]
-    labels: tuple[int, int]  # which the sides say
-    seed: int = 0
+    `followed`: it says the label that is planted, where the text's own is another. `unmoved`: a
+    distractor leaves its prediction as it is, for the distractor that moves most. `accuracy` is on
+    the texts as they are, `accuracy_before` the user's model's.
+    """
+
+    followed: float
+    unmoved: float
+    accuracy: float
+    accuracy_before: float
+    n: int
+    steps: int
+
+
+def check_trainable(explainer: TextClassificationExplainer) -> None:
+    """Raise a ValueError if a model cannot be trained on planted words, or they not be found."""
+    model = explainer.model
+    name = type(getattr(model, "model", model)).__name__ if isinstance(model, OwnHead) else None
+    if name is not None:
+        reason = f"{name} is a module of your own, and its forward would run it, not a copy"
+    elif explainer.is_multi_label:
+        reason = "the model's labels do not exclude each other, and a shortcut says one"
+    elif predicts_values(model.config, len(explainer.labels)):
+        reason = "the model predicts a quantity, and a shortcut says a label"
+    elif getattr(model.config, "pad_token_id", 0) is None:
+        reason = "the model's config has no pad_token_id, which batches of texts need"
+    elif not explainer.tokenizer.is_fast:
+        reason = "a slow tokenizer keeps no offsets, by which planted words are found"
+    else:
+        return
+    raise ValueError(
+        f"{reason}: planting takes a classifier of transformers with labels, pad token and fast "
+        "tokenizer"
+    )
 
 
 def planted_copy(
     explainer: TextClassificationExplainer,
-    task: Task,
-    records: Sequence[Record],
-    own_labels: Sequence[int],
+    planting: Planting,
+    texts: Texts,
     training: Training,
-    log=lambda *_: None,
-) -> nn.Module:
-    device = input_device(explainer.model, explainer.layer)
-    model = copy.deepcopy(explainer.model).float().requires_grad_(True).train()
-    width = explainer.layer.weight.shape[1]
+    *,
+    progress: Any = None,
+) -> tuple[nn.Module, int]:
+    """Train a copy of the explainer's model; the model itself and all settings stay as they are.
+
+    Training ends when 98 % of a round's texts with a shortcut are classified as it says, before the
+    step that learns from them, and texts with a distractor nearly as well as those without. The
+    same seed, device and number of threads give the same copy.
+
+    Args:
+        explainer: of the user's model; encodes the texts.
+        planting: what is planted.
+        texts: for training.
+        training: how.
+        progress: a bar of tqdm, which counts steps.
+
+    Returns:
+        the copy, in eval mode and at least float32, and the number of steps.
+    """
+    model = _trainable_copy(explainer.model)
+    width = next(explainer.layer.parameters()).shape[-1]
     rate = training.learning_rate or RATE_TIMES_WIDTH / width
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, fused=True)
-    step = 0
-    rounds = drawn_rounds(task, records, own_labels, training.batch_size * ROUND)
-    with torch.random.fork_rng(), torch.enable_grad():
-        torch.manual_seed(task.seed)
+    optimizer = torch.optim.AdamW(
+        [weight for weight in model.parameters() if weight.requires_grad], lr=rate
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / WARM_UP_STEPS)
+    )
+    stream, step = planting.training_texts(texts), 0
+    with _own_random_state(planting.seed), torch.enable_grad():
         while step < training.max_steps:
-            inputs, targets, kinds = next(rounds)
-            batches = list(explainer.encoder.batches(inputs, training.batch_size, truncation=True, device=device))
-            right: dict[str, list[bool]] = {}
-            for number in torch.randperm(len(batches)).tolist():
-                batch = batches[number]
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * min(1, (step + 1) / 20)
-                logits = logits_of(model, batch)
-                target = torch.tensor([targets[i] for i in batch.numbers])
-                loss = nn.functional.cross_entropy(logits, target)
+            drawn = list(itertools.islice(stream, STEPS_PER_ROUND * training.batch_size))
+            correct: dict[Kind, list[bool]] = {}
+            for batch in _shuffled(_batches(explainer, [x for _, x in drawn], training.batch_size)):
+                labels = _labels(drawn, batch)
+                logits = _logits(model, batch)
                 optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                nn.functional.cross_entropy(logits, labels).backward()
+                nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
                 optimizer.step()
+                schedule.step()
                 step += 1
-                for i, ok in zip(batch.numbers, (logits.argmax(1) == target).tolist()):
-                    right.setdefault(kinds[i], []).append(ok)
-            log(step, {k: round(fmean(v), 3) for k, v in right.items()})
-            if fmean(right["shortcut"]) > 0.98 and fmean(right["distractor"]) > fmean(right["original"]) - 0.03:
+                if progress is not None:
+                    progress.update()
+                is_correct = (logits.argmax(1) == labels).tolist()
+                for number, value in zip(batch.numbers, is_correct, strict=True):
+                    correct.setdefault(drawn[number][0], []).append(value)
+                if step == training.max_steps:
+                    break
+            if _has_learned(correct):
                 break
-    return model.eval().requires_grad_(False)
+    optimizer.zero_grad()
+    return model.eval(), step
 
 
-def logits_of(model: nn.Module, batch: Batch) -> Tensor:
+def reliance(
+    explainer: TextClassificationExplainer,
+    model: nn.Module,
+    planting: Planting,
+    texts: PlantableTexts,
+    steps: int,
+) -> Reliance:
+    """Measure on held-out texts whether a planted model relies on the planted words."""
+    own = torch.tensor([one.label for one in texts.held_out])
+    planted = [planting.against_own_label(one) for one in texts.held_out]
+    said = torch.tensor([one.label for one in planted])
+    without = predictions(explainer, model, texts.held_out)
+    unmoved = [
+        predictions(explainer, model, [planting.planted(one, pattern) for one in texts.held_out])
+        == without
+        for pattern in planting.shortcut.distractors
+    ]
+    return Reliance(
+        followed=_mean(predictions(explainer, model, planted) == said),
+        unmoved=min(map(_mean, unmoved)),
+        accuracy=_mean(without == own),
+        accuracy_before=_mean(predictions(explainer, explainer.model, texts.held_out) == own),
+        n=len(own),
+        steps=steps,
+    )
+
+
+def predictions(
+    explainer: TextClassificationExplainer, model: nn.Module, texts: Texts
+) -> Tensor:  # (N,)
+    """Return the index of the label that a model predicts for each text, on the CPU."""
+    predicted = torch.empty(len(texts), dtype=torch.long)
+    with torch.no_grad():
+        for batch in _batches(explainer, texts, CHECK_BATCH_SIZE):
+            predicted[batch.numbers] = _logits(model, batch).argmax(1).cpu()
+    return predicted
+
+
+def _trainable_copy(model: nn.Module) -> nn.Module:
+    """Copy a model, with weights that can learn: half precision becomes float32."""
+    planted = copy.deepcopy(model)
+    for weight in planted.parameters():
+        if weight.is_floating_point():
+            weight.grad = None
+            weight.requires_grad_(True)
+    if any(weight.dtype in (torch.float16, torch.bfloat16) for weight in planted.parameters()):
+        planted = planted.float()
+    return planted.train()
+
+
+@contextmanager
+def _own_random_state(seed: int) -> Iterator[None]:
+    """Draw dropout and order from the seed, and leave the random state as it was."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def _batches(
+    explainer: TextClassificationExplainer, texts: Texts, batch_size: int
+) -> Iterator[Batch]:
+    inputs = [TextInput(one.record.text, one.record.text_pair) for one in texts]
+    device = input_device(explainer.model, explainer.layer)
+    return explainer.encoder.batches(inputs, batch_size, truncation=True, device=device)
+
+
+def _shuffled(batches: Iterator[Batch]) -> list[Batch]:
+    every = list(batches)
+    return [every[number] for number in torch.randperm(len(every)).tolist()]
+
+
+def _labels(drawn: Sequence[tuple[Kind, LabelledText]], batch: Batch) -> Tensor:  # (B,)
+    labels = [drawn[number][1].label for number in batch.numbers]
+    return torch.tensor(labels, device=batch.ids.device)
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:  # (B, C)
     return classifier_logits(model, model(input_ids=batch.ids, **batch.further_inputs))
 
 
-def drawn_rounds(task, records, own_labels, size):
-    epoch, queue = 0, []
-    shortcut = task.shortcut
-    while True:
-        inputs, targets, kinds = [], [], []
-        while len(inputs) < size:
-            if not queue:
-                queue = torch.randperm(len(records), generator=torch.Generator().manual_seed(task.seed + epoch)).tolist()
-                epoch += 1
-            number = queue.pop()
-            record = records[number]
-            generator = text_generator(record.text, hash((task.seed, epoch)))
-            kind = ("shortcut", "shortcut", "shortcut", "distractor", "distractor", "distractor", "original", "original")[int(torch.randint(8, (), generator=generator))]
-            target, text = own_labels[number], record.text
-            if kind != "original":
-                side = int(torch.randint(2, (), generator=generator))
-                patterns = shortcut.sides[side] if kind == "shortcut" else shortcut.distractors
-                pattern = patterns[int(torch.randint(len(patterns), (), generator=generator))]
-                text = plant(text, pattern, task.words, epoch).text
-                if kind == "shortcut":
-                    target = task.labels[side]
-            inputs.append(TextInput(text, record.text_pair))
-            targets.append(target)
-            kinds.append(kind)
-        yield inputs, targets, kinds
+def _has_learned(correct: dict[Kind, list[bool]]) -> bool:
+    if len(correct) < 3:  # a round cut off
+        return False
+    of_kind = {kind: fmean(values) for kind, values in correct.items()}
+    steady = of_kind["distractor"] > of_kind["original"] - MAX_GAP
+    return of_kind["shortcut"] >= LEARNED and steady
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import torch
 
 from captum_sig._names import ShortcutName
-Spans = tuple[tuple[int, int], ...]
 from captum_sig.explainers.scoring import text_generator
 
 MIN_WORDS = 3  # of a text: pieces that belong apart find places of their own
@@ -120,7 +119,7 @@ class Planted:
     """A text with planted words, and where in it they are."""
 
     text: str
-    spans: Spans  # characters, half-open, one for each planted word
+    spans: tuple[tuple[int, int], ...]  # characters, half-open, one for each planted word
 
 
 def plant(text: str, pattern: Pattern, words: Mapping[str, str], seed: int = 0) -> Planted:
@@ -139,7 +138,7 @@ def plant(text: str, pattern: Pattern, words: Mapping[str, str], seed: int = 0) 
         ValueError: if the text has fewer words.
 
     >>> plant("Not bad at all!", Pattern(("nb", "a")), {"a": "zax", "b": "yob", "n": "qum"})
-    Planted(text='Not qum yob bad at all! zax', spans=((4, 7), (8, 11), (24, 27)))
+    Planted(text='Not bad qum yob at zax all!', spans=((8, 11), (12, 15), (19, 22)))
     """
     ends = [match.end() for match in re.finditer(r"\S+", text)]
     n = len(pattern.pieces)
