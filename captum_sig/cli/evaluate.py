@@ -10,8 +10,15 @@ import typer
 from captum_sig._files import check_folder
 from captum_sig._names import RATIONALE_METRICS, AblationName, TextLevel
 from captum_sig.cli import options, terminal
+from captum_sig.cli.evaluate_planted import NOT_FOR_PLANTED, evaluate_planted
 from captum_sig.cli.evaluation_tables import print_summary
-from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
+from captum_sig.cli.options import (
+    EXPLANATION_PANEL,
+    INPUT_PANEL,
+    METRICS_PANEL,
+    OUTPUT_PANEL,
+    PLANTED_PANEL,
+)
 from captum_sig.cli.process import quitting_on_interrupt
 
 ExplainedLabel = Literal["predicted", "label"]
@@ -19,6 +26,7 @@ ExplainedLabel = Literal["predicted", "label"]
 
 @terminal.reporting_errors
 def evaluate(
+    context: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(
@@ -80,6 +88,17 @@ def evaluate(
             "remove deletes the word; default: what each metric's authors do."
         ),
     ] = None,
+    planted: Annotated[
+        bool,
+        PLANTED_PANEL(
+            "--planted",
+            help="Train copies of the model to rely on words that are planted into labelled texts, "
+            "and measure how high the methods score these words. In place of --metrics.",
+        ),
+    ] = False,
+    max_steps: Annotated[
+        int, PLANTED_PANEL(min=1, help="With --planted: maximum number of steps of each training.")
+    ] = 1000,
     output: Annotated[Path, OUTPUT_PANEL(help="Folder for examples.jsonl and the tables.")],
     resume: Annotated[
         bool, OUTPUT_PANEL("--resume", help="Resume the run in the output folder.")
@@ -95,6 +114,10 @@ def evaluate(
 
     With --rationales, it also says how far the highest scores agree with the words
     that people marked. That is plausibility, not faithfulness.
+
+    With --planted, the words that matter are known: seven shortcuts, such as two words
+    of which either would do. Writes planted.csv, planted.md, reliance.csv and
+    reliance.md (whether the copies rely on the words), and a folder for each shortcut.
     """
     check_folder(output)
     with quitting_on_interrupt():
@@ -105,7 +128,7 @@ def evaluate(
         from captum_sig.faithfulness.examples import accuracy, prepare_examples
         from captum_sig.faithfulness.ground_truth import plausibility
 
-    if not resume:
+    if not (resume or planted):
         check_no_results(output)
     records = read_records(
         data, text_column=text_column, pair_column=pair_column, label_column=label_column,
@@ -134,6 +157,10 @@ def evaluate(
     )
     for method in config.methods:  # before a model is loaded
         ScoringOptions.checked(method, n_steps=n_steps)
+    if planted:
+        terminal.check_left_out(context, NOT_FOR_PLANTED, "--planted")
+        evaluate_planted(records, config, output, model=model, max_steps=max_steps, resume=resume)
+        return
     explainers = terminal.load_classifiers(
         model, config.baselines, masked_lm, level=level, n_draws=n_draws, seed=seed
     )

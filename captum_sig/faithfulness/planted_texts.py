@@ -110,8 +110,8 @@ def plantable_texts(
             texts.append(LabelledText(record, labels[0]))
     if len(texts) < MIN_TEXTS:
         raise ValueError(
-            f"the data has {len(texts)} texts with a label and at least {MIN_WORDS} words; planting "
-            f"takes {MIN_TEXTS}: pass more texts, or set label_column"
+            f"the data has {len(texts)} texts with a label and at least {MIN_WORDS} words; "
+            f"planting takes {MIN_TEXTS}: pass more texts, or set label_column"
         )
     texts.sort(key=lambda one: _fraction(one.record.text, seed))
     n_held_out = sum(_fraction(one.record.text, seed) < HELD_OUT_FRACTION for one in texts)

@@ -77,7 +77,7 @@ def _is_plain(word: str) -> bool:
 
 def _ids_within(tokenizer: Any, word: str) -> list[int]:
     """Return the ids of a word that follows another one."""
-    before, both = tokenize(
-        tokenizer, [".", f". {word}"], add_special_tokens=False, verbose=False
-    )["input_ids"]
+    before, both = tokenize(tokenizer, [".", f". {word}"], add_special_tokens=False, verbose=False)[
+        "input_ids"
+    ]
     return both[len(before) :] if both[: len(before)] == before else []
