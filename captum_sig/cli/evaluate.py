@@ -96,6 +96,9 @@ def evaluate(
             "and measure how high the methods score these words. In place of --metrics.",
         ),
     ] = False,
+    shortcuts: Annotated[
+        str, options.SHORTCUTS_OPTION(rich_help_panel="Planted words")
+    ] = ", ".join(options.SHORTCUTS),
     max_steps: Annotated[
         int, PLANTED_PANEL(min=1, help="With --planted: maximum number of steps of each training.")
     ] = 1000,
@@ -159,7 +162,10 @@ def evaluate(
         ScoringOptions.checked(method, n_steps=n_steps)
     if planted:
         terminal.check_left_out(context, NOT_FOR_PLANTED, "--planted")
-        evaluate_planted(records, config, output, model=model, max_steps=max_steps, resume=resume)
+        evaluate_planted(
+            records, config, output, model=model, shortcuts=options.split_names(shortcuts),
+            max_steps=max_steps, resume=resume,
+        )  # fmt: skip
         return
     explainers = terminal.load_classifiers(
         model, config.baselines, masked_lm, level=level, n_draws=n_draws, seed=seed

@@ -25,6 +25,7 @@ def evaluate_planted(
     output: Path,
     *,
     model: str | None,
+    shortcuts: tuple[str, ...],
     max_steps: int,
     resume: bool,
 ) -> None:
@@ -39,7 +40,11 @@ def evaluate_planted(
 
     if not resume:
         check_no_planted_results(output)
-    planted = PlantedConfig(replace(config, metrics=METRICS), training=Training(max_steps))
+    planted = PlantedConfig(
+        replace(config, metrics=METRICS),
+        shortcuts,  # type: ignore[arg-type]  # the config checks them
+        training=Training(max_steps),
+    )
     (explainer,) = terminal.load_classifiers(model, ["mask"], None, level=config.level)
     run = PlantedEvaluation(
         planted, explainer, records, output, resume=resume,

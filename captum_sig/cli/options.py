@@ -19,6 +19,7 @@ from captum_sig._names import (
     PathName,
     SequentialMethodName,
     TruthMetricName,
+    ShortcutName,
     sampled_number,
     suggestion,
     words_only,
@@ -26,6 +27,7 @@ from captum_sig._names import (
 from captum_sig._numbers import MAX_BACKGROUNDS, MAX_N_DRAWS, MAX_N_STEPS, checked_integer
 
 METHODS, SEQUENTIAL = get_args(MethodName), get_args(SequentialMethodName)
+SHORTCUTS = get_args(ShortcutName)
 BASELINES, METRICS, PATHS = get_args(BaselineName), get_args(MetricName), get_args(PathName)
 TRUTH_METRICS = get_args(TruthMetricName)
 
@@ -150,6 +152,11 @@ METRICS_OPTION = partial(
     help=f"Metrics to report: {', '.join(METRICS)}; against known words also "
     f"{', '.join(TRUTH_METRICS)}.",
     **_names_option(_CHECK_METRIC, (*METRICS, *TRUTH_METRICS), several=True),
+)
+SHORTCUTS_OPTION = partial(
+    typer.Option,
+    help=f"With --planted: {', '.join(SHORTCUTS)}.",
+    **_names_option(partial(_check_choice, choices=SHORTCUTS), SHORTCUTS, several=True),
 )
 MASKED_LM = partial(
     typer.Option,

@@ -178,9 +178,7 @@ class PlantedEvaluation:
 
     def planting(self, name: ShortcutName) -> Planting:
         """Return a shortcut in the words and labels of this evaluation."""
-        shortcut, texts = SHORTCUTS[name], self.texts
-        words = dict(zip(shortcut.letters, texts.rare_words, strict=False))
-        return Planting(shortcut, words, texts.sides, self.config.evaluation.seed)
+        return self.texts.planting(SHORTCUTS[name], self.config.evaluation.seed)
 
     def write_tables(self) -> list[Line]:
         """Write the tables of all shortcuts that have a result; return the rows of `planted.csv`.

@@ -26,7 +26,7 @@ HELD_OUT_FRACTION = 0.3
 MAX_HELD_OUT, MAX_TRAINING = 300, 5_000  # texts
 MIN_TEXTS = 100
 MAX_LETTERS = max(len(shortcut.letters) for shortcut in SHORTCUTS.values())
-TOKENS_PER_WORD = 4  # reserved for a planted word, which is one token if that can be
+TOKENS_TO_PLANT = 12  # room for three words, which are one token each if that can be
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,6 @@ class LabelledText:
 
     record: Record
     label: int  # the index; of the shortcut, if that decides
-
-
-@dataclass(frozen=True)
-class PlantableTexts:
-    """The user's texts, in two parts that share none."""
-
-    training: list[LabelledText]
-    held_out: list[LabelledText]
-    sides: tuple[int, int]  # indices of the two labels that shortcuts say, the most frequent ones
-    rare_words: list[str]  # in none of the texts
 
 
 @dataclass(frozen=True)
@@ -92,6 +82,21 @@ class Planting:
                 yield planting.drawn(texts[number])
 
 
+@dataclass(frozen=True)
+class PlantableTexts:
+    """The user's texts, in two parts that share none."""
+
+    training: list[LabelledText]
+    held_out: list[LabelledText]
+    sides: tuple[int, int]  # indices of the two labels that shortcuts say, the most frequent ones
+    rare_words: list[str]  # in none of the texts
+
+    def planting(self, shortcut: Shortcut, seed: int) -> Planting:
+        """Put rare words for the letters of a shortcut, and labels for its sides."""
+        words = dict(zip(shortcut.letters, self.rare_words, strict=False))
+        return Planting(shortcut, words, self.sides, seed)
+
+
 def plantable_texts(
     explainer: TextClassificationExplainer, records: Sequence[Record], seed: int
 ) -> PlantableTexts:
@@ -117,11 +122,17 @@ def plantable_texts(
     n_held_out = sum(_fraction(one.record.text, seed) < HELD_OUT_FRACTION for one in texts)
     held_out = _fitting(explainer, texts[:n_held_out][:MAX_HELD_OUT])
     training = _fitting(explainer, texts[n_held_out:][:MAX_TRAINING])
-    counts = Counter(one.label for one in training)
-    if len(counts) < 2 or not held_out:
-        names = ", ".join(repr(explainer.labels[label]) for label in counts)
+    if len(training) + len(held_out) < MIN_TEXTS:
         raise ValueError(
-            f"all texts have the label {names}; planting takes texts of two labels or more"
+            f"the model reads at most {explainer.encoder.limit} tokens, and planting takes "
+            f"{TOKENS_TO_PLANT} beside the text: pass shorter texts, or a model that reads more"
+        )
+    counts = Counter(one.label for one in training)
+    if len(counts) < 2:
+        (label,) = counts
+        raise ValueError(
+            f"all texts have the label {explainer.labels[label]!r}; planting takes texts of two "
+            "labels or more: pass others"
         )
     first, second = sorted(label for label, _ in counts.most_common(2))
     every = [
@@ -154,8 +165,7 @@ def _fitting(
     fitting = []
     for one in texts:
         text, pair = one.record.text, one.record.text_pair
-        room = limit - MAX_LETTERS * TOKENS_PER_WORD
-        room -= tokenizer.num_special_tokens_to_add(pair is not None)
+        room = limit - TOKENS_TO_PLANT - tokenizer.num_special_tokens_to_add(pair is not None)
         if pair is not None:
             room -= n_tokens(pair)
         while n_tokens(text) > room and len(text.split()) > MIN_WORDS:
