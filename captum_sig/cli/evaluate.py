@@ -10,7 +10,7 @@ import typer
 from captum_sig._files import check_folder
 from captum_sig._names import RATIONALE_METRICS, AblationName, TextLevel
 from captum_sig.cli import options, terminal
-from captum_sig.cli.evaluate_planted import NOT_FOR_PLANTED, evaluate_planted
+from captum_sig.cli.evaluate_planted import NOT_FOR_PLANTED, ONLY_FOR_PLANTED, evaluate_planted
 from captum_sig.cli.evaluation_tables import print_summary
 from captum_sig.cli.options import (
     EXPLANATION_PANEL,
@@ -122,6 +122,10 @@ def evaluate(
     of which either would do. Writes planted.csv, planted.md, reliance.csv and
     reliance.md (whether the copies rely on the words), and a folder for each shortcut.
     """
+    if planted:
+        terminal.check_left_out(context, NOT_FOR_PLANTED, "is not for --planted")
+    else:
+        terminal.check_left_out(context, ONLY_FOR_PLANTED, "is only for --planted")
     check_folder(output)
     with quitting_on_interrupt():
         from captum_sig.data.records import read_records
@@ -161,7 +165,6 @@ def evaluate(
     for method in config.methods:  # before a model is loaded
         ScoringOptions.checked(method, n_steps=n_steps)
     if planted:
-        terminal.check_left_out(context, NOT_FOR_PLANTED, "--planted")
         evaluate_planted(
             records, config, output, model=model, shortcuts=options.split_names(shortcuts),
             max_steps=max_steps, resume=resume,

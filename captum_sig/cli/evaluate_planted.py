@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 KEYS = ("shortcut", "method", "baseline")  # of a line of the table
-NOT_FOR_PLANTED = ("metrics", "top_fraction", "ablation", "explain")  # arguments of `evaluate`
+# Arguments of `evaluate`.
+NOT_FOR_PLANTED = ("metrics", "top_fraction", "ablation", "explain")
+ONLY_FOR_PLANTED = ("shortcuts", "max_steps")
 
 
 def evaluate_planted(
@@ -67,9 +69,7 @@ def _print_table(
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in rows:
         key = tuple(row[name] for name in KEYS)
-        line = lines.setdefault(
-            key, dict(zip(("shortcut", "method", "baseline"), key, strict=True))
-        )
+        line = lines.setdefault(key, {name: row[name] for name in KEYS})
         metric = f"{row['metric'].replace('_', ' ')} {arrows[BETTER[row['metric']]]}"
         line[metric] = f"{row['mean']:.2f} ±{(row['high'] - row['low']) / 2:.2f}"
         line["texts"] = row["n"]

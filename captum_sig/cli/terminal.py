@@ -66,12 +66,12 @@ def check_budget(level: str, budget: int | None) -> None:
         fail("--budget is for --level auto: leave it out")
 
 
-def check_left_out(context: typer.Context, arguments: Sequence[str], other: str) -> None:
-    """Fail if one of these arguments of a command is given with another option."""
+def check_left_out(context: typer.Context, arguments: Sequence[str], reason: str) -> None:
+    """Fail if one of these arguments of a command is given, and say the reason."""
     for name in arguments:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            fail(f"{option_name(name)} is not for {other}: leave it out")
+            fail(f"{option_name(name)} {reason}: leave it out")
 
 
 def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:

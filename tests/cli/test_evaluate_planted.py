@@ -73,3 +73,9 @@ def test_mistakes(run, model, data, tmp_path, options, message):
     )  # fmt: skip
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_options_of_planting_without_it(run, data, tmp_path):
+    result = run("evaluate", data, "--max-steps", 5, "--output", tmp_path / "out", columns=200)
+    assert result.exit_code == 2
+    assert "--max-steps is only for --planted: leave it out" in result.output

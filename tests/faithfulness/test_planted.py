@@ -239,10 +239,7 @@ def test_reliance_against_a_plain_loop():
 
 def test_three_labels_and_pairs(tmp_path):
     explainer = tiny_planted.explainer(n_labels=3)
-    records = [
-        Record(one.text, one.label, text_pair="we saw it")
-        for one in tiny_planted.records(n_labels=3)
-    ]
+    records = [replace(x, text_pair="we saw it") for x in tiny_planted.records(n_labels=3)]
     config = replace(configured(("and",), 20), min_followed=0.0, min_unmoved=0.0)
     run = PlantedEvaluation(config, explainer, records, tmp_path)
     run.measure_remaining()
