@@ -142,8 +142,10 @@ class PlantedEvaluation:
 
     def _check_settings(self, records: Sequence[Record]) -> None:
         texts = json.dumps([[one.text, one.label, one.text_pair] for one in records])
+        config = asdict(self.config)
+        del config["shortcuts"]  # others may be added
         settings = {
-            **asdict(self.config),
+            **config,
             "texts": f"{len(records)}, {hashlib.sha256(texts.encode()).hexdigest()[:16]}",
             "weights": weights_digest(self.explainer.model),
         }
