@@ -8,6 +8,7 @@ from statistics import fmean
 
 import pytest
 import torch
+import transformers
 
 from captum_sig import TextClassificationExplainer
 from captum_sig.faithfulness import planted
@@ -18,6 +19,7 @@ from captum_sig.faithfulness.planted_texts import plantable_texts
 from captum_sig.faithfulness.shortcuts import SHORTCUTS
 from tests import tiny_planted
 from tests.tiny_models import LSTMClassifier
+from tests.tiny_pairs import byte_level
 
 NAMES = ("single_token", "or")
 
@@ -118,6 +120,17 @@ def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
             PlantedEvaluation(changed, explainer, records, folder, resume=True)
     with pytest.raises(ValueError, match="holds results already: resume"):
         PlantedEvaluation(configured(), explainer, tiny_planted.records(), folder)
+
+
+def test_shortcuts_are_added_to_a_run(finished, monkeypatch):
+    folder, explainer, run = finished
+    monkeypatch.setattr(planted, "planted_copy", None)
+    one = PlantedEvaluation(
+        configured(("or",)), explainer, tiny_planted.records(), folder, resume=True
+    )
+    one.measure_remaining()
+    assert one.write_tables() == [row for row in run.write_tables() if row["shortcut"] == "or"]
+    run.write_tables()  # as before
 
 
 def test_an_interrupted_run_begins_its_shortcut_anew(tmp_path, monkeypatch):
@@ -251,6 +264,28 @@ def test_three_labels_and_pairs(tmp_path):
     assert {line["label"] for line in lines} <= said
     assert {line["text_pair"] for line in lines} == {"we saw it"}
     assert {len(line["words"]) for line in lines} == {6 + 2 + 3}
+
+
+def test_a_byte_level_tokenizer(tmp_path):
+    tokenizer = byte_level()
+    tokenizer.model_max_length = 100
+    config = transformers.RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=48, max_position_embeddings=110, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = transformers.RobertaForSequenceClassification(config).eval()
+    explainer = TextClassificationExplainer(model, tokenizer, level="word")
+    settings = replace(
+        configured(("negation",), 20, level="word"), min_followed=0.0, min_unmoved=0.0
+    )
+    run = PlantedEvaluation(settings, explainer, tiny_planted.records(), tmp_path)
+    run.measure_remaining()
+    run.write_tables()
+    text = (tmp_path / "negation" / "examples.jsonl").read_text(encoding="utf-8")
+    words = set(run.planting("negation").words.values())
+    for line in map(json.loads, text.splitlines()):
+        assert len(words & set(line["words"])) == 2
+        assert len(line["words"]) == 6 + 2
 
 
 def made_with(**changes):
