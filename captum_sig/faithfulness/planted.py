@@ -284,7 +284,7 @@ class PlantedEvaluation:
 def _first(examples: Sequence[Example], n: int) -> list[Example]:
     """Keep the n examples with the lowest numbers, in their order."""
     numbers = sorted(one.number for one in examples)[:n]
-    return [one for one in examples if numbers and one.number <= numbers[-1]]
+    return [one for one in examples if one.number in numbers]
 
 
 def check_no_planted_results(folder: Path) -> None:

@@ -22,7 +22,7 @@ from captum_sig.attr.hooks import input_device
 from captum_sig.explainers.classification import TextClassificationExplainer, predicts_values
 from captum_sig.explainers.models import classifier_logits
 from captum_sig.explainers.own_heads import OwnHead
-from captum_sig.faithfulness.planted_texts import Kind, LabelledText, PlantableTexts, Planting
+from captum_sig.faithfulness.planted_texts import MIX, Kind, LabelledText, PlantableTexts, Planting
 from captum_sig.words.encoding import Batch
 from captum_sig.words.inputs import TextInput
 
@@ -117,37 +117,40 @@ def planted_copy(
     model = _trainable_copy(explainer.model)
     width = next(explainer.layer.parameters()).shape[-1]
     rate = training.learning_rate or RATE_TIMES_WIDTH / width
-    optimizer = torch.optim.AdamW(
-        [weight for weight in model.parameters() if weight.requires_grad], lr=rate
-    )
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / WARM_UP_STEPS)
     )
-    stream, step = planting.training_texts(texts), 0
+    stream, step, has_learned = planting.training_texts(texts), 0, False
     with _own_random_state(planting.seed), torch.enable_grad():
-        while step < training.max_steps:
+        while step < training.max_steps and not has_learned:
             drawn = list(itertools.islice(stream, STEPS_PER_ROUND * training.batch_size))
+            batches = _batches(explainer, [one for _, one in drawn], training.batch_size)
             correct: dict[Kind, list[bool]] = {}
-            for batch in _shuffled(_batches(explainer, [x for _, x in drawn], training.batch_size)):
-                labels = _labels(drawn, batch)
-                logits = _logits(model, batch)
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(logits, labels).backward()
-                nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
-                optimizer.step()
+            for batch in _shuffled(batches)[: training.max_steps - step]:
+                is_correct = _take_step(model, batch, _labels(drawn, batch), optimizer)
                 schedule.step()
                 step += 1
                 if progress is not None:
                     progress.update()
-                is_correct = (logits.argmax(1) == labels).tolist()
                 for number, value in zip(batch.numbers, is_correct, strict=True):
                     correct.setdefault(drawn[number][0], []).append(value)
-                if step == training.max_steps:
-                    break
-            if _has_learned(correct):
-                break
+            has_learned = _has_learned(correct)
     optimizer.zero_grad()
     return model.eval(), step
+
+
+def _take_step(
+    model: nn.Module, batch: Batch, labels: Tensor, optimizer: torch.optim.Optimizer
+) -> list[bool]:
+    """Learn from a batch; return whether each text was classified right before."""
+    logits = _logits(model, batch)
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(logits, labels).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
+    optimizer.step()
+    return (logits.argmax(1) == labels).tolist()
 
 
 def reliance(
@@ -231,7 +234,7 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:  # (B, C)
 
 
 def _has_learned(correct: dict[Kind, list[bool]]) -> bool:
-    if len(correct) < 3:  # a round cut off
+    if len(correct) < len(MIX):  # a round that was cut off
         return False
     of_kind = {kind: fmean(values) for kind, values in correct.items()}
     steady = of_kind["distractor"] > of_kind["original"] - MAX_GAP
