@@ -22,14 +22,15 @@ from captum_sig.attr.hooks import input_device
 from captum_sig.explainers.classification import TextClassificationExplainer, predicts_values
 from captum_sig.explainers.models import classifier_logits
 from captum_sig.explainers.own_heads import OwnHead
-from captum_sig.faithfulness.planted_texts import MIX, Kind, LabelledText, PlantableTexts, Planting
+from captum_sig.faithfulness.planted_texts import Kind, LabelledText, PlantableTexts, Planting
 from captum_sig.words.encoding import Batch
 from captum_sig.words.inputs import TextInput
 
 RATE_TIMES_WIDTH = 0.08  # wider models take smaller steps, as with Adam in "Tensor Programs V"
 WARM_UP_STEPS, MAX_NORM = 40, 1.0
 STEPS_PER_ROUND = 32  # whose texts are encoded together, by length
-LEARNED, MAX_GAP = 0.98, 0.05  # in a round: when training ends
+LEARNED = 0.98  # of a round's texts with a shortcut, before the model is checked at all
+MAX_CHECKED, CHECKED_FRACTION = 100, 1 / 6  # of the training texts: set aside for these checks
 CHECK_BATCH_SIZE = 32
 
 Texts = Sequence[LabelledText]
@@ -37,11 +38,18 @@ Texts = Sequence[LabelledText]
 
 @dataclass(frozen=True)
 class Training:
-    """How a copy of the model is trained: until it follows the shortcut, by AdamW."""
+    """How a copy of the model is trained, by AdamW.
+
+    Training ends when, of texts that are set aside, it follows the shortcut in `followed` of them,
+    and no distractor moves it in more than 1 − `unmoved`; both are a little more than the copy
+    needs to count.
+    """
 
     max_steps: int = 1_000
     batch_size: int = 16
     learning_rate: float | None = None  # None: 0.08 / the width of the word embedding
+    followed: float = 0.98
+    unmoved: float = 0.9
 
     def __post_init__(self) -> None:
         """Raise a ValueError for numbers that are too small."""
@@ -100,14 +108,12 @@ def planted_copy(
 ) -> tuple[nn.Module, int]:
     """Train a copy of the explainer's model; the model itself and all settings stay as they are.
 
-    Training ends when 98 % of a round's texts with a shortcut are classified as it says, before the
-    step that learns from them, and texts with a distractor nearly as well as those without. The
-    same seed, device and number of threads give the same copy.
+    The same seed, device and number of threads give the same copy.
 
     Args:
         explainer: of the user's model; encodes the texts.
         planting: what is planted.
-        texts: for training.
+        texts: for training; a sixth of them, at most 100, serve to see when it has learned.
         training: how.
         progress: a bar of tqdm, which counts steps.
 
@@ -122,12 +128,14 @@ def planted_copy(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / WARM_UP_STEPS)
     )
-    stream, step, has_learned = planting.training_texts(texts), 0, False
+    n_checked = min(MAX_CHECKED, int(len(texts) * CHECKED_FRACTION))
+    checked, stream = texts[:n_checked], planting.training_texts(texts[n_checked:])
+    step, has_learned = 0, False
     with _own_random_state(planting.seed), torch.enable_grad():
         while step < training.max_steps and not has_learned:
             drawn = list(itertools.islice(stream, STEPS_PER_ROUND * training.batch_size))
             batches = _batches(explainer, [one for _, one in drawn], training.batch_size)
-            correct: dict[Kind, list[bool]] = {}
+            followed: list[bool] = []
             for batch in _shuffled(batches)[: training.max_steps - step]:
                 is_correct = _take_step(model, batch, _labels(drawn, batch), optimizer)
                 schedule.step()
@@ -135,8 +143,12 @@ def planted_copy(
                 if progress is not None:
                     progress.update()
                 for number, value in zip(batch.numbers, is_correct, strict=True):
-                    correct.setdefault(drawn[number][0], []).append(value)
-            has_learned = _has_learned(correct)
+                    if drawn[number][0] == "shortcut":
+                        followed.append(value)
+            if followed and fmean(followed) >= LEARNED:
+                now = _behaviour(explainer, model.eval(), planting, checked)
+                has_learned = now.followed >= training.followed and now.unmoved >= training.unmoved
+                model.train()
     optimizer.zero_grad()
     return model.eval(), step
 
@@ -162,21 +174,37 @@ def reliance(
 ) -> Reliance:
     """Measure on held-out texts whether a planted model relies on the planted words."""
     own = torch.tensor([one.label for one in texts.held_out])
-    planted = [planting.against_own_label(one) for one in texts.held_out]
+    before = predictions(explainer, explainer.model, texts.held_out)
+    return Reliance(
+        **vars(_behaviour(explainer, model, planting, texts.held_out)),
+        accuracy_before=_mean(before == own), n=len(own), steps=steps,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Behaviour:
+    """See `Reliance`."""
+
+    followed: float
+    unmoved: float
+    accuracy: float
+
+
+def _behaviour(
+    explainer: TextClassificationExplainer, model: nn.Module, planting: Planting, texts: Texts
+) -> _Behaviour:
+    own = torch.tensor([one.label for one in texts])
+    planted = [planting.against_own_label(one) for one in texts]
     said = torch.tensor([one.label for one in planted])
-    without = predictions(explainer, model, texts.held_out)
+    without = predictions(explainer, model, texts)
     unmoved = [
-        predictions(explainer, model, [planting.planted(one, pattern) for one in texts.held_out])
-        == without
+        predictions(explainer, model, [planting.planted(one, pattern) for one in texts]) == without
         for pattern in planting.shortcut.distractors
     ]
-    return Reliance(
+    return _Behaviour(
         followed=_mean(predictions(explainer, model, planted) == said),
         unmoved=min(map(_mean, unmoved)),
         accuracy=_mean(without == own),
-        accuracy_before=_mean(predictions(explainer, explainer.model, texts.held_out) == own),
-        n=len(own),
-        steps=steps,
     )
 
 
@@ -231,14 +259,6 @@ def _labels(drawn: Sequence[tuple[Kind, LabelledText]], batch: Batch) -> Tensor:
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:  # (B, C)
     return classifier_logits(model, model(input_ids=batch.ids, **batch.further_inputs))
-
-
-def _has_learned(correct: dict[Kind, list[bool]]) -> bool:
-    if len(correct) < len(MIX):  # a round that was cut off
-        return False
-    of_kind = {kind: fmean(values) for kind, values in correct.items()}
-    steady = of_kind["distractor"] > of_kind["original"] - MAX_GAP
-    return of_kind["shortcut"] >= LEARNED and steady
 
 
 def _mean(values: Tensor) -> float:
