@@ -264,7 +264,7 @@ class PlantedEvaluation:
         )
         run = Evaluation(config, explainers, examples, folder, resume=False)
         run.explain_remaining(progress=progress)
-        return run.write_tables()
+        return run.write_tables().means
 
     def _explainers(self, model: nn.Module) -> Mapping[str, TextClassificationExplainer]:
         """Make an explainer of a planted model for each baseline, as the user's is."""

@@ -27,6 +27,7 @@ METHODS = (
     "sig", "random", "input_x_gradient", "ig", "gradient_shap", "lrp", "occlusion",
     "sig:two_sided", "sig:sampled16",
 )  # fmt: skip
+NUMBERS = ("mean", "low", "high", "p", "p_holm")  # in the table of differences
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +75,7 @@ def differences(folder: Path, shortcuts: Sequence[str]) -> list[dict[str, Any]]:
     for shortcut in shortcuts:
         with (folder / shortcut / "paired.csv").open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                numbers = {name: float(row[name]) for name in ("mean", "low", "high")}
+                numbers = {name: float(row[name]) for name in NUMBERS if name in row}
                 rows.append({"shortcut": shortcut, **row, **numbers, "n": int(row["n"])})
     return rows
 
