@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 KEYS = ("shortcut", "method", "baseline")  # of a line of the table
 # Arguments of `evaluate`.
-NOT_FOR_PLANTED = ("metrics", "top_fraction", "ablation", "explain")
+NOT_FOR_PLANTED = ("metrics", "top_fraction", "ablation", "explain", "rationale_column")
 ONLY_FOR_PLANTED = ("shortcuts", "max_steps")
 
 

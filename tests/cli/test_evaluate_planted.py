@@ -59,6 +59,7 @@ def test_a_model_that_did_not_learn(run, model, data, tmp_path):
         (["--metrics", "log_odds"], "--metrics is not for --planted: leave it out"),
         (["--ablation", "remove"], "--ablation is not for --planted: leave it out"),
         (["--explain", "label"], "--explain is not for --planted: leave it out"),
+        (["--rationales", "words"], "--rationales is not for --planted: leave it out"),
         (["--level", "sentence"], "level 'sentence' joins planted words with others"),
         (["--label-column", ""], "has 0 texts with a label"),
         (["--limit", "20"], "has 20 texts with a label and at least 3 words; planting takes 100"),
