@@ -68,6 +68,10 @@ RATIONALE_METRICS: tuple[TruthMetricName, ...] = ("auprc", "token_f1", "iou")  #
 
 AblationName = Literal["replace", "remove", "sample"]
 
+ShortcutName = Literal[  # planted words that decide a label
+    "single_token", "token_in_context", "ordered_pair", "or", "and", "negation", "span",
+]  # fmt: skip
+
 SequentialMethodName = Literal["sig", "sequential_dig"]  # move one word at a time, in contexts
 
 CONTEXTS_NAMES = (*get_args(ContextsName), "sampled16")

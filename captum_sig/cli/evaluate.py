@@ -10,8 +10,15 @@ import typer
 from captum_sig._files import check_folder
 from captum_sig._names import RATIONALE_METRICS, TextLevel
 from captum_sig.cli import options, terminal
+from captum_sig.cli.evaluate_planted import NOT_FOR_PLANTED, ONLY_FOR_PLANTED, evaluate_planted
 from captum_sig.cli.evaluation_tables import print_summary
-from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
+from captum_sig.cli.options import (
+    EXPLANATION_PANEL,
+    INPUT_PANEL,
+    METRICS_PANEL,
+    OUTPUT_PANEL,
+    PLANTED_PANEL,
+)
 from captum_sig.cli.process import quitting_on_interrupt
 
 ExplainedLabel = Literal["predicted", "label"]
@@ -19,6 +26,7 @@ ExplainedLabel = Literal["predicted", "label"]
 
 @terminal.reporting_errors
 def evaluate(
+    context: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(
@@ -88,6 +96,20 @@ def evaluate(
         ),
     ] = 0.2,
     ablation: Annotated[str | None, options.ABLATIONS_OPTION(rich_help_panel="Metrics")] = None,
+    planted: Annotated[
+        bool,
+        PLANTED_PANEL(
+            "--planted",
+            help="Train copies of the model to rely on words that are planted into labelled texts, "
+            "and measure how high the methods score these words. In place of --metrics.",
+        ),
+    ] = False,
+    shortcuts: Annotated[
+        str, options.SHORTCUTS_OPTION(rich_help_panel="Planted words")
+    ] = ", ".join(options.SHORTCUTS),
+    max_steps: Annotated[
+        int, PLANTED_PANEL(min=1, help="With --planted: maximum number of steps of each training.")
+    ] = 1000,
     output: Annotated[Path, OUTPUT_PANEL(help="Folder for examples.jsonl and the tables.")],
     resume: Annotated[
         bool, OUTPUT_PANEL("--resume", help="Resume the run in the output folder.")
@@ -105,7 +127,15 @@ def evaluate(
 
     With --rationales, it also says how far the highest scores agree with the words
     that people marked. That is plausibility, not faithfulness.
+
+    With --planted, the words that matter are known: seven shortcuts, such as two words
+    of which either would do. Writes planted.csv, planted.md, reliance.csv and
+    reliance.md (whether the copies rely on the words), and a folder for each shortcut.
     """
+    if planted:
+        terminal.check_left_out(context, NOT_FOR_PLANTED, "is not for --planted")
+    else:
+        terminal.check_left_out(context, ONLY_FOR_PLANTED, "is only for --planted")
     check_folder(output)
     with quitting_on_interrupt():
         from captum_sig.data.records import read_records
@@ -114,7 +144,7 @@ def evaluate(
         from captum_sig.faithfulness.evaluation import Evaluation, check_no_results
         from captum_sig.faithfulness.examples import accuracy, prepare_examples
 
-    if not resume:
+    if not (resume or planted):
         check_no_results(output)
     records = read_records(
         data, text_column=text_column, pair_column=pair_column, label_column=label_column,
@@ -143,6 +173,12 @@ def evaluate(
     )
     for method in config.methods:  # before a model is loaded
         ScoringOptions.checked(method, n_steps=n_steps)
+    if planted:
+        evaluate_planted(
+            records, config, output, model=model, shortcuts=options.split_names(shortcuts),
+            max_steps=max_steps, resume=resume,
+        )  # fmt: skip
+        return
     explainers = terminal.load_classifiers(
         model, config.baselines, masked_lm, level=level, n_draws=n_draws, seed=seed
     )

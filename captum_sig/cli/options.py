@@ -19,6 +19,7 @@ from captum_sig._names import (
     MetricName,
     PathName,
     SequentialMethodName,
+    ShortcutName,
     TruthMetricName,
     sampled_number,
     suggestion,
@@ -28,6 +29,7 @@ from captum_sig._numbers import MAX_BACKGROUNDS, MAX_N_DRAWS, MAX_N_STEPS, check
 
 METHODS, SEQUENTIAL = get_args(MethodName), get_args(SequentialMethodName)
 ABLATIONS = get_args(AblationName)
+SHORTCUTS = get_args(ShortcutName)
 BASELINES, METRICS, PATHS = get_args(BaselineName), get_args(MetricName), get_args(PathName)
 TRUTH_METRICS = get_args(TruthMetricName)
 
@@ -37,6 +39,7 @@ EXPLANATION_PANEL = partial(typer.Option, rich_help_panel="Explanation")
 GENERATION_PANEL = partial(typer.Option, rich_help_panel="Generation")
 INPUT_PANEL = partial(typer.Option, rich_help_panel="Input")
 METRICS_PANEL = partial(typer.Option, rich_help_panel="Metrics")
+PLANTED_PANEL = partial(typer.Option, rich_help_panel="Planted words")
 OUTPUT_PANEL = partial(typer.Option, rich_help_panel="Output")
 RAY_PANEL = partial(typer.Option, rich_help_panel="Ray")
 TASK_PANEL = partial(typer.Option, rich_help_panel="Task")
@@ -160,6 +163,11 @@ ABLATIONS_OPTION = partial(
     "the word, sample writes others in its place as --masked-lm would; default: what each "
     "metric's authors do.",
     **_names_option(_CHECK_ABLATION, ABLATIONS, several=True),
+)
+SHORTCUTS_OPTION = partial(
+    typer.Option,
+    help=f"With --planted: {', '.join(SHORTCUTS)}.",
+    **_names_option(partial(_check_choice, choices=SHORTCUTS), SHORTCUTS, several=True),
 )
 MASKED_LM = partial(
     typer.Option,

@@ -66,6 +66,14 @@ def check_budget(level: str, budget: int | None) -> None:
         fail("--budget is for --level auto: leave it out")
 
 
+def check_left_out(context: typer.Context, arguments: Sequence[str], reason: str) -> None:
+    """Fail if one of these arguments of a command is given, and say the reason."""
+    for name in arguments:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            fail(f"{option_name(name)} {reason}: leave it out")
+
+
 def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Make a command print each warning once, and a user's mistake as one line with exit code 2.
 
@@ -121,7 +129,7 @@ def load_classifiers(
         masked_lm: folder or hub name of the model that baseline "blurred" uses.
         **options: further arguments of each explainer.
     """
-    options |= _masked_lm_option(masked_lm)
+    options |= masked_lm_option(masked_lm)
     with _loading(model):
         from captum_sig.demo_model import PATH
         from captum_sig.explainers.classification import TextClassificationExplainer
@@ -152,7 +160,7 @@ def load_explainer(task: TaskName, model: str | None, masked_lm: str | None, **o
         masked_lm: folder or hub name of the model that baseline "blurred" uses.
         **options: further arguments of the explainer.
     """
-    options |= _masked_lm_option(masked_lm)
+    options |= masked_lm_option(masked_lm)
     with _loading(model):
         from captum_sig.demo_model import PATH
         from captum_sig.explainers.automatic import explainer
@@ -160,7 +168,8 @@ def load_explainer(task: TaskName, model: str | None, masked_lm: str | None, **o
         return explainer(PATH if model is None else model, task=task, **options)
 
 
-def _masked_lm_option(masked_lm: str | None) -> dict[str, Any]:
+def masked_lm_option(masked_lm: str | None) -> dict[str, Any]:
+    """Load a masked language model, and return it as an explainer's keyword; {} for None."""
     if masked_lm is None:
         return {}
     with _loading(masked_lm):
