@@ -58,7 +58,7 @@ PathName = Literal["ig", "dig", "sig", "sequential_dig"]
 
 MetricName = Literal[
     "log_odds", "comprehensiveness", "sufficiency", "aopc_comprehensiveness", "aopc_sufficiency",
-    "ablation_auc",
+    "ablation_auc", "soft_nc", "soft_ns", "pi_soft_nc", "pi_soft_ns",
 ]  # fmt: skip
 
 TruthMetricName = Literal[  # against words that are known to matter
@@ -66,7 +66,7 @@ TruthMetricName = Literal[  # against words that are known to matter
 ]  # fmt: skip
 RATIONALE_METRICS: tuple[TruthMetricName, ...] = ("auprc", "token_f1", "iou")  # as papers report
 
-AblationName = Literal["replace", "remove"]
+AblationName = Literal["replace", "remove", "sample"]
 
 SequentialMethodName = Literal["sig", "sequential_dig"]  # move one word at a time, in contexts
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from captum_sig._files import check_folder
-from captum_sig._names import RATIONALE_METRICS, AblationName, TextLevel
+from captum_sig._names import RATIONALE_METRICS, TextLevel
 from captum_sig.cli import options, terminal
 from captum_sig.cli.evaluation_tables import print_summary
 from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
@@ -51,7 +51,14 @@ def evaluate(
         str, options.METHODS_OPTION(rich_help_panel="Explanation")
     ] = "random, input_x_gradient, ig, sig, sig:two_sided",
     baselines: Annotated[str, options.BASELINES_OPTION(rich_help_panel="Explanation")] = "mask",
-    masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Explanation")] = None,
+    masked_lm: Annotated[
+        str | None,
+        options.MASKED_LM(
+            rich_help_panel="Explanation",
+            help="Masked language model (folder or hub name) for --baselines blurred and "
+            "--ablation sample.",
+        ),
+    ] = None,
     explain: Annotated[
         ExplainedLabel | None,
         EXPLANATION_PANEL(
@@ -62,7 +69,14 @@ def evaluate(
     ] = None,
     level: Annotated[TextLevel, options.TEXT_LEVEL(rich_help_panel="Explanation")] = "token",
     n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
-    n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Explanation")] = 5,
+    n_draws: Annotated[
+        int,
+        options.N_DRAWS(
+            rich_help_panel="Explanation",
+            help="Draws of a random baseline, of sampled words, and of soft metrics; results are "
+            "averaged over them.",
+        ),
+    ] = 5,
     seed: Annotated[int, options.SEED(rich_help_panel="Explanation")] = 0,
     metrics: Annotated[
         str, options.METRICS_OPTION(rich_help_panel="Metrics")
@@ -73,13 +87,7 @@ def evaluate(
             help="Fraction of what --level names that a metric removes or keeps, at least one."
         ),
     ] = 0.2,
-    ablation: Annotated[
-        AblationName | None,
-        METRICS_PANEL(
-            help="replace puts a token at a word's embedding and keeps positions and pooling, "
-            "remove deletes the word; default: what each metric's authors do."
-        ),
-    ] = None,
+    ablation: Annotated[str | None, options.ABLATIONS_OPTION(rich_help_panel="Metrics")] = None,
     output: Annotated[Path, OUTPUT_PANEL(help="Folder for examples.jsonl and the tables.")],
     resume: Annotated[
         bool, OUTPUT_PANEL("--resume", help="Resume the run in the output folder.")
@@ -91,7 +99,9 @@ def evaluate(
     this changes the probability of the explained label, the more faithful are the
     scores. A text with several labels counts with the mean over them. Writes
     examples.jsonl (a line for each text, label, method and baseline), table.csv,
-    table.md and paired.csv (differences from the first method, with p-values).
+    table.md, paired.csv (differences from the first method, with p-values) and
+    distribution.csv (whether the model knows such texts). Several kinds of
+    --ablation add ranks.csv and rank_agreement.csv.
 
     With --rationales, it also says how far the highest scores agree with the words
     that people marked. That is plausibility, not faithfulness.
@@ -129,7 +139,7 @@ def evaluate(
         n_steps=n_steps,
         n_draws=n_draws,
         seed=seed,
-        ablation=ablation,
+        ablation=options.split_names(ablation or ""),  # type: ignore[arg-type]
         rationale_column=rationale_column or None,
     )
     for method in config.methods:  # before a model is loaded
@@ -147,8 +157,9 @@ def evaluate(
     n_explained = len({example.number for example in examples})
     without = "a word or a label" if explainers[0].is_multi_label else "a word"
     omitted = {"empty": n_empty, f"without {without}": len(records) - n_explained - n_empty}
-    notes = []
+    note = run.write_distribution()
+    notes = [note] if note else []
     if rationale_column:
         explained = "those of the data" if explain == "label" else "the model's"
-        notes = [f"The explained labels are {explained}.", plausibility(config.metrics)]
-    print_summary(run.write_tables(), omitted, accuracy(examples), notes, output)
+        notes += [f"The explained labels are {explained}.", plausibility(config.metrics)]
+    print_summary(run.write_tables(note), omitted, accuracy(examples), notes, output)

@@ -13,6 +13,7 @@ from captum_sig._names import (
     CONTEXTS_NAMES,
     METHODS_IN_CONTEXTS,
     WITHOUT,
+    AblationName,
     BaselineName,
     MethodName,
     MetricName,
@@ -26,6 +27,7 @@ from captum_sig._names import (
 from captum_sig._numbers import MAX_BACKGROUNDS, MAX_N_DRAWS, MAX_N_STEPS, checked_integer
 
 METHODS, SEQUENTIAL = get_args(MethodName), get_args(SequentialMethodName)
+ABLATIONS = get_args(AblationName)
 BASELINES, METRICS, PATHS = get_args(BaselineName), get_args(MetricName), get_args(PathName)
 TRUTH_METRICS = get_args(TruthMetricName)
 
@@ -105,6 +107,7 @@ def _names_option(
 
 _CHECK_BASELINE = partial(_check_choice, choices=BASELINES)
 _CHECK_METRIC = partial(_check_choice, choices=(*METRICS, *TRUTH_METRICS))
+_CHECK_ABLATION = partial(_check_choice, choices=ABLATIONS)
 
 # Each takes further arguments of `typer.Option`, such as the panel of the help.
 MODEL = partial(
@@ -149,6 +152,14 @@ METRICS_OPTION = partial(
     help=f"Metrics to report: {', '.join(METRICS)}; against known words also "
     f"{', '.join(TRUTH_METRICS)}.",
     **_names_option(_CHECK_METRIC, (*METRICS, *TRUTH_METRICS), several=True),
+)
+ABLATIONS_OPTION = partial(
+    typer.Option,
+    help="What the metrics do with the words that they delete, one kind or several side by side: "
+    "replace puts a token at a word's embedding and keeps positions and pooling, remove deletes "
+    "the word, sample writes others in its place as --masked-lm would; default: what each "
+    "metric's authors do.",
+    **_names_option(_CHECK_ABLATION, ABLATIONS, several=True),
 )
 MASKED_LM = partial(
     typer.Option,
