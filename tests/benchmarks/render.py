@@ -6,6 +6,7 @@ Templates are Jinja2's; what they can use is in `environment`. No template holds
 of its own: `typed_numbers` finds those that look like one.
 """
 
+import argparse
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -217,8 +218,12 @@ def typed_numbers(text: str) -> list[tuple[int, str]]:
     ]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write all pages."""
+    argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.render", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(arguments)  # fmt: skip
     for template in pages():
         replace_text(page_path(template), render(template))
 
