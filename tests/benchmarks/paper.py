@@ -13,7 +13,7 @@ the models. Results go to a folder, text by text; another run adds what is missi
 import argparse
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,6 @@ import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from captum_sig import TextClassificationExplainer
-from captum_sig.baselines import BASELINES
 from captum_sig.data.records import Record
 from captum_sig.data.statistics import Interval, bootstrap, paired
 from captum_sig.demo_model import PATH as DEMO
@@ -38,7 +37,6 @@ from tests.benchmarks.paper_protocols import (
     SWITCHES,
     Attribution,
     Case,
-    Protocol,
     explainer_of,
     measured,
     scores_of,
@@ -47,8 +45,14 @@ from tests.benchmarks.record import Row, command_line, record
 from tests.demo_model.train import read
 
 METHODS = ("ig", "sig", "sig:two_sided")
+SAME_SCORE = 1e-3  # logits
+LARGEST = (  # protocols that differ in the output alone: the class's logit, the largest
+    ("paper, pad; the predicted class", "paper, pad"),
+    ("paper, mask; the predicted class", "paper, pad; baseline and deletion mask"),
+    ("ours, pad", "ours, pad; largest logit"),
+    ("ours, mask", "ours, mask; largest logit"),
+)
 BLOCK = 8  # texts of a model before the next model's turn
-Difference = Callable[[str], Interval]
 
 
 @dataclass(frozen=True)
@@ -256,43 +260,35 @@ def _over_texts(
     return {"": found.mean, "_low": found.low, "_high": found.high, "_n": found.n}
 
 
-def flip_rows(subjects: Sequence[Subject]) -> Iterable[Row]:
-    """How often the baseline is of another class than the text, and the differences there.
+def turn_rows(subjects: Sequence[Subject]) -> Iterable[Row]:
+    """In how many texts the largest logit is not the class's, and what a method loses there.
 
-    There the largest logit of a path begins as the other class's, so that its gradients explain two
-    classes in turn.
+    On IG's path that is where the baseline is of another class; on SIG's, where one token turns it.
     """
-    for subject, switch in itertools.product(subjects, SWITCHES):
-        protocol = SWITCHES[switch]
-        numbers = differences(subject, switch, "log_odds")
-        if not numbers or protocol.explained.baseline not in ("pad", "mask", "unk"):
+    every = itertools.product(subjects, LARGEST, ("ig", "sig"))
+    for subject, (of_class, of_largest), method in every:
+        explained = [SWITCHES[switch].explained for switch in (of_class, of_largest)]
+        scores = [subject.scores(what, method).by_number for what in explained]
+        values = [subject.values(name, method).by_number for name in (of_class, of_largest)]
+        numbers = sorted(set.intersection(*(set(lines) for lines in (*scores, *values))))
+        if not numbers:
             continue
-        flips = [
-            _flips(subject, protocol, example)
-            for example in subject.examples[protocol.explained.embedded]
-            if example.number in numbers
-        ]
-        values = np.array(list(numbers.values()))
-        chosen = np.array(flips)
+        turned, lost = [], []
+        for number in numbers:
+            first, second = (np.array(lines[number]["scores"]) for lines in scores)
+            turned.append(bool(np.abs(first - second).max() > SAME_SCORE))
+            lost.append(values[1][number]["log_odds"] - values[0][number]["log_odds"])
+        where = np.array(turned)
         yield {
-            "switch": switch,
+            "protocol": of_largest,
             "model": subject.name,
             "dataset": subject.dataset,
-            "flips": int(chosen.sum()),
-            "n": len(chosen),
-            "log_odds_where_flipped": float(values[chosen].mean()) if chosen.any() else None,
-            "log_odds_elsewhere": float(values[~chosen].mean()) if not chosen.all() else None,
+            "method": method,
+            "turned": int(where.sum()),
+            "n": len(numbers),
+            "lost": float(np.mean(lost)),
+            "lost_where_turned": float(np.array(lost)[where].mean()) if where.any() else None,
         }
-
-
-def _flips(subject: Subject, protocol: Protocol, example: Example) -> bool:
-    """Whether the model predicts another class for the baseline of a text."""
-    sentence = example.sentence
-    at_baseline = BASELINES[protocol.explained.baseline](subject.tokenizer, sentence.ids[None])
-    inputs = {name: tensor[None] for name, tensor in sentence.inputs.items()}
-    predict = subject.plain[protocol.explained.embedded].log_probabilities
-    log_p = predict(sentence.ids[None], replaced=at_baseline, inputs=inputs)
-    return int(log_p[0].argmax()) != sentence.target
 
 
 def model_rows(subjects: Sequence[Subject]) -> Iterable[Row]:
@@ -352,7 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "switches": list(summary_rows(subjects, cells)),
         "two_sided": list(summary_rows(subjects, cells, "sig:two_sided")),
         "cells": cells,
-        "flips": list(flip_rows(subjects)),
+        "turns": list(turn_rows(subjects)),
         "models": list(model_rows(subjects)),
     }
     record(options.record, tables, command=command_line("tests.benchmarks.paper", arguments))

@@ -186,6 +186,12 @@ def test_a_switch_changes_what_it_says():
     assert len(set(SWITCHES.values())) == len(SWITCHES)
 
 
+def test_largest_and_class_differ_in_the_output_alone():
+    for of_class, of_largest in paper.LARGEST:
+        changed = SWITCHES[of_class].explaining(output="max_logit")
+        assert changed == SWITCHES[of_largest] != SWITCHES[of_class]
+
+
 def test_outputs_are_of_the_class_or_the_largest():
     logits = torch.tensor([[1.0, 3.0], [2.0, -1.0]])
     values = {name: output.values(logits) for name, output in paper_protocols.OUTPUTS.items()}
@@ -268,7 +274,11 @@ def test_a_run_resumes_and_its_tables_count_cells(tmp_path, capsys):
         own = [cell for cell in cells if cell["switch"] == switch]
         assert (row["cells"], row["ahead"]) == (3, sum(cell["ahead"] for cell in own))
         assert row["log_odds"] == pytest.approx(own[0]["mean"])
-    flips = list(paper.flip_rows([subject]))
-    assert [row["switch"] for row in flips] == switches
-    assert all(0 <= row["flips"] <= row["n"] == 3 for row in flips)
+    turns = {row["method"]: row for row in paper.turn_rows([subject])}
+    assert set(turns) == {"ig", "sig"}
+    for method, row in turns.items():
+        largest, of_class = (subject.values(name, method).by_number for name in switches)
+        lost = [largest[i]["log_odds"] - of_class[i]["log_odds"] for i in range(3)]
+        assert row["lost"] == pytest.approx(sum(lost) / 3)
+        assert 0 <= row["turned"] <= row["n"] == 3
     assert [row["n"] for row in paper.model_rows([subject])] == [3]
