@@ -14,16 +14,18 @@ import argparse
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from captum_sig import TextClassificationExplainer
+from captum_sig import LayerSequentialIntegratedGradients, TextClassificationExplainer
+from captum_sig.baselines import BASELINES
 from captum_sig.data.records import Record
 from captum_sig.data.statistics import Interval, bootstrap, paired
 from captum_sig.demo_model import PATH as DEMO
@@ -34,6 +36,7 @@ from tests.benchmarks.paper_models import unseen_records
 from tests.benchmarks.paper_protocols import (
     EMBEDDED,
     METRIC_NAMES,
+    PAPER_PAD,
     SWITCHES,
     Attribution,
     Case,
@@ -291,6 +294,49 @@ def turn_rows(subjects: Sequence[Subject]) -> Iterable[Row]:
         }
 
 
+def quadrature_rows(subjects: Sequence[Subject], n_texts: int) -> Iterable[Row]:
+    """How far the paper's 50 nodes are from the exact scores of SIG, and whether the top is theirs.
+
+    Errors are fractions of a text's largest score; the mean is over texts.
+    """
+    explained = PAPER_PAD.explained
+    for subject in subjects:
+        known = subject.scores(explained, "sig").by_number
+        errors, same = [], 0
+        for example in subject.examples[explained.embedded][:n_texts]:
+            if example.number not in known:
+                continue
+            exact = torch.tensor(known[example.number]["scores"], dtype=torch.float64)
+            scores = _by_quadrature(subject, explained, example)
+            errors.append(float((scores - exact).abs().max() / exact.abs().max()))
+            case = Case(PAPER_PAD, example, scores.tolist())
+            same += case.top(subject.tokens) == replace(case, scores=exact.tolist()).top(
+                subject.tokens
+            )
+        if errors:
+            yield {
+                "model": subject.name,
+                "dataset": subject.dataset,
+                "n_steps": explained.n_steps,
+                "error": float(np.mean(errors)),
+                "largest_error": max(errors),
+                "same_top": same,
+                "n": len(errors),
+            }
+
+
+def _by_quadrature(subject: Subject, explained: Attribution, example: Example) -> Tensor:
+    """SIG of the tokens that are not special, by nodes as the paper's code has it, (n,)."""
+    explainer = explainer_of(explained, subject.model, subject.tokenizer)
+    method = LayerSequentialIntegratedGradients(
+        lambda ids: explainer.model(input_ids=ids).logits[:, 0], explainer.layer
+    )
+    ids = example.sentence.ids[None]
+    base = BASELINES[explained.baseline](subject.tokenizer, ids)
+    attributions = method.attribute(ids, base, n_steps=explained.n_steps)
+    return attributions.sum(-1)[0, example.sentence.units >= 0].double()
+
+
 def model_rows(subjects: Sequence[Subject]) -> Iterable[Row]:
     """The accuracy of each model on the texts at hand, embedded once and twice."""
     for subject in subjects:
@@ -325,6 +371,7 @@ def parser() -> argparse.ArgumentParser:
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     add("--texts", type=int, default=100, help="of each data set")
     add("--seed", type=int, default=0, help="chooses the texts")
+    add("--quadrature", type=int, default=0, help="in a record: texts whose SIG is integrated too")
     add("--record", metavar="NAME", help="measure nothing; write the figures to results/NAME.json")
     return options
 
@@ -349,6 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "two_sided": list(summary_rows(subjects, cells, "sig:two_sided")),
         "cells": cells,
         "turns": list(turn_rows(subjects)),
+        "quadrature": list(quadrature_rows(subjects, options.quadrature)),
         "models": list(model_rows(subjects)),
     }
     record(options.record, tables, command=command_line("tests.benchmarks.paper", arguments))

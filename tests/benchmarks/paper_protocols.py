@@ -230,6 +230,12 @@ class Case:
         sentence = replace(self.example.sentence, replacement=tokens[role])
         return COUNTED[self.protocol.counted](sentence, self.scores)
 
+    def top(self, tokens: Mapping[str, int]) -> set[int]:
+        """The units that are deleted or kept."""
+        sentence, scores = self.counted(tokens)
+        size = ROUNDING[self.protocol.rounding](sentence.n_units)
+        return set(torch.tensor(scores).argsort(descending=True, stable=True)[:size].tolist())
+
 
 def measured(
     metric: MetricName,

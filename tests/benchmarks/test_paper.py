@@ -282,3 +282,6 @@ def test_a_run_resumes_and_its_tables_count_cells(tmp_path, capsys):
         assert row["lost"] == pytest.approx(sum(lost) / 3)
         assert 0 <= row["turned"] <= row["n"] == 3
     assert [row["n"] for row in paper.model_rows([subject])] == [3]
+    (row,) = paper.quadrature_rows([subject], 1)
+    assert row["n"] == row["same_top"] == 1
+    assert row["largest_error"] < 0.05  # "bad" alone is a smooth path
