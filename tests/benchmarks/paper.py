@@ -40,6 +40,7 @@ from tests.benchmarks.paper_protocols import (
     SWITCHES,
     Attribution,
     Case,
+    base_of,
     explainer_of,
     measured,
     scores_of,
@@ -229,14 +230,25 @@ def cell_rows(subjects: Sequence[Subject]) -> Iterable[Row]:
 def summary_rows(
     subjects: Sequence[Subject], cells: Sequence[Row], method: str = "sig"
 ) -> Iterable[Row]:
-    """For each switch: in how many cells SIG is ahead of IG, and the mean difference.
+    """For each switch: in how many cells SIG is ahead of IG, and the mean differences.
 
-    The interval is over texts: a text that several models read counts once, with their mean.
+    `change` is by how much the difference of log-odds differs from that of the protocol that the
+    switch starts from. Intervals are over texts: a text that several models read counts once, with
+    their mean.
     """
     for switch in SWITCHES:
         own = [row for row in cells if row["switch"] == switch and row["method"] == method]
         if not own:
             continue
+        means = {
+            metric: _over_texts(
+                subjects, [differences(subject, switch, metric, method) for subject in subjects]
+            )
+            for metric in METRIC_NAMES
+        }
+        means["change"] = _over_texts(
+            subjects, [_changes(subject, switch, method) for subject in subjects]
+        )
         yield {
             "switch": switch,
             "method": method,
@@ -244,22 +256,30 @@ def summary_rows(
             "ahead": sum(bool(row["ahead"]) for row in own),
             "clearly_ahead": sum(bool(row["ahead"] and row["clear"]) for row in own),
             "clearly_behind": sum(bool(not row["ahead"] and row["clear"]) for row in own),
-            **{
-                f"{metric}{end}": value
-                for metric in METRIC_NAMES
-                for end, value in _over_texts(subjects, switch, metric, method).items()
-            },
+            **{f"{name}{end}": of[end] for name, of in means.items() for end in of},
         }
 
 
+def _changes(subject: Subject, switch: str, method: str) -> dict[int, float]:
+    """What a switch adds to SIG − IG in log-odds; nothing where a protocol starts from itself."""
+    start = base_of(switch)
+    if start == switch:
+        return {}
+    first, second = (differences(subject, name, "log_odds", method) for name in (start, switch))
+    return {number: second[number] - first[number] for number in first.keys() & second.keys()}
+
+
 def _over_texts(
-    subjects: Sequence[Subject], switch: str, metric: str, method: str
-) -> dict[str, float | int]:
+    subjects: Sequence[Subject], of_subjects: Sequence[dict[int, float]]
+) -> dict[str, float | int | None]:
+    """The mean over texts and its interval, of the means over the models that read a text."""
     of_texts: dict[tuple[str, int], list[float]] = {}
-    for subject in subjects:
-        for number, value in differences(subject, switch, metric, method).items():
+    for subject, values in zip(subjects, of_subjects, strict=True):
+        for number, value in values.items():
             of_texts.setdefault((subject.dataset, number), []).append(value)
-    found = bootstrap([float(np.mean(values)) for values in of_texts.values()])
+    if not of_texts:
+        return {"": None, "_low": None, "_high": None, "_n": 0}
+    found = bootstrap([float(np.mean(of_texts[text])) for text in sorted(of_texts)])
     return {"": found.mean, "_low": found.low, "_high": found.high, "_n": found.n}
 
 

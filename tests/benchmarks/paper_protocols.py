@@ -104,6 +104,15 @@ SWITCHES: dict[str, Protocol] = {
 }
 
 
+STARTS = {"paper, mask": "paper, pad; baseline and deletion mask"}  # where a start is a switch too
+
+
+def base_of(switch: str) -> str:
+    """The protocol from which a switch starts, itself if it is none."""
+    start = switch.partition("; ")[0]
+    return STARTS.get(start, start)
+
+
 @dataclass(frozen=True)
 class Output:
     """What is explained of a text: one of the values that are made of its logits."""

@@ -13,8 +13,6 @@ from captum_sig.quadrature import gauss_legendre
 from tests import tiny_models
 from tests.benchmarks import paper, paper_models, paper_protocols
 from tests.benchmarks.paper_protocols import (
-    OURS,
-    OURS_PAD,
     PAPER_MASK,
     PAPER_PAD,
     SWITCHES,
@@ -173,17 +171,17 @@ def test_a_switch_changes_what_it_says():
         flat = dataclasses.asdict(protocol)
         return flat.pop("explained") | flat
 
-    bases = {
-        "paper, pad": PAPER_PAD, "paper, mask": PAPER_MASK, "ours, mask": OURS,
-        "ours, pad": OURS_PAD,
-    }  # fmt: skip
     for name, protocol in SWITCHES.items():
-        base, _, switched = name.partition("; ")
-        own, of_base = fields(protocol), fields(bases[base])
+        switched = name.partition("; ")[2]
+        base = paper_protocols.base_of(name)
+        own, of_base = fields(protocol), fields(SWITCHES[base])
         changed = {key for key in own if own[key] != of_base[key]}
         n_switches = 2 if " and " in switched else bool(switched)
         assert len(changed) == n_switches, name
     assert len(set(SWITCHES.values())) == len(SWITCHES)
+    bases = {paper_protocols.base_of(name) for name in SWITCHES}
+    starts = {PAPER_PAD, PAPER_MASK, paper_protocols.OURS, paper_protocols.OURS_PAD}
+    assert {SWITCHES[name] for name in bases} == starts
 
 
 def test_largest_and_class_differ_in_the_output_alone():
@@ -274,6 +272,9 @@ def test_a_run_resumes_and_its_tables_count_cells(tmp_path, capsys):
         own = [cell for cell in cells if cell["switch"] == switch]
         assert (row["cells"], row["ahead"]) == (3, sum(cell["ahead"] for cell in own))
         assert row["log_odds"] == pytest.approx(own[0]["mean"])
+    first, second = (summary[switch] for switch in switches)
+    assert first["change"] is None
+    assert second["change"] == pytest.approx(second["log_odds"] - first["log_odds"])
     turns = {row["method"]: row for row in paper.turn_rows([subject])}
     assert set(turns) == {"ig", "sig"}
     for method, row in turns.items():
