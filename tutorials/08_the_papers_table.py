@@ -106,15 +106,15 @@ for method in ("ig", "sig"):
     assert means["class", method] < means["largest", method] - 0.3
 
 # %% Whoever loses more comes last. On this small model and these texts one word often decides, and
-# SIG loses more. Where much says the same, one word seldom turns a model, and a text of padding is
-# often of another class: there IG loses, and SIG is ahead, as in the paper's first run. With the
-# class's own logit that lead is gone. With [MASK] in place of padding it shrinks, as it does in the
-# second run of the paper's results. tests/benchmarks/RESULTS.md has the table with all switches:
-# baseline, deletion, what counts as a token, rounding, embeddings, steps.
+# SIG loses more. Where much says the same, one word seldom turns a model; but a text of padding may
+# be of another class for certain, and there IG loses more: SIG is ahead, as in the paper's first
+# run. With the class's own logit that lead is gone. With [MASK] in place of padding it shrinks, as
+# it does in the second run of the paper's results. tests/benchmarks/RESULTS.md has the table with
+# all switches: baseline, deletion, what counts as a token, rounding, embeddings, steps.
 
 # %% What follows for you.
 # - Explain a class. The explainers of this package do; with classes of Captum, pass `target`, and
 #   do not take a maximum in `forward`.
 # - A table in which one method is ahead says of which output, baseline and deletion it is. Before
 #   you choose, run `captum-sig evaluate` on your model and your texts.
-# - Then IG and SIG are close, and what is ahead of both is SIG in two-sided contexts (tutorial 3).
+# - Where IG and SIG are close, SIG in two-sided contexts is worth its second pass (tutorial 3).
