@@ -101,8 +101,9 @@ def fit(
     learning_rate: float,
     epochs: int,
     most_masked: float = MOST_MASKED,
+    exact: bool = True,
 ) -> None:
-    """Cross-entropy with AdamW, warm-up and linear decay."""
+    """Cross-entropy with AdamW, warm-up and linear decay; in bfloat16 where not `exact`."""
     steps = epochs * -(-len(rows) // BATCH)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, weight_decay=0.01, fused=True
@@ -112,11 +113,10 @@ def fit(
     for epoch in range(epochs):
         total, started = 0.0, time.perf_counter()
         for chosen, ids, attention in shuffled(rows, BATCH):
-            logits = model(
-                input_ids=masked(ids, mask, range(len(SPECIAL)), most_masked),
-                attention_mask=attention,
-            ).logits
-            loss = cross_entropy(logits, labels[chosen])
+            ids = masked(ids, mask, range(len(SPECIAL)), most_masked)
+            with torch.autocast("cpu", torch.bfloat16, enabled=not exact):
+                logits = model(input_ids=ids, attention_mask=attention).logits
+            loss = cross_entropy(logits.float(), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
