@@ -58,12 +58,19 @@ PathName = Literal["ig", "dig", "sig", "sequential_dig"]
 
 MetricName = Literal[
     "log_odds", "comprehensiveness", "sufficiency", "aopc_comprehensiveness", "aopc_sufficiency",
-    "ablation_auc",
+    "ablation_auc", "soft_nc", "soft_ns", "pi_soft_nc", "pi_soft_ns",
 ]  # fmt: skip
 
-TruthMetricName = Literal["precision_at_k", "mean_rank"]  # against words that are known to matter
+TruthMetricName = Literal[  # against words that are known to matter
+    "precision_at_k", "mean_rank", "auprc", "token_f1", "iou",
+]  # fmt: skip
+RATIONALE_METRICS: tuple[TruthMetricName, ...] = ("auprc", "token_f1", "iou")  # as papers report
 
-AblationName = Literal["replace", "remove"]
+AblationName = Literal["replace", "remove", "sample"]
+
+ShortcutName = Literal[  # planted words that decide a label
+    "single_token", "token_in_context", "ordered_pair", "or", "and", "negation", "span",
+]  # fmt: skip
 
 SequentialMethodName = Literal["sig", "sequential_dig"]  # move one word at a time, in contexts
 

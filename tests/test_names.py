@@ -10,6 +10,7 @@ from captum_sig.explainers.methods import METHODS
 from captum_sig.explainers.windows import WINDOW_LOGITS
 from captum_sig.faithfulness import METRICS
 from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
+from captum_sig.faithfulness.shortcuts import SHORTCUTS
 from captum_sig.path import PATHS
 
 
@@ -17,6 +18,7 @@ from captum_sig.path import PATHS
     ("literal", "table"),
     [
         (_names.MethodName, METHODS),
+        (_names.ShortcutName, SHORTCUTS),
         (_names.BaselineName, BASELINES),
         (_names.PathName, PATHS),
         (_names.MetricName, METRICS),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captum_sig.attr.function import with_shared_weights
+from captum_sig.attr.hooks import with_input
 from captum_sig.words.encoding import token_limit
 from captum_sig.words.grouping import ordinary_tokens, words_by_text
 
@@ -53,8 +56,7 @@ def blurred(
         attention_mask = torch.ones_like(input_ids) if padding is None else input_ids != padding
     attended = attention_mask.expand_as(input_ids) != 0
     baseline = input_ids.clone()
-    if any(module.training for module in masked_lm.modules()):
-        masked_lm = with_shared_weights(masked_lm).eval()
+    masked_lm = in_eval_mode(masked_lm)
     with torch.no_grad():
         for number, positions in words_by_text(tokenizer, input_ids, attention_mask):
             seen = attended[number]
@@ -73,7 +75,20 @@ def blurred(
     return baseline
 
 
-def check_masked_lm(tokenizer: Any, *, masked_lm: Any, embedding: nn.Module | None) -> None:
+def in_eval_mode(masked_lm: Any) -> Any:
+    """Return a model, or a copy with its weights if it is not in eval mode."""
+    if any(module.training for module in masked_lm.modules()):
+        return with_shared_weights(masked_lm).eval()
+    return masked_lm
+
+
+def check_masked_lm(
+    tokenizer: Any,
+    *,
+    masked_lm: Any,
+    embedding: nn.Module | None,
+    used_by: str = "baseline 'blurred'",
+) -> None:
     """Check that a language model can fill in the tokenizer's words.
 
     Raises:
@@ -81,13 +96,11 @@ def check_masked_lm(tokenizer: Any, *, masked_lm: Any, embedding: nn.Module | No
     """
     if not isinstance(masked_lm, nn.Module):
         raise ValueError(
-            f"baseline 'blurred' needs a masked language model, got {masked_lm!r}: "
+            f"{used_by} needs a masked language model, got {masked_lm!r}: "
             "pass masked_lm, a model that AutoModelForMaskedLM can load"
         )
     if tokenizer.mask_token_id is None:
-        raise ValueError(
-            "the tokenizer has no mask token, which baseline 'blurred' needs: use another baseline"
-        )
+        raise ValueError(f"the tokenizer has no mask token, which {used_by} needs: use another")
     config: Any = masked_lm.config
     size = config.vocab_size
     rows = embedding.num_embeddings if isinstance(embedding, nn.Embedding) else 0
@@ -96,6 +109,51 @@ def check_masked_lm(tokenizer: Any, *, masked_lm: Any, embedding: nn.Module | No
             f"masked_lm is a masked LM with another vocabulary, of {size} tokens; wanted the "
             f"tokenizer's {len(tokenizer)}: pass one that was trained with this tokenizer"
         )
+
+
+def token_logits(
+    masked_lm: Any,
+    rows: Tensor,
+    asked: Tensor,
+    tokens: Tensor,
+    *,
+    max_logits: int = MAX_LOGITS,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Evaluate a masked language model where it is asked, a few rows at a time, without a gradient.
+
+    Args:
+        masked_lm: the model, in eval mode.
+        rows: token ids without padding, (R, L).
+        asked: at which positions, (R, L) booleans; each row is asked at some.
+        tokens: ids to choose from, (N,).
+        max_logits: maximum number of the language model's logits in a pass.
+
+    Yields:
+        The rows and positions that were asked, (n, 2), in order, and the logits there, (n, N).
+    """
+    device = next(masked_lm.parameters()).device
+    rows, asked, tokens = rows.to(device), asked.to(device), tokens.to(device)
+    n_rows = max(1, max_logits // (rows.shape[1] * masked_lm.config.vocab_size))
+    for start in range(0, len(rows), n_rows):
+        part = slice(start, start + n_rows)
+        with torch.no_grad(), _head_reads(masked_lm, asked[part]):
+            logits = masked_lm(input_ids=rows[part]).logits
+        if logits.dim() == 3:
+            logits = logits[asked[part]]  # (n, V)
+        places = asked[part].nonzero()
+        places[:, 0] += start
+        yield places, logits[:, tokens]
+
+
+def _head_reads(masked_lm: Any, asked: Tensor) -> AbstractContextManager[None]:
+    """Let the matrix that makes logits, half the work of a small model, see only what is asked.
+
+    Where a model does not call it as a module, all logits are made.
+    """
+    head = masked_lm.get_output_embeddings()
+    if not isinstance(head, nn.Module):
+        return nullcontext()
+    return with_input(head, lambda hidden: hidden[asked] if hidden.dim() == 3 else hidden)
 
 
 def _expected(
@@ -108,15 +166,12 @@ def _expected(
     max_logits: int,
 ) -> Tensor:
     """Find the most probable of `tokens` at each place, except the present one; (W,) ids."""
-    device = next(masked_lm.parameters()).device
-    text, places, tokens = text.to(device), places.to(device), tokens.to(device)
-    n_rows = max(1, max_logits // (len(text) * masked_lm.config.vocab_size))
+    asked = torch.zeros(len(places), len(text), dtype=torch.bool, device=text.device)
+    asked[torch.arange(len(places)), places] = True
+    rows = text.expand(len(places), -1).masked_fill(asked, mask_id)
     expected = []
-    for masked in places.split(n_rows):
-        rows = text.repeat(len(masked), 1)
-        row = torch.arange(len(masked), device=device)
-        rows[row, masked] = mask_id
-        logits = masked_lm(input_ids=rows).logits[row, masked][:, tokens]  # (rows, N)
-        logits[tokens == text[masked, None]] = -torch.inf
-        expected.append(tokens[logits.argmax(-1)])
+    for of_places, logits in token_logits(masked_lm, rows, asked, tokens, max_logits=max_logits):
+        present = text.to(logits.device)[of_places[:, 1], None]
+        logits = logits.masked_fill(tokens.to(logits.device) == present, -torch.inf)
+        expected.append(tokens[logits.argmax(-1).to(tokens.device)])
     return torch.cat(expected)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from captum_sig._files import check_folder
-from captum_sig._names import AblationName, TextLevel
+from captum_sig._names import RATIONALE_METRICS, TextLevel
 from captum_sig.cli import options, terminal
-from captum_sig.cli.options import EXPLANATION_PANEL, INPUT_PANEL, METRICS_PANEL, OUTPUT_PANEL
+from captum_sig.cli.evaluate_planted import NOT_FOR_PLANTED, ONLY_FOR_PLANTED, evaluate_planted
+from captum_sig.cli.evaluation_tables import print_summary
+from captum_sig.cli.options import (
+    EXPLANATION_PANEL,
+    INPUT_PANEL,
+    METRICS_PANEL,
+    OUTPUT_PANEL,
+    PLANTED_PANEL,
+)
 from captum_sig.cli.process import quitting_on_interrupt
-
-if TYPE_CHECKING:
-    from captum_sig.faithfulness.summary import Tables
 
 ExplainedLabel = Literal["predicted", "label"]
 
 
 @terminal.reporting_errors
 def evaluate(
+    context: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(
@@ -39,22 +45,46 @@ def evaluate(
             "labels exclude no others, lists, or names with commas between them."
         ),
     ] = None,
+    rationale_column: Annotated[
+        str | None,
+        INPUT_PANEL(
+            "--rationales",
+            metavar="COLUMN",
+            help="Column of the characters that people marked in the texts: [[start, end], …], "
+            "offsets, or ERASER's evidences. Adds auprc, token_f1 and iou to the metrics.",
+        ),
+    ] = None,
     model: Annotated[str | None, options.MODEL(rich_help_panel="Explanation")] = None,
     methods: Annotated[
         str, options.METHODS_OPTION(rich_help_panel="Explanation")
     ] = "random, input_x_gradient, ig, sig, sig:two_sided",
     baselines: Annotated[str, options.BASELINES_OPTION(rich_help_panel="Explanation")] = "mask",
-    masked_lm: Annotated[str | None, options.MASKED_LM(rich_help_panel="Explanation")] = None,
+    masked_lm: Annotated[
+        str | None,
+        options.MASKED_LM(
+            rich_help_panel="Explanation",
+            help="Masked language model (folder or hub name) for --baselines blurred and "
+            "--ablation sample.",
+        ),
+    ] = None,
     explain: Annotated[
-        ExplainedLabel,
+        ExplainedLabel | None,
         EXPLANATION_PANEL(
             help="Label to explain: the model's, or the one in the data; all of them above 0.5, or "
-            "in the data, if labels exclude no others."
+            "in the data, if labels exclude no others. Default: predicted, or with --rationales "
+            "the label in the data, if there is one: people marked the words for it."
         ),
-    ] = "predicted",
+    ] = None,
     level: Annotated[TextLevel, options.TEXT_LEVEL(rich_help_panel="Explanation")] = "token",
     n_steps: Annotated[int, options.N_STEPS(rich_help_panel="Explanation")] = 50,
-    n_draws: Annotated[int, options.N_DRAWS(rich_help_panel="Explanation")] = 5,
+    n_draws: Annotated[
+        int,
+        options.N_DRAWS(
+            rich_help_panel="Explanation",
+            help="Draws of a random baseline, of sampled words, and of soft metrics; results are "
+            "averaged over them.",
+        ),
+    ] = 5,
     seed: Annotated[int, options.SEED(rich_help_panel="Explanation")] = 0,
     metrics: Annotated[
         str, options.METRICS_OPTION(rich_help_panel="Metrics")
@@ -65,13 +95,21 @@ def evaluate(
             help="Fraction of what --level names that a metric removes or keeps, at least one."
         ),
     ] = 0.2,
-    ablation: Annotated[
-        AblationName | None,
-        METRICS_PANEL(
-            help="replace puts a token at a word's embedding and keeps positions and pooling, "
-            "remove deletes the word; default: what each metric's authors do."
+    ablation: Annotated[str | None, options.ABLATIONS_OPTION(rich_help_panel="Metrics")] = None,
+    planted: Annotated[
+        bool,
+        PLANTED_PANEL(
+            "--planted",
+            help="Train copies of the model to rely on words that are planted into labelled texts, "
+            "and measure how high the methods score these words. In place of --metrics.",
         ),
-    ] = None,
+    ] = False,
+    shortcuts: Annotated[
+        str, options.SHORTCUTS_OPTION(rich_help_panel="Planted words")
+    ] = ", ".join(options.SHORTCUTS),
+    max_steps: Annotated[
+        int, PLANTED_PANEL(min=1, help="With --planted: maximum number of steps of each training.")
+    ] = 1000,
     output: Annotated[Path, OUTPUT_PANEL(help="Folder for examples.jsonl and the tables.")],
     resume: Annotated[
         bool, OUTPUT_PANEL("--resume", help="Resume the run in the output folder.")
@@ -83,8 +121,21 @@ def evaluate(
     this changes the probability of the explained label, the more faithful are the
     scores. A text with several labels counts with the mean over them. Writes
     examples.jsonl (a line for each text, label, method and baseline), table.csv,
-    table.md and paired.csv (differences from the first method, with p-values).
+    table.md, paired.csv (differences from the first method, with p-values) and
+    distribution.csv (whether the model knows such texts). Several kinds of --ablation
+    add ranks.csv and rank_agreement.csv.
+
+    With --rationales, it also says how far the highest scores agree with the words
+    that people marked. That is plausibility, not faithfulness.
+
+    With --planted, the words that matter are known: seven shortcuts, such as two words
+    of which either would do. Writes planted.csv, planted.md, reliance.csv and
+    reliance.md (whether the copies rely on the words), and a folder for each shortcut.
     """
+    if planted:
+        terminal.check_left_out(context, NOT_FOR_PLANTED, "is not for --planted")
+    else:
+        terminal.check_left_out(context, ONLY_FOR_PLANTED, "is only for --planted")
     check_folder(output)
     with quitting_on_interrupt():
         from captum_sig.data.records import read_records
@@ -93,29 +144,41 @@ def evaluate(
         from captum_sig.faithfulness.evaluation import Evaluation, check_no_results
         from captum_sig.faithfulness.examples import accuracy, prepare_examples
 
-    if not resume:
+    if not (resume or planted):
         check_no_results(output)
     records = read_records(
         data, text_column=text_column, pair_column=pair_column, label_column=label_column,
-        limit=limit,
+        rationale_column=rationale_column, limit=limit,
     )  # fmt: skip
+    if explain is None:
+        has_labels = any(record.label is not None for record in records)
+        explain = "label" if rationale_column and has_labels else "predicted"
+    of_rationales = RATIONALE_METRICS if rationale_column else ()
+    metric_names = dict.fromkeys([*options.split_names(metrics), *of_rationales])
     config = EvaluationConfig(
         data=str(data),
         model=model or "demo",
         masked_lm=masked_lm,
         methods=options.split_names(methods),
         baselines=options.split_names(baselines),
-        metrics=options.split_names(metrics),  # type: ignore[arg-type]  # the config checks them
+        metrics=tuple(metric_names),  # type: ignore[arg-type]  # the config checks them
         top_fraction=top_fraction,
         level=level,
         explain=explain,
         n_steps=n_steps,
         n_draws=n_draws,
         seed=seed,
-        ablation=ablation,
+        ablation=options.split_names(ablation or ""),  # type: ignore[arg-type]
+        rationale_column=rationale_column or None,
     )
     for method in config.methods:  # before a model is loaded
         ScoringOptions.checked(method, n_steps=n_steps)
+    if planted:
+        evaluate_planted(
+            records, config, output, model=model, shortcuts=options.split_names(shortcuts),
+            max_steps=max_steps, resume=resume,
+        )  # fmt: skip
+        return
     explainers = terminal.load_classifiers(
         model, config.baselines, masked_lm, level=level, n_draws=n_draws, seed=seed
     )
@@ -129,42 +192,9 @@ def evaluate(
     n_explained = len({example.number for example in examples})
     without = "a word or a label" if explainers[0].is_multi_label else "a word"
     omitted = {"empty": n_empty, f"without {without}": len(records) - n_explained - n_empty}
-    _print_summary(run.write_tables(), omitted, accuracy(examples), output)
-
-
-def _print_summary(
-    tables: Tables,
-    omitted: dict[str, int],
-    accuracy: float | None,
-    output: Path,
-) -> None:
-    """Print a line for each method and baseline, a column for each metric, rounded."""
-    from rich.console import Console
-
-    from captum_sig.data.tables import to_terminal
-    from captum_sig.faithfulness.summary import BETTER, conclusion
-
-    arrows = {"lower": "↓", "higher": "↑"}
-    lines: dict[tuple[str, str], dict[str, Any]] = {}
-    rows = tables.means
-    for row in rows:
-        key = row["method"], row["baseline"]
-        line = lines.setdefault(key, {"method": key[0], "baseline": key[1]})
-        metric = f"{row['metric']} {arrows[BETTER[row['metric']]]}"
-        for long, short in (("comprehensiveness", "compr."), ("sufficiency", "suff."), ("_", " ")):
-            metric = metric.replace(long, short)
-        line[metric] = f"{row['mean']:.3f} ±{(row['high'] - row['low']) / 2:.3f}"
-        line["s/text"] = row["seconds_per_example"]
-    columns = [name for name in next(iter(lines.values())) if name != "s/text"]
-    console = Console(highlight=False)
-    console.print(to_terminal(list(lines.values()), [*columns, "s/text"], {"s/text": ".3f"}))
-    console.print(
-        f"Means of {rows[0]['n']} texts, ± half the width of their 95 % bootstrap interval."
-    )
-    if tables.differences:
-        console.print(conclusion(tables.differences))
-    if reasons := [f"{n} {reason}" for reason, n in omitted.items() if n]:
-        console.print(f"Texts omitted: {', '.join(reasons)}.")
-    if accuracy is not None:
-        console.print(f"The model predicts the label of {accuracy:.1%} of the labelled texts.")
-    console.print(f"Tables and examples are in {output}.", soft_wrap=True)
+    tables = run.write_tables()
+    notes = list(tables.notes)
+    if rationale_column:
+        explained = "those of the data" if explain == "label" else "the model's"
+        notes.insert(0, f"The explained labels are {explained}.")
+    print_summary(tables, omitted, accuracy(examples), notes, output)

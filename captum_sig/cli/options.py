@@ -13,11 +13,14 @@ from captum_sig._names import (
     CONTEXTS_NAMES,
     METHODS_IN_CONTEXTS,
     WITHOUT,
+    AblationName,
     BaselineName,
     MethodName,
     MetricName,
     PathName,
     SequentialMethodName,
+    ShortcutName,
+    TruthMetricName,
     sampled_number,
     suggestion,
     words_only,
@@ -25,7 +28,10 @@ from captum_sig._names import (
 from captum_sig._numbers import MAX_BACKGROUNDS, MAX_N_DRAWS, MAX_N_STEPS, checked_integer
 
 METHODS, SEQUENTIAL = get_args(MethodName), get_args(SequentialMethodName)
+ABLATIONS = get_args(AblationName)
+SHORTCUTS = get_args(ShortcutName)
 BASELINES, METRICS, PATHS = get_args(BaselineName), get_args(MetricName), get_args(PathName)
+TRUTH_METRICS = get_args(TruthMetricName)
 
 # Options in a panel of the help.
 CLASSIFICATION_PANEL = partial(typer.Option, rich_help_panel="Classification")
@@ -33,6 +39,7 @@ EXPLANATION_PANEL = partial(typer.Option, rich_help_panel="Explanation")
 GENERATION_PANEL = partial(typer.Option, rich_help_panel="Generation")
 INPUT_PANEL = partial(typer.Option, rich_help_panel="Input")
 METRICS_PANEL = partial(typer.Option, rich_help_panel="Metrics")
+PLANTED_PANEL = partial(typer.Option, rich_help_panel="Planted words")
 OUTPUT_PANEL = partial(typer.Option, rich_help_panel="Output")
 RAY_PANEL = partial(typer.Option, rich_help_panel="Ray")
 TASK_PANEL = partial(typer.Option, rich_help_panel="Task")
@@ -102,7 +109,8 @@ def _names_option(
 
 
 _CHECK_BASELINE = partial(_check_choice, choices=BASELINES)
-_CHECK_METRIC = partial(_check_choice, choices=METRICS)
+_CHECK_METRIC = partial(_check_choice, choices=(*METRICS, *TRUTH_METRICS))
+_CHECK_ABLATION = partial(_check_choice, choices=ABLATIONS)
 
 # Each takes further arguments of `typer.Option`, such as the panel of the help.
 MODEL = partial(
@@ -144,8 +152,22 @@ BASELINES_OPTION = partial(
 )
 METRICS_OPTION = partial(
     typer.Option,
-    help=f"Metrics to report: {', '.join(METRICS)}.",
-    **_names_option(_CHECK_METRIC, METRICS, several=True),
+    help=f"Metrics to report: {', '.join(METRICS)}; against known words also "
+    f"{', '.join(TRUTH_METRICS)}.",
+    **_names_option(_CHECK_METRIC, (*METRICS, *TRUTH_METRICS), several=True),
+)
+ABLATIONS_OPTION = partial(
+    typer.Option,
+    help="What the metrics do with the words that they delete, one kind or several side by side: "
+    "replace puts a token at a word's embedding and keeps positions and pooling, remove deletes "
+    "the word, sample writes others in its place as --masked-lm would; default: what each "
+    "metric's authors do.",
+    **_names_option(_CHECK_ABLATION, ABLATIONS, several=True),
+)
+SHORTCUTS_OPTION = partial(
+    typer.Option,
+    help=f"With --planted: {', '.join(SHORTCUTS)}.",
+    **_names_option(partial(_check_choice, choices=SHORTCUTS), SHORTCUTS, several=True),
 )
 MASKED_LM = partial(
     typer.Option,

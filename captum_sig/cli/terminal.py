@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from captum_sig.explainers.classification import TextClassificationExplainer
 
 P = ParamSpec("P")
+RENAMED = {"rationale_column": "--rationales"}  # options that are not named after their argument
 
 
 def fail(message: str) -> NoReturn:
@@ -37,7 +38,7 @@ def option_name(argument: str) -> str:
     >>> option_name("n_steps")
     '--n-steps'
     """
-    return f"--{argument.replace('_', '-')}"
+    return RENAMED.get(argument, f"--{argument.replace('_', '-')}")
 
 
 def choose_format(format: str | None, output: Path | None, endings: Mapping[str, str]) -> str:
@@ -63,6 +64,14 @@ def check_budget(level: str, budget: int | None) -> None:
     """Fail if there are rows to spend, and no level that spends them."""
     if budget is not None and level != "auto":
         fail("--budget is for --level auto: leave it out")
+
+
+def check_left_out(context: typer.Context, arguments: Sequence[str], reason: str) -> None:
+    """Fail if one of these arguments of a command is given, and say the reason."""
+    for name in arguments:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            fail(f"{option_name(name)} {reason}: leave it out")
 
 
 def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
@@ -120,7 +129,7 @@ def load_classifiers(
         masked_lm: folder or hub name of the model that baseline "blurred" uses.
         **options: further arguments of each explainer.
     """
-    options |= _masked_lm_option(masked_lm)
+    options |= masked_lm_option(masked_lm)
     with _loading(model):
         from captum_sig.demo_model import PATH
         from captum_sig.explainers.classification import TextClassificationExplainer
@@ -151,7 +160,7 @@ def load_explainer(task: TaskName, model: str | None, masked_lm: str | None, **o
         masked_lm: folder or hub name of the model that baseline "blurred" uses.
         **options: further arguments of the explainer.
     """
-    options |= _masked_lm_option(masked_lm)
+    options |= masked_lm_option(masked_lm)
     with _loading(model):
         from captum_sig.demo_model import PATH
         from captum_sig.explainers.automatic import explainer
@@ -159,7 +168,8 @@ def load_explainer(task: TaskName, model: str | None, masked_lm: str | None, **o
         return explainer(PATH if model is None else model, task=task, **options)
 
 
-def _masked_lm_option(masked_lm: str | None) -> dict[str, Any]:
+def masked_lm_option(masked_lm: str | None) -> dict[str, Any]:
+    """Load a masked language model, and return it as an explainer's keyword; {} for None."""
     if masked_lm is None:
         return {}
     with _loading(masked_lm):

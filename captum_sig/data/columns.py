@@ -15,12 +15,12 @@ TEXT_COLUMNS = (
 PAIR_COLUMNS = ("text_pair",)  # second texts; other names are not taken for one without being told
 LABEL_COLUMNS = (
     "label", "labels", "target", "sentiment", "class", "category", "gold_label", "polarity",
-    "rating", "stars",
+    "rating", "stars", "classification",
 )  # fmt: skip
 ID_COLUMNS = ("id", "idx", "uid", "guid")
 OTHER_COLUMNS = {"id_column": ID_COLUMNS, "label_column": LABEL_COLUMNS}
 # What columns are for; others are "id" and "label".
-TEXT, PAIR, UNITS = "text", "text_pair", "units"
+TEXT, PAIR, UNITS, RATIONALE = "text", "text_pair", "units", "rationale"
 SEPARATORS = frozenset(",;|\t")  # one of these in a column's name shows that columns were not split
 
 
@@ -32,6 +32,7 @@ def choose_columns(
     text_column: str | None,
     pair_column: str | None = None,
     units_column: str | None = None,
+    rationale_column: str | None = None,
     **other: str | None,
 ) -> dict[str, str]:
     """Return the columns that are read, by what they are for: texts first, then pairs, then others.
@@ -44,6 +45,7 @@ def choose_columns(
             an id or label.
         pair_column: the second texts of pairs. None tries `PAIR_COLUMNS`; "" reads no pairs.
         units_column: the units of the texts; None reads none.
+        rationale_column: the rationales of the texts; None reads none.
         **other: `id_column` or `label_column`. None tries the names of its kind; "" leaves it out.
 
     Raises:
@@ -56,7 +58,7 @@ def choose_columns(
     known, strings = ", ".join(map(repr, present)), list(strings)
     given = {
         "text_column": text_column, "pair_column": pair_column, "units_column": units_column,
-        **other,
+        "rationale_column": rationale_column, **other,
     }  # fmt: skip
     for argument, name in given.items():
         if name and name not in present:
@@ -72,6 +74,7 @@ def choose_columns(
         taken = [
             pair_column,
             units_column,
+            rationale_column,
             column,
             *(_first(names, present, column) for names in kinds),
         ]
@@ -85,14 +88,16 @@ def choose_columns(
     columns = {TEXT: text}
     columns |= {PAIR: pair_column} if pair_column else {}
     columns |= {UNITS: units_column} if units_column else {}
+    columns |= {RATIONALE: rationale_column} if rationale_column else {}
     columns |= {argument.removesuffix("_column"): column} if column else {}
     names = list(columns.values())
     if repeated := [name for name in names if present.count(name) > 1]:
         raise ValueError(f"{path} has two columns {repeated[0]!r}: rename one of them")
     if pair_column == text:
         raise ValueError(f"text_column and pair_column are both {text!r}: name two columns")
-    if units_column and units_column in (text, pair_column, column):
-        raise ValueError(f"units_column {units_column!r} is read as something else: name another")
+    for argument, name in (("units_column", units_column), ("rationale_column", rationale_column)):
+        if name and names.count(name) > 1:
+            raise ValueError(f"{argument} {name!r} is read as something else: name another")
     return columns
 
 

@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from captum_sig._numbers import checked_integer
-from captum_sig.data.columns import PAIR, TEXT, checked_string, choose_columns, is_blank
+from captum_sig.data import eraser
+from captum_sig.data.columns import (
+    PAIR,
+    RATIONALE,
+    TEXT,
+    checked_string,
+    choose_columns,
+    is_blank,
+)
 from captum_sig.data.formats import FORMATS, JsonList, Reader, SavedDataset
+from captum_sig.data.rationales import Spans, spans_from_cell
 
 READERS: dict[str, Callable[[Path], Reader]] = {
     **FORMATS,
@@ -26,7 +35,7 @@ class Record:
     text: str
     label: str | tuple[str, ...] | None  # a tuple where the data lists labels
     text_pair: str | None = None
-    spans: tuple[tuple[int, int], ...] | None = None  # characters of `text` that matter, if known
+    spans: Spans | None = None  # characters of `text` that matter; (): none do; None: not known
 
     @property
     def is_blank(self) -> bool:
@@ -45,6 +54,7 @@ def read_records(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
+    rationale_column: str | None = None,
     limit: int | None = None,
 ) -> list[Record]:
     r"""Read labelled texts in the order of the file.
@@ -64,11 +74,16 @@ def read_records(
             "" reads no pairs.
         label_column: by default the first of `LABEL_COLUMNS` in any case, if there is one; "" reads
             no labels.
+        rationale_column: which characters of the texts people marked, in one of the forms of
+            `captum_sig.data.rationales`; of pairs, in the first text. By default not read. Of
+            ERASER's annotations the texts are the documents beside the file, unless text_column
+            names a column.
         limit: read this many rows and nothing after them.
 
     Raises:
         ValueError: if the file's content does not match its ending, it holds no texts, a column is
-            missing or cannot be guessed, a row cannot be read, or pyarrow or datasets is missing.
+            missing or cannot be guessed, a row or its rationale cannot be read, or pyarrow or
+            datasets is missing.
         OSError: if the file does not exist or cannot be opened.
 
     >>> from tempfile import TemporaryDirectory
@@ -91,11 +106,14 @@ def read_records(
         raise ValueError(f"{path} ends in none of {known}: convert or rename it")
     reader = READERS[ending](path)
     present, strings = reader.columns(limit)
+    if rationale_column and text_column is None and eraser.names_documents(present):
+        reader = eraser.Annotations(path, reader)
+        present, strings = reader.columns(limit)
     columns: dict[str, str] = {}
     if present:
         columns = choose_columns(
             path, present, strings, text_column=text_column, pair_column=pair_column,
-            label_column=label_column,
+            rationale_column=rationale_column or None, label_column=label_column,
         )  # fmt: skip
     records = []
     for where, values in islice(reader.rows(list(columns.values())), limit):
@@ -113,7 +131,8 @@ def _record(columns: dict[str, str], values: list[Any] | ValueError) -> Record:
         raise values
     named = dict(zip(columns, values, strict=True))
     pair = checked_string(named[PAIR], "second text") if PAIR in named else None
-    return Record(checked_string(named.get(TEXT)), _labels(named.get("label")), pair)
+    text, labels = checked_string(named.get(TEXT)), _labels(named.get("label"))
+    return Record(text, labels, pair, spans_from_cell(named.get(RATIONALE), text))
 
 
 def _labels(value: Any) -> str | tuple[str, ...] | None:

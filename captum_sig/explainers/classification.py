@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
@@ -14,7 +15,7 @@ from captum_sig.attr.function import Read
 from captum_sig.attr.problem import plain_tensors
 from captum_sig.baselines.families import choose_token
 from captum_sig.explainers.chosen_baselines import Names
-from captum_sig.explainers.embeddings import WordEmbeddings
+from captum_sig.explainers.embeddings import WordEmbeddings, in_each
 from captum_sig.explainers.explainer import CallOptions, Explainer, target_of_each
 from captum_sig.explainers.game import Game
 from captum_sig.explainers.matrix_results import Target as ResultTarget
@@ -432,6 +433,7 @@ class TextClassificationExplainer(Explainer):
         ids: Tensor,
         replaced: Tensor | None = None,
         inputs: Mapping[str, Tensor] | None = None,
+        scale: Callable[[slice, int], Tensor] | None = None,
     ) -> Tensor:
         """Compute each label's log-probability for rows of ids without padding, (R, L) → (R, C).
 
@@ -442,6 +444,8 @@ class TextClassificationExplainer(Explainer):
             replaced: ids whose embeddings take the place of theirs, (R, L), while positions, masks
                 and pooling stay those of `ids`: where the explainer moves words.
             inputs: what the model receives besides, by name, (R, L) each, such as `token_type_ids`.
+            scale: factors of what the word embedding returns for a slice of the rows, given its
+                width D: (r, L, D), where the explainer moves words.
 
         Raises:
             ValueError: if the model predicts a quantity in place of probabilities.
@@ -457,11 +461,18 @@ class TextClassificationExplainer(Explainer):
                         ids[part],
                         None if replaced is None else replaced[part],
                         {name: tensor[part] for name, tensor in others.items()},
+                        None if scale is None else functools.partial(scale, part),
                     )
                 )
         return log_probabilities(self.model.config, torch.cat(logits).float())
 
-    def _logits(self, ids: Tensor, replaced: Tensor | None, others: Mapping[str, Tensor]) -> Tensor:
+    def _logits(
+        self,
+        ids: Tensor,
+        replaced: Tensor | None,
+        others: Mapping[str, Tensor],
+        scale: Callable[[int], Tensor] | None,
+    ) -> Tensor:
         """Evaluate rows of ids, (R, L), in one pass; see `log_probabilities`."""
         model = self._evaluated
 
@@ -469,10 +480,17 @@ class TextClassificationExplainer(Explainer):
             named = {name: tensor[: len(ids)] for name, tensor in others.items()}
             return self._as_tensor(model(input_ids=ids, **named))
 
-        if replaced is None:
+        if replaced is None and scale is None:
             return forward(ids)
         first = self.embeddings.capture(forward, ids[:1])
-        with self.embeddings.patched(self.embeddings.embed(forward, first, ids[:1], replaced)):
+        shown = ids if replaced is None else replaced
+        rows = self.embeddings.embed(forward, first, ids[:1], shown)
+        if scale is not None:
+            factors = [scale(x.shape[-1]).to(x) for x in rows]
+            shifts = self.embeddings.shifts(first, ids[:1], model)
+            ones = [torch.ones_like(x[:1]) for x in rows]
+            rows = tuple(x * f for x, f in zip(rows, in_each(factors, ones, shifts), strict=True))
+        with self.embeddings.patched(rows):
             return forward(ids)
 
     def sentences(

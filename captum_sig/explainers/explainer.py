@@ -169,6 +169,7 @@ class Explainer:
         self.baselines = chosen_baselines(
             baseline, tokenizer, self.embeddings.layers, masked_lm=masked_lm, n_draws=n_draws
         )
+        self.masked_lm = masked_lm
         self.seed = seed
 
     @property

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from captum_sig._names import AblationName, MetricName, TruthMetricName, unknown_name
 from captum_sig._numbers import checked_integer
+from captum_sig.faithfulness.ablations import ABLATIONS
 from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
-from captum_sig.faithfulness.metrics import ABLATIONS, METRICS
+from captum_sig.faithfulness.metrics import METRICS
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric under one kind of deletion."""
+
+    metric: MetricName | TruthMetricName
+    ablation: AblationName | None  # None: it does not delete words
+    key: str  # in the lines of `examples.jsonl`
+
+    @property
+    def kind(self) -> str | None:
+        """What the tables call it: a kind of deletion, "soft", or None for no model's output."""
+        return "soft" if self.ablation is None and self.metric in METRICS else self.ablation
 
 
 @dataclass(frozen=True)
@@ -26,18 +42,22 @@ class EvaluationConfig:
     n_steps: int
     n_draws: int
     seed: int
-    ablation: AblationName | None = None  # as in `captum_sig.faithfulness`: None is each metric's
+    ablation: tuple[AblationName, ...] = ()  # each metric under each of them; (): under its own
+    rationale_column: str | None = None  # the known words are those that people marked there
 
     def __post_init__(self) -> None:
         """Check the values; integers of any kind become Python's.
 
         Raises:
             ValueError: for an unknown metric or ablation, a repeated name, a fraction outside
-                (0, 1], an unknown `explain`, or a number that is not an integer or too small.
+                (0, 1], an unknown `explain`, samples without a language model, or a number that is
+                not an integer or too small.
         """
-        for kind in ("methods", "baselines", "metrics"):
+        if isinstance(self.ablation, str):
+            raise ValueError(f"ablation must be a tuple of names, got {self.ablation!r}")
+        for kind in ("methods", "baselines", "metrics", "ablation"):
             names = getattr(self, kind)
-            if not names or len(set(names)) < len(names):
+            if (not names and kind != "ablation") or len(set(names)) < len(names):
                 raise ValueError(f"{kind} must be one or several names, each once, got {names}")
         for metric in self.metrics:
             if metric not in (*METRICS, *TRUTH_METRICS):
@@ -48,10 +68,28 @@ class EvaluationConfig:
             )
         if self.explain not in ("predicted", "label"):
             raise ValueError(f"explain must be 'predicted' or 'label', got {self.explain!r}")
-        if self.ablation not in (None, *ABLATIONS):
+        for ablation in self.ablation:
+            if ablation not in ABLATIONS:
+                raise ValueError(unknown_name("ablation", ablation, ABLATIONS))
+        if "sample" in self.ablation and self.masked_lm is None:
             raise ValueError(
-                f"ablation {self.ablation!r} is unknown: use one of {', '.join(ABLATIONS)}"
+                "ablation 'sample' draws from a masked language model: pass masked_lm, one that "
+                "has the classifier's tokenizer"
             )
         for name, least in (("n_steps", 1), ("n_draws", 1), ("seed", 0)):
             number = checked_integer(name, getattr(self, name), least)
             object.__setattr__(self, name, number)
+
+    @property
+    def measures(self) -> list[Measure]:
+        """Each metric, under each kind of deletion if it deletes words."""
+        return [measure for metric in self.metrics for measure in self._measures(metric)]
+
+    def _measures(self, metric: MetricName | TruthMetricName) -> Iterator[Measure]:
+        own = METRICS[metric].own_ablation if metric in METRICS else None
+        if own is None:
+            yield Measure(metric, None, metric)
+            return
+        for ablation in self.ablation or (own,):
+            key = f"{metric}_{ablation}" if len(self.ablation) > 1 else metric
+            yield Measure(metric, ablation, key)

@@ -27,18 +27,24 @@ from captum_sig._numbers import checked_integer
 from captum_sig._warnings import TruncationWarning
 from captum_sig.attr.word_paths import NotFiniteError
 from captum_sig.data.settings import check_same_settings, read_settings
+from captum_sig.data.tables import write_csv
 from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.matrix_results import TargetsAttribution
 from captum_sig.explainers.models import weights_digest
 from captum_sig.explainers.results import WordAttribution
+from captum_sig.faithfulness import distribution
+from captum_sig.faithfulness.ablations import ABLATIONS, Ablation
 from captum_sig.faithfulness.config import EvaluationConfig
 from captum_sig.faithfulness.examples import Example, not_finite
-from captum_sig.faithfulness.ground_truth import TRUTH_METRICS, true_words
+from captum_sig.faithfulness.ground_truth import TRUTH_METRICS, plausibility, true_words
 from captum_sig.faithfulness.metrics import METRICS
+from captum_sig.faithfulness.ranks import AGREEMENT, RANKS, write_ranks
+from captum_sig.faithfulness.samples import MaskedLmSamples
 from captum_sig.faithfulness.summary import Line, Tables, write_tables
 
 SETTINGS, EXAMPLES = "plan.json", "examples.jsonl"
-RESULTS = (EXAMPLES, "table.csv", "table.md", "paired.csv")
+DISTRIBUTION = "distribution.csv"
+RESULTS = (EXAMPLES, "table.csv", "table.md", "paired.csv", RANKS, AGREEMENT, DISTRIBUTION)
 
 Unit = tuple[int, str, str]  # the number of a block, baseline, method
 
@@ -59,7 +65,7 @@ class Evaluation:
 
     Args:
         config: the settings.
-        explainers: an explainer for each baseline.
+        explainers: an explainer for each baseline, with `masked_lm` if words are to be sampled.
         examples: from `prepare_examples`.
         folder: for the results; made if it does not exist.
         resume: keep the results in the folder, and add only what is missing.
@@ -67,7 +73,8 @@ class Evaluation:
 
     Raises:
         ValueError: if the folder is a file, holds results and `resume` is False, or holds results
-            of other settings, weights or texts; or if a metric needs spans, and no text has any.
+            of other settings, weights or texts; if a metric needs spans, and no text has any; or if
+            words are to be sampled, and the language model does not fit.
         OSError: if the folder cannot be written.
     """
 
@@ -90,12 +97,28 @@ class Evaluation:
             for baseline in config.baselines
             for method in config.methods
         }
+        self.examples = examples
+        self.ablations = self._ablations(config.n_draws)
         self._check_truth(examples)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file: name a folder for the results")
         folder.mkdir(parents=True, exist_ok=True)
         self._check_settings(examples, resume)
         self.lines: list[Line] = self._complete_lines()
+
+    def _ablations(self, n_draws: int) -> dict[str, Ablation]:
+        """Return the kinds of deletion that the metrics ask for."""
+        ablations: dict[str, Ablation] = {}
+        explainer = self.explainers[self.config.baselines[0]]
+        for measure in self.config.measures:
+            if measure.ablation == "sample":
+                ablations["sample"] = MaskedLmSamples(
+                    explainer.tokenizer, explainer.masked_lm, n_draws=n_draws,
+                    seed=self.config.seed, embedding=explainer.embeddings.first,
+                )  # fmt: skip
+            elif measure.ablation is not None:
+                ablations[measure.ablation] = ABLATIONS[measure.ablation]
+        return ablations
 
     def _check_truth(self, examples: Sequence[Example]) -> None:
         names = [name for name in self.config.metrics if name in TRUTH_METRICS]
@@ -197,7 +220,7 @@ class Evaluation:
                 "explained": result.target,
                 "words": [word.word for word in result.words],
                 "scores": result.scores,
-                **{name: metrics[name][i] for name in self.config.metrics},
+                **{measure.key: metrics[measure.key][i] for measure in self.config.measures},
                 "seconds": seconds,
             }
             for i, (example, result) in enumerate(zip(block, results, strict=True))
@@ -210,18 +233,22 @@ class Evaluation:
         results: Sequence[WordAttribution],
     ) -> dict[str, list[float]]:
         """Return the metrics of what the model says without some words."""
-        return {
-            name: METRICS[name](
+        values = {}
+        for measure in self.config.measures:
+            if measure.metric not in METRICS:
+                continue
+            options: dict[str, Any] = {"n_draws": self.config.n_draws, "seed": self.config.seed}
+            if measure.ablation is not None:
+                options = {"ablation": self.ablations[measure.ablation]}
+            values[measure.key] = METRICS[measure.metric](
                 explainer.log_probabilities,
                 [example.sentence for example in block],
                 [result.scores for result in results],
                 self.config.top_fraction,
                 original=[example.log_probability for example in block],
-                ablation=self.config.ablation,
+                **options,
             ).tolist()
-            for name in self.config.metrics
-            if name in METRICS
-        }
+        return values
 
     def _agreement(
         self, block: Sequence[Example], results: Sequence[WordAttribution]
@@ -236,9 +263,50 @@ class Evaluation:
                 values[name].append(TRUTH_METRICS[name]([word.score for word in words], truth))
         return values
 
+    def write_distribution(self) -> str:
+        """Write `distribution.csv`, see `captum_sig.faithfulness.distribution`.
+
+        Returns:
+            A sentence on what it says; "" if no metric deletes words.
+        """
+        explainer = self.explainers[self.config.baselines[0]]
+        ablations = self._ablations(n_draws=1)  # of many texts
+        if not ablations:
+            return ""
+        of_texts = {example.number: example for example in self.examples}.values()
+        texts = [
+            distribution.Labelled(example.sentence, _label_indices(explainer, example))
+            for example in of_texts
+        ]
+        rows = distribution.distribution(
+            explainer.log_probabilities, texts, ablations, seed=self.config.seed,
+            is_multi_label=explainer.is_multi_label,
+        )  # fmt: skip
+        write_csv(rows, distribution.COLUMNS, self.folder / DISTRIBUTION)
+        return distribution.sentence_of(rows)
+
     def write_tables(self) -> Tables:
-        """Write the tables and return their rows, see `captum_sig.faithfulness.summary`."""
-        return write_tables(self.lines, self.config, self.folder)
+        """Write all tables and return their rows.
+
+        See `captum_sig.faithfulness.summary`, and for what the model makes of texts without some
+        words `distribution`. Several kinds of deletion give `ranks` besides.
+        """
+        notes = [plausibility(self.config.metrics)] if self.config.rationale_column else []
+        if sentence := self.write_distribution():
+            notes.append(sentence)
+        tables = write_tables(self.lines, self.config, self.folder, notes)
+        if len(self.config.ablation) > 1:
+            write_ranks(tables.means, self.config, self.folder)
+        return tables
+
+
+def _label_indices(
+    explainer: TextClassificationExplainer, example: Example
+) -> tuple[int, ...] | None:
+    if example.label is None:
+        return None
+    names = (example.label,) if isinstance(example.label, str) else example.label
+    return tuple(map(explainer.label_index, names))
 
 
 def _targets(examples: Sequence[Example]) -> int | tuple[int, ...]:

@@ -49,7 +49,7 @@ def prepare_examples(
         ValueError: if the model does not know a label, or a label to explain is missing.
         FloatingPointError: if the model's output for a text is not finite.
     """
-    known = [_label_indices(explainer, record, i) for i, record in enumerate(records)]
+    known = [label_indices(explainer, record, i) for i, record in enumerate(records)]
     if explain == "label" and None in known:
         raise ValueError(
             f"record {known.index(None)} has no label to explain: set label_column, or explain the "
@@ -117,7 +117,7 @@ def not_finite(what: str, number: int, where: str) -> FloatingPointError:
     )
 
 
-def _label_indices(
+def label_indices(
     explainer: TextClassificationExplainer, record: Record, number: int
 ) -> list[int] | None:
     """Return the indices of a record's labels in the model, ascending; None if it has none."""

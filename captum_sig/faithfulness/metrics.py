@@ -4,6 +4,7 @@
     comprehensiveness  p(target | x) − p(target | top units removed)            higher is better
     sufficiency        p(target | x) − p(target | only top units kept)          lower is better
     ablation_auc       mean p(target | …) while unit after unit is replaced     lower is better
+    soft_nc, soft_ns, pi_soft_nc, pi_soft_ns       see `captum_sig.faithfulness.soft`
 
 Sources: ERASER (DeYoung et al. 2020, arXiv 1911.03429), DIG (Sanyal & Ren 2021, arXiv 2108.13654),
 SIG (Enguehard 2023, arXiv 2305.15853). Where they leave details open, these rules apply:
@@ -14,7 +15,9 @@ SIG (Enguehard 2023, arXiv 2305.15853). Where they leave details open, these rul
   ranks higher.
 - A replaced unit changes at the embedding if `predict` can do that (see `log_odds`): the model
   still receives the sentence's own ids, so that positions, masks and pooling stay. Removing a unit
-  shortens the row. `ablation` overrides which of the two a metric does.
+  shortens the row. `ablation` overrides what a metric does with the units. Where it gives several
+  rows for a sentence, such as samples, the metric is the mean over them: of log-probabilities for
+  log_odds, of probabilities for all others.
 - In a pair of texts, units of both are ablated alike. The tokens that separate and end the texts
   are special: they stay, and each remaining token keeps its token type.
 - For a model whose labels do not exclude each other, p(target) is that label's own probability,
@@ -23,13 +26,11 @@ SIG (Enguehard 2023, arXiv 2305.15853). Where they leave details open, these rul
   unit, all differences are 0.
 - Where p(target) is 0 before and after, the log-odds do not change: 0.
 
-B sentences; L tokens and n units in one; R rows of a forward pass; C classes. The rows of a pass
-have the same length, so that the model never sees padding; equal rows are evaluated once.
+B sentences; L tokens and n units in one; R rows of a forward pass; C classes.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -39,32 +40,25 @@ import torch
 from torch import Tensor
 
 from captum_sig._names import AblationName, MetricName
-from captum_sig._numbers import checked_integer
-from captum_sig.attr.chunks import Chunks
+from captum_sig.faithfulness.ablations import Ablated, Ablation, ablation_of
+from captum_sig.faithfulness.rows import (
+    MAX_TOKENS,
+    Predict,
+    Scores,
+    Sentences,
+    checked_scores,
+    table_with_original,
+)
+from captum_sig.faithfulness.soft import pi_soft_nc, pi_soft_ns, soft_nc, soft_ns
 from captum_sig.words.encoding import Sentence
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in typing from Python 3.11 on
 
 
-Predict = Callable[..., Tensor]  # (R, L) ids, no padding → (R, C) log-probabilities
-Sentences = Iterable[Sentence]
-Scores = Iterable[Iterable[float] | Tensor] | Tensor  # B times n numbers, in order of the units
-
-MAX_TOKENS = 2**14  # in a forward pass
 BINS = (0.01, 0.05, 0.1, 0.2, 0.5)  # ERASER's fractions
 ROUNDING = 1e-9  # 0.29 · 100 is 28.999999999999996
-MAX_LOG_PROBABILITY = 1e-3  # not 0: the logarithm of a rounded 1 may exceed it
 SPECIAL = torch.iinfo(torch.long).max  # rank of tokens that are never ablated
-
-
-@dataclass(frozen=True)
-class Row:
-    """A sentence, ablated."""
-
-    received: Tensor  # (L',) ids that the model receives
-    shown: Tensor  # (L',) ids that its embedding shows
-    positions: Tensor  # (L',) where in the sentence they stand: its further inputs go with them
 
 
 class Extra(TypedDict, total=False):
@@ -72,7 +66,8 @@ class Extra(TypedDict, total=False):
 
     max_tokens: int  # the most tokens in a forward pass; a longer row goes alone
     original: Iterable[float] | Tensor | None  # (B,) log p(target | x) if known
-    ablation: AblationName | None  # in `ABLATIONS`; None is the metric's own, as listed above
+    # a name in `ABLATIONS`, or a function such as `MaskedLmSamples`; None is the metric's own
+    ablation: AblationName | Ablation | None
 
 
 def log_odds(
@@ -107,9 +102,9 @@ def log_odds(
     >>> log_odds(predict, [sentence, sentence], scores=[[0.1, 0.9], [0.9, 0.1]])
     tensor([-0.6907,  0.0000], dtype=torch.float64)
     """
-    table = _table(predict, sentences, scores, _top, _sizes([k]), "replace", **options)
-    after, before = table[:, -1], table[:, 0]
-    return torch.where(after == before, 0, after - before)  # −∞ on both sides is no change
+    before, after = _table(predict, sentences, scores, _top, _sizes([k]), "replace", **options)
+    changes = torch.where(after == before, 0, after - before)  # −∞ on both sides is no change
+    return changes.nanmean(2).mean(1)
 
 
 def comprehensiveness(
@@ -144,8 +139,8 @@ def aopc_comprehensiveness(
     This is what ERASER's code computes. Its formula has one more bin, which removes nothing and
     counts as 0: it yields |bins| / (|bins| + 1) times the value here.
     """
-    table = _table(predict, sentences, scores, _top, _sizes(bins), "remove", **options).exp()
-    return (table[:, :1] - table[:, 1:]).mean(1)
+    before, after = _table(predict, sentences, scores, _top, _sizes(bins), "remove", **options)
+    return (before.exp() - after.exp()).nanmean(2).mean(1)
 
 
 def aopc_sufficiency(
@@ -160,8 +155,8 @@ def aopc_sufficiency(
     This is what ERASER's code computes. Its formula has one more bin, which keeps no unit: it is
     the same for all scores of a sentence, and left out here.
     """
-    table = _table(predict, sentences, scores, _rest, _sizes(bins), "remove", **options).exp()
-    return (table[:, :1] - table[:, 1:]).mean(1)
+    before, after = _table(predict, sentences, scores, _rest, _sizes(bins), "remove", **options)
+    return (before.exp() - after.exp()).nanmean(2).mean(1)
 
 
 def ablation_curve(
@@ -171,7 +166,8 @@ def ablation_curve(
 
     N is the largest n; shorter sentences are padded with NaN. Arguments are those of `log_odds`.
     """
-    return _table(predict, sentences, scores, _top, _every_size, "replace", **options).exp()
+    before, after = _table(predict, sentences, scores, _top, _every_size, "replace", **options)
+    return torch.cat([before[:, 0].exp(), after.exp().nanmean(2)], dim=1)
 
 
 def ablation_auc(
@@ -192,8 +188,10 @@ class Metric:
 
     function: Callable[..., Tensor]
     better: Literal["lower", "higher"]
-    unit: Literal["nats", "probability"] = "probability"
+    unit: Literal["nats", "probability", "fraction"] = "probability"
     uses_k: bool = True  # False: it averages over many fractions, and is the same for every k
+    # None: it perturbs embeddings, and takes `n_draws` and `seed` in place of an ablation
+    own_ablation: AblationName | None = "remove"
 
     def __call__(
         self, predict: Predict, sentences: Sentences, scores: Scores, k: float = 0.2, **options: Any
@@ -205,21 +203,17 @@ class Metric:
 
 
 METRICS: dict[MetricName, Metric] = {
-    "log_odds": Metric(log_odds, "lower", "nats"),
+    "log_odds": Metric(log_odds, "lower", "nats", own_ablation="replace"),
     "comprehensiveness": Metric(comprehensiveness, "higher"),
     "sufficiency": Metric(sufficiency, "lower"),
     "aopc_comprehensiveness": Metric(aopc_comprehensiveness, "higher", uses_k=False),
     "aopc_sufficiency": Metric(aopc_sufficiency, "lower", uses_k=False),
-    "ablation_auc": Metric(ablation_auc, "lower", uses_k=False),
+    "ablation_auc": Metric(ablation_auc, "lower", uses_k=False, own_ablation="replace"),
+    "soft_nc": Metric(soft_nc, "higher", "fraction", uses_k=False, own_ablation=None),
+    "soft_ns": Metric(soft_ns, "higher", "fraction", uses_k=False, own_ablation=None),
+    "pi_soft_nc": Metric(pi_soft_nc, "higher", "fraction", uses_k=False, own_ablation=None),
+    "pi_soft_ns": Metric(pi_soft_ns, "higher", "fraction", uses_k=False, own_ablation=None),
 }
-
-
-def log_probabilities(
-    predict: Predict, sentences: Sentences, max_tokens: int = MAX_TOKENS
-) -> Tensor:
-    """Compute log p(target | x), (B,), which several metrics can share as `original`."""
-    rows = [(sentence, unchanged(sentence.ids.cpu().long())) for sentence in sentences]
-    return _target_log_probabilities(predict, rows, max_tokens)
 
 
 def _top(rank: Tensor, size: int) -> Tensor:
@@ -228,29 +222,6 @@ def _top(rank: Tensor, size: int) -> Tensor:
 
 def _rest(rank: Tensor, size: int) -> Tensor:
     return (rank >= size) & (rank != SPECIAL)
-
-
-def unchanged(ids: Tensor) -> Row:
-    """Return a row of ids that the embedding shows as they are."""
-    return Row(ids, ids, torch.arange(len(ids)))
-
-
-def replace(ids: Tensor, ablated: Tensor, replacement: int) -> Row:
-    """Show the replacement at the ablated positions, (L,) booleans."""
-    return Row(ids, torch.where(ablated, replacement, ids), torch.arange(len(ids)))
-
-
-def remove(ids: Tensor, ablated: Tensor, replacement: int) -> Row:
-    """Delete the ablated positions, (L,) booleans; a row of nothing is one replacement."""
-    if ablated.all():
-        return unchanged(ids.new_tensor([replacement]))
-    return Row(ids[~ablated], ids[~ablated], (~ablated).nonzero()[:, 0])
-
-
-ABLATIONS: dict[AblationName, Callable[[Tensor, Tensor, int], Row]] = {
-    "replace": replace,
-    "remove": remove,
-}
 
 
 def _sizes(bins: Iterable[float]) -> Callable[[int], Sequence[int]]:
@@ -268,13 +239,9 @@ def _every_size(n: int) -> Sequence[int]:
     return range(1, n + 1)
 
 
-def _ranks(number: int, sentence: Sentence, scores: Iterable[float] | Tensor) -> Tensor:  # (L,)
+def _ranks(sentence: Sentence, values: Tensor) -> Tensor:  # (L,)
     """Return 0 for tokens of the top-scored unit, 1 for the next, SPECIAL for special tokens."""
     n = sentence.n_units
-    numbers = scores.tolist() if isinstance(scores, Tensor) else list(scores)
-    values = torch.tensor(numbers, dtype=torch.float64)
-    if values.shape != (n,) or values.isnan().any():
-        raise ValueError(f"sentence {number} needs {n} scores other than NaN, got {numbers}")
     rank = torch.full((n + 1,), SPECIAL)  # unit -1 indexes the last
     rank[values.argsort(descending=True, stable=True)] = torch.arange(n)
     return rank[sentence.units.cpu().long()]
@@ -289,87 +256,27 @@ def _table(
     own_ablation: AblationName,
     max_tokens: int = MAX_TOKENS,
     original: Iterable[float] | Tensor | None = None,
-    ablation: AblationName | None = None,
-) -> Tensor:
-    """Compute log p(target) of x and of its ablations, (B, 1 + most sizes); the rest is NaN."""
-    name = own_ablation if ablation is None else ablation
-    if name not in ABLATIONS:
-        raise ValueError(f"ablation {name!r} is unknown: use one of {', '.join(ABLATIONS)}")
-    sentences, scores = list(sentences), list(scores)
-    known = None if original is None else torch.tensor(list(original), dtype=torch.float64)
-    for argument, values in (("scores", scores), ("original", known)):
-        if values is not None and len(values) != len(sentences):
-            raise ValueError(f"{argument} has {len(values)} entries for {len(sentences)} sentences")
-    widest = max((len(sizes(sentence.n_units)) for sentence in sentences), default=0)
-    table = torch.full((len(sentences), 1 + widest), torch.nan, dtype=torch.float64)
-    cells: list[int] = []  # each row's index in the flattened table
-    rows: list[tuple[Sentence, Row]] = []
-    for b, (sentence, sentence_scores) in enumerate(zip(sentences, scores, strict=True)):
-        ids, rank = sentence.ids.cpu().long(), _ranks(b, sentence, sentence_scores)
-        for column, size in enumerate([0, *sizes(sentence.n_units)]):
-            if known is not None and size == 0:
-                table[b, column] = known[b]
-                continue
-            ablated = select(rank, size) if size else torch.zeros_like(ids, dtype=torch.bool)
-            rows.append((sentence, ABLATIONS[name](ids, ablated, sentence.replacement)))
-            cells.append(b * (1 + widest) + column)
-    table.view(-1)[cells] = _target_log_probabilities(predict, rows, max_tokens)
-    return table
+    ablation: AblationName | Ablation | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compute log p(target) of x, (B, 1, 1), and of its ablations, (B, most sizes, most rows).
 
-
-def _target_log_probabilities(
-    predict: Predict, rows: list[tuple[Sentence, Row]], max_tokens: int
-) -> Tensor:  # (R,)
-    """Compute log p(target | row): rows of one length together, equal rows once."""
-    max_tokens = checked_integer("max_tokens", max_tokens)
-    replaces, takes_inputs = (_takes(predict, name) for name in ("replaced", "inputs"))
-    results = torch.empty(len(rows), dtype=torch.float64)
-    targets = torch.tensor([sentence.target for sentence, _ in rows])
-    alike: dict[tuple[int, tuple[str, ...]], list[int]] = {}  # of one length, with the same inputs
-    for number, (sentence, row) in enumerate(rows):
-        names = tuple(sorted(sentence.inputs)) if takes_inputs else ()
-        alike.setdefault((len(row.shown), names), []).append(number)
-    chunks = Chunks((targets,), None, False)
-    for (length, names), indices in sorted(alike.items()):
-        ids, inverse = torch.stack(
-            [_stacked(*rows[number], names, replaces=replaces) for number in indices]
-        ).unique(dim=0, return_inverse=True)  # (R, 2 + I, L)
-
-        def forward(
-            part: slice, ids: Tensor = ids, names: tuple[str, ...] = names
-        ) -> tuple[Tensor]:
-            received, shown, *others = ids[part].to(rows[0][0].ids.device).unbind(1)
-            options: dict[str, Any] = {}
-            if not torch.equal(received, shown):
-                options["replaced"] = shown
-            if names:
-                options["inputs"] = dict(zip(names, others, strict=True))
-            return (predict(received, **options).cpu(),)
-
-        if not chunks.one_by_one:
-            chunks.size = max(1, max_tokens // length)
-        with torch.no_grad(), chunks:
-            log_p = torch.cat([result for _, (result,) in chunks.map(forward, len(ids))])
-        n_rows, last = len(ids), targets[indices].max()
-        shape_fits = log_p.dim() == 2 and len(log_p) == n_rows and log_p.shape[1] > last
-        if not (shape_fits and log_p.max() <= MAX_LOG_PROBABILITY):
-            raise ValueError(
-                f"predict gave {tuple(log_p.shape)}, up to {log_p.max():.3g}; wanted ({n_rows}, "
-                f"C > {last}), up to 0: log-probabilities as from log_softmax"
-            )
-        results[indices] = log_p[inverse, targets[indices]].double()
-    return results
-
-
-def _stacked(sentence: Sentence, row: Row, names: Sequence[str], *, replaces: bool) -> Tensor:
-    """Return the ids of a row and its further inputs, (2 + I, L)."""
-    inputs = [sentence.inputs[name].cpu().long()[row.positions] for name in names]
-    return torch.stack([row.received if replaces else row.shown, row.shown, *inputs])
-
-
-def _takes(predict: Predict, name: str) -> bool:
-    """Whether `predict` has a parameter of this name."""
-    try:
-        return name in inspect.signature(predict).parameters
-    except ValueError:  # some built-in functions have no signature
-        return False
+    NaN fills the shorter lines, and the cells of fewer rows.
+    """
+    ablate = ablation_of(ablation, own_ablation)
+    sentences = list(sentences)
+    requests: list[Ablated] = []
+    numbers = []  # of cells
+    for sentence, values in zip(sentences, checked_scores(sentences, scores), strict=True):
+        rank, of_sizes = _ranks(sentence, values), sizes(sentence.n_units)
+        requests += [(sentence, select(rank, size)) for size in of_sizes]
+        numbers.append(len(of_sizes))
+    rows = iter(ablate(requests))
+    cells = [
+        [(sentence, next(rows)) for _ in range(n)]
+        for sentence, n in zip(sentences, numbers, strict=True)
+    ]
+    before, after = table_with_original(predict, sentences, cells, max_tokens, original)
+    for b, (sentence, n) in enumerate(zip(sentences, numbers, strict=True)):
+        if sentence.n_units == 0:
+            after[b, :n, :1] = before[b]
+    return before, after

@@ -4,10 +4,11 @@ They are means over texts: several labels of a text count as one, and a text for
 not defined (None) does not count.
 
 A difference is called one if its p-value is below 0.05 after Holm's correction over all differences
-of its metric, those of every method and baseline: whoever looks for the methods that differ by a
-metric looks at all of them. So for each metric, the chance that anything is called a difference and
-is none is at most 5 %. Metrics are not corrected for each other: each answers a question of its
-own, and they agree too much for that to be worth its price.
+of its metric, those of every method, baseline and kind of deletion: whoever looks for the methods
+that differ by a metric looks at all of them. So for each metric, the chance that anything is called
+a difference and is none is at most 5 %, as far as single p-values are right. Metrics are not
+corrected for each other: each answers a question of its own, and they agree too much for that to be
+worth its price.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from captum_sig.faithfulness.config import EvaluationConfig
 from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
 from captum_sig.faithfulness.metrics import METRICS
 
-COLUMNS = ("method", "baseline", "metric", "mean", "low", "high", "n", "seconds_per_example")
+COLUMNS = (
+    "method", "baseline", "metric", "ablation", "mean", "low", "high", "n", "seconds_per_example",
+)  # fmt: skip
 PAIRED_COLUMNS = (
-    "method", "reference", "baseline", "metric", "mean", "low", "high", "n", "p", "p_holm",
+    "method", "reference", "baseline", "metric", "ablation", "mean", "low", "high", "n", "p",
+    "p_holm",
 )  # fmt: skip
 FORMATS = {
     **dict.fromkeys(("mean", "low", "high", "seconds_per_example"), ".3f"),
@@ -47,14 +51,23 @@ Line = dict[str, Any]  # one label of a text, explained by one method for one ba
 
 
 class Tables(NamedTuple):
-    """The rows of `table.csv` and those of `paired.csv`; `n` is the number of texts."""
+    """The rows of `table.csv`, those of `paired.csv`, and sentences on how to read them.
+
+    `n` is the number of texts. `ablation` is what the metric does with words: a kind of deletion,
+    "soft", or nothing.
+    """
 
     means: list[Line]
     differences: list[Line]
+    notes: tuple[str, ...] = ()
 
 
-def write_tables(lines: Iterable[Line], config: EvaluationConfig, folder: Path) -> Tables:
+def write_tables(
+    lines: Iterable[Line], config: EvaluationConfig, folder: Path, notes: Sequence[str] = ()
+) -> Tables:
     """Write `table.csv`, `paired.csv`, and both as `table.md`, with 95 % bootstrap intervals.
+
+    The notes stand below `table.md`.
 
     Raises:
         ValueError: if a metric is defined for no text.
@@ -65,17 +78,22 @@ def write_tables(lines: Iterable[Line], config: EvaluationConfig, folder: Path) 
         cells.setdefault((line["method"], line["baseline"]), []).append(line)
     means, differences = [], []
     reference = config.methods[0]
-    for baseline, method, metric in product(config.baselines, config.methods, config.metrics):
+    for baseline, method, measure in product(config.baselines, config.methods, config.measures):
         of_method = cells[method, baseline]
-        name = {"method": method, "baseline": baseline, "metric": metric}
-        values = _of_texts(of_method, metric)
+        name = {
+            "method": method, "baseline": baseline, "metric": measure.metric,
+            "ablation": measure.kind,
+        }  # fmt: skip
+        values = _of_texts(of_method, measure.key)
         if not values:
-            raise ValueError(f"metric {metric!r} is defined for no text: use others, or more texts")
+            raise ValueError(
+                f"metric {measure.metric!r} is defined for no text: use others, or more texts"
+            )
         seconds = sum(line["seconds"] for line in of_method) / len(of_method)
         interval = bootstrap(values, seed=config.seed)
         means.append({**name, **asdict(interval), "seconds_per_example": seconds})
         if method != reference:
-            of_reference = _of_texts(cells[reference, baseline], metric)
+            of_reference = _of_texts(cells[reference, baseline], measure.key)
             interval = paired(of_reference, values, seed=config.seed)
             p = paired_p_value(of_reference, values, seed=config.seed)
             differences.append({**name, "reference": reference, **asdict(interval), "p": p})
@@ -84,8 +102,9 @@ def write_tables(lines: Iterable[Line], config: EvaluationConfig, folder: Path) 
             row["p_holm"] = p_holm
     write_csv(means, COLUMNS, folder / "table.csv")
     write_csv(differences, PAIRED_COLUMNS, folder / "paired.csv")
-    replace_text(folder / "table.md", _as_markdown(Tables(means, differences)))
-    return Tables(means, differences)
+    tables = Tables(means, differences, tuple(notes))
+    replace_text(folder / "table.md", _as_markdown(tables))
+    return tables
 
 
 def _families(differences: Iterable[Line]) -> dict[str, list[Line]]:
@@ -97,16 +116,15 @@ def _families(differences: Iterable[Line]) -> dict[str, list[Line]]:
 
 
 def _as_markdown(tables: Tables) -> str:
-    means = to_markdown(tables.means, COLUMNS, FORMATS)
-    if not tables.differences:
-        return means
-    rows = [{**row, "differs": verdict(row) or "–"} for row in tables.differences]
-    reference, n = rows[0]["reference"], len(_families(rows)[rows[0]["metric"]])
-    differences = to_markdown(rows, (*PAIRED_COLUMNS, "differs"), FORMATS)
-    return (
-        f"{means}\nDifferences from {reference}, text by text. Those that hold {AT_LEVEL} over a "
-        f"metric's {n} are called better or worse.\n\n{differences}"
-    )
+    parts = [to_markdown(tables.means, COLUMNS, FORMATS)]
+    if tables.differences:
+        rows = [{**row, "differs": verdict(row) or "–"} for row in tables.differences]
+        parts.append(
+            f"Differences from {rows[0]['reference']}, text by text. Those that hold {AT_LEVEL} "
+            "over all of a metric are called better or worse.\n"
+        )
+        parts.append(to_markdown(rows, (*PAIRED_COLUMNS, "differs"), FORMATS))
+    return "\n".join([*parts, *(f"{note}\n" for note in tables.notes)])
 
 
 def verdict(difference: Line) -> Literal["better", "worse"] | None:
@@ -123,15 +141,15 @@ def conclusion(differences: Sequence[Line]) -> str:
     Args:
         differences: rows of `Tables`, at least one.
     """
-    has_baselines = len({row["baseline"] for row in differences}) > 1
     families = _families(differences)
     by_metric = []
     for metric, rows in families.items():
         methods: dict[str, list[str]] = {"better": [], "worse": []}
+        varying = [key for key in ("baseline", "ablation") if len({row[key] for row in rows}) > 1]
         for row in rows:
             if kind := verdict(row):
-                baseline = f" ({row['baseline']})" if has_baselines else ""
-                methods[kind].append(f"{row['method']}{baseline}")
+                where = ", ".join(row[key] for key in varying)
+                methods[kind].append(f"{row['method']} ({where})" if where else row["method"])
         found = [f"{', '.join(names)} {kind}" for kind, names in methods.items() if names]
         by_metric.append(f"by {metric.replace('_', ' ')}, {' and '.join(found) or 'none'}")
     reference = differences[0]["reference"]

@@ -100,6 +100,7 @@ def fit(
     mask: int,
     learning_rate: float,
     epochs: int,
+    most_masked: float = MOST_MASKED,
 ) -> None:
     """Cross-entropy with AdamW, warm-up and linear decay."""
     steps = epochs * -(-len(rows) // BATCH)
@@ -112,7 +113,8 @@ def fit(
         total, started = 0.0, time.perf_counter()
         for chosen, ids, attention in shuffled(rows, BATCH):
             logits = model(
-                input_ids=masked(ids, mask, range(len(SPECIAL))), attention_mask=attention
+                input_ids=masked(ids, mask, range(len(SPECIAL)), most_masked),
+                attention_mask=attention,
             ).logits
             loss = cross_entropy(logits, labels[chosen])
             optimizer.zero_grad()

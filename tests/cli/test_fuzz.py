@@ -81,6 +81,7 @@ EVALUATE = {
     "--limit": NUMBERS,
     "--text-column": TEXTS,
     "--label-column": TEXTS,
+    "--rationales": one_of(["text"]) | TEXTS,
     **{name: TRACE[name] for name in ("--level", "--n-steps", "--seed", "--model", "--output")},
 }
 CORPUS = {
@@ -182,6 +183,24 @@ def data_of(texts):
 def test_evaluate(run, texts, given_options):
     with data_of(texts) as (file, results):
         check(run("evaluate", file, "--methods", "sig", "--output", results, *given_options))
+
+
+PLACES = st.integers(-1, 9)
+RATIONALES = (
+    TEXTS | st.lists(PLACES | TEXTS) | st.lists(st.lists(PLACES, min_size=1, max_size=3))
+    | st.lists(st.dictionaries(st.sampled_from(["start", "end", "start_token"]), PLACES))
+)  # fmt: skip
+
+
+@settings(SETTINGS, max_examples=30)
+@given(st.lists(st.tuples(TEXTS, RATIONALES), min_size=1, max_size=3))
+@example([("good film", [[0, 4]]), ("bad", [])])
+def test_evaluate_rationales(run, rows):
+    with tempfile.TemporaryDirectory() as folder:
+        lines = [json.dumps({"text": text, "why": why}) + "\n" for text, why in rows]
+        Path(folder, "data.jsonl").write_text("".join(lines), encoding="utf-8")
+        check(run("evaluate", f"{folder}/data.jsonl", "--rationales", "why", "--methods", "sig",
+                  "--metrics", "auprc", "--output", f"{folder}/results"))  # fmt: skip
 
 
 @settings(SETTINGS, max_examples=20)

@@ -189,8 +189,11 @@ def test_tables_are_means_of_the_lines(whole):
     folder, lines = whole[0], lines_of(whole[0])
     rows = list(csv.DictReader((folder / "table.csv").read_text(encoding="utf-8").splitlines()))
     assert list(rows[0]) == list(COLUMNS) == [
-        "method", "baseline", "metric", "mean", "low", "high", "n", "seconds_per_example"
+        "method", "baseline", "metric", "ablation", "mean", "low", "high", "n",
+        "seconds_per_example",
     ]  # fmt: skip
+    own = {"comprehensiveness": "remove", "sufficiency": "remove"}
+    assert all(row["ablation"] == own.get(row["metric"], "replace") for row in rows)
     wanted = [(m, b, name) for b in BASELINES for m in NAMES for name in METRICS]
     assert [(row["method"], row["baseline"], row["metric"]) for row in rows] == wanted
     for row in rows:
@@ -205,13 +208,15 @@ def test_tables_are_means_of_the_lines(whole):
     typed = [{**row, "n": int(row["n"])} for row in typed]
     shown = (folder / "table.md").read_text(encoding="utf-8")
     assert shown.startswith(to_markdown(typed, COLUMNS, numbers) + "\nDifferences from random")
+    assert "\nThe model becomes surer " in shown
 
 
 def test_paired_differences_are_to_the_first_method(whole):
     folder, lines = whole[0], lines_of(whole[0])
     rows = table(folder, "paired.csv")
     assert list(rows[0]) == list(PAIRED_COLUMNS) == [
-        "method", "reference", "baseline", "metric", "mean", "low", "high", "n", "p", "p_holm"
+        "method", "reference", "baseline", "metric", "ablation", "mean", "low", "high", "n", "p",
+        "p_holm",
     ]  # fmt: skip
     assert len(rows) == len(BASELINES) * (len(NAMES) - 1) * len(METRICS)
     for row in rows:
@@ -563,7 +568,10 @@ def test_invalid_options(data, tmp_path, options, message):
     [
         ({"metrics": ("luck",)}, "metric 'luck' is unknown: use one of log_odds"),
         ({"explain": "gold"}, "explain must be 'predicted' or 'label', got 'gold'"),
-        ({"ablation": "blur"}, "ablation 'blur' is unknown: use one of replace, remove"),
+        ({"ablation": ("blur",)}, "ablation 'blur' is unknown: use one of replace, remove, sample"),
+        ({"ablation": "remove"}, "ablation must be a tuple of names, got 'remove'"),
+        ({"ablation": ("remove", "remove")}, "ablation must be one or several names, each once"),
+        ({"ablation": ("sample",)}, "ablation 'sample' draws from a masked language model"),
         ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
         ({"n_draws": "5"}, "n_draws must be an integer of at least 1, got '5'"),
         ({"n_draws": np.int64(0)}, "n_draws must be an integer of at least 1, got 0"),
@@ -805,7 +813,8 @@ def test_a_metric_that_is_not_finite_names_the_text(demo, tmp_path, monkeypatch)
     records = [Record("A fine film.", None), Record("Dull.", None)]
     examples = prepare_examples(demo, records, "predicted")
     infinite = lambda *args, **options: torch.tensor([-torch.inf, 0.0])  # noqa: E731
-    monkeypatch.setitem(evaluation.METRICS, "log_odds", infinite)
+    metric = replace(evaluation.METRICS["log_odds"], function=infinite)
+    monkeypatch.setitem(evaluation.METRICS, "log_odds", metric)
     run = Evaluation(configured("random"), {"mask": demo}, examples, tmp_path, resume=False)
     message = r"model's log_odds is not finite for record 1, with words ablated \(random\)"
     with pytest.raises(FloatingPointError, match=message):

@@ -1,7 +1,7 @@
 """Metrics of scores against words that are known to matter."""
 
 import json
-from itertools import permutations
+from itertools import permutations, product
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +13,11 @@ from captum_sig.faithfulness.evaluation import Evaluation
 from captum_sig.faithfulness.examples import prepare_examples
 from captum_sig.faithfulness.ground_truth import (
     TRUTH_METRICS,
+    auprc,
+    iou,
     mean_rank,
     precision_at_k,
+    token_f1,
     true_words,
 )
 
@@ -36,6 +39,51 @@ def test_every_order_of_three_words(truth):
         scores, mask = torch.tensor(order), torch.tensor(truth)
         assert precision_at_k(scores, mask) == sum(rank <= k for rank in true_ranks) / k
         assert mean_rank(scores, mask) == pytest.approx(sum(true_ranks) / k)
+
+
+def slow_auprc(scores, truth):
+    """Σ (R_t − R_{t−1}) P_t over the thresholds, in plain Python."""
+    area, recall_before = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        taken = [
+            is_true for score, is_true in zip(scores, truth, strict=True) if score >= threshold
+        ]
+        recall = sum(taken) / sum(truth)
+        area += (recall - recall_before) * sum(taken) / len(taken)
+        recall_before = recall
+    return area
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_every_text_of_a_few_words(n):
+    """Scores with ties, and every set of true words: against sets of words, in plain Python."""
+    for scores in product((-2.0, 0.0, 1.5), repeat=n):
+        for truth in product((False, True), repeat=n):
+            true = {i for i in range(n) if truth[i]}
+            if not true:
+                continue
+            top = set(sorted(range(n), key=lambda i: (-scores[i], i))[: len(true)])
+            tensors = torch.tensor(scores, dtype=torch.float64), torch.tensor(truth)
+            precision, recall = len(top & true) / len(top), len(top & true) / len(true)
+            f1 = 2 * precision * recall / (precision + recall) if top & true else 0
+            assert token_f1(*tensors) == pytest.approx(f1, abs=1e-15)
+            assert iou(*tensors) == len(top & true) / len(top | true)
+            assert auprc(*tensors) == pytest.approx(slow_auprc(scores, truth), abs=1e-14)
+
+
+def test_known_areas():
+    truth = torch.tensor([True, False, False, True])
+    assert auprc(torch.tensor([4.0, 2.0, 1.0, 3.0]), truth) == 1
+    assert auprc(torch.tensor([-4.0, -2.0, -1.0, -3.0]), truth) == (1 / 3 + 2 / 4) / 2
+    assert auprc(torch.zeros(4), truth) == 0.5  # the share of true words
+
+
+@pytest.mark.parametrize("name", TRUTH_METRICS)
+def test_what_speaks_against_the_label_ranks_last(name):
+    truth = torch.tensor([True, False, False])
+    for_it, against = (TRUTH_METRICS[name](scores, truth) for scores in ([5, 0, 1], [-5, 0, 1]))
+    assert (for_it > against) == (TRUTH_METRICS[name].better == "higher")
+    assert TRUTH_METRICS[name]([5, 0, 1], truth & False) is None
 
 
 def test_of_equal_scores_the_earlier_ranks_higher():

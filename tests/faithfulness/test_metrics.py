@@ -24,6 +24,7 @@ from captum_sig.faithfulness import (
 )
 from tests.tiny_models import CLS, MASK, SEP, SPECIALS, VOCAB, tiny
 
+DELETING = [name for name, metric in METRICS.items() if metric.own_ablation is not None]
 CLOSE = {"rtol": 0, "atol": 1e-12}
 WITH_K = {"log_odds": log_odds, "comprehensiveness": comprehensiveness, "sufficiency": sufficiency}
 
@@ -132,7 +133,7 @@ def reference(name: str, predict, asked: Sentence, values: list[float], k: float
 
 
 @pytest.mark.parametrize("k", [0.05, 0.2, 0.5, 1.0])
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DELETING)
 def test_each_metric_equals_the_slow_loop(bert, name, k):
     sentences, scores = batch()
     found = METRICS[name](bert, sentences, scores, k)
@@ -180,7 +181,7 @@ def test_log_odds_of_a_bag_of_words_in_closed_form():
     torch.testing.assert_close(found[0], sigmoid(rest) - sigmoid(total), **CLOSE)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DELETING)
 def test_the_true_scores_are_better_than_their_opposite(name):
     asked = Sentence(torch.tensor([9, 0, 6, 2, 5]), torch.arange(5), target=1, replacement=4)
     true = WEIGHTS[asked.ids]
@@ -209,7 +210,7 @@ def test_of_equal_scores_the_earlier_unit_goes_first(bert):
     assert [i for i, token in enumerate(masked) if token == MASK] == list(range(1, 11))
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DELETING)
 def test_special_tokens_stay(bert, name):
     sentences = [sentence([1, 2, 1], seed=1), sentence([1], seed=2), sentence([2] * 9, seed=3)]
     scores = [torch.arange(float(s.n_units)) for s in sentences]
@@ -224,7 +225,7 @@ def test_a_row_of_nothing_is_one_replacement(bert):
     assert sorted(bert.rows()) == [(MASK,), (20, 21)]
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DELETING)
 def test_a_sentence_without_units(bert, name):
     empty = sentence([], seed=0)
     sentences = [empty, sentence([1, 1], seed=1)]
@@ -239,7 +240,7 @@ def test_a_sentence_without_units(bert, name):
     assert METRICS[name](bert, [empty], [[]])[0] == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DELETING)
 def test_no_sentences_need_no_forward_pass(bert, name):
     assert METRICS[name](bert, [], []).shape == (0,)
     assert ablation_curve(bert, [], []).shape == (0, 1)
@@ -282,7 +283,7 @@ def test_equal_rows_are_evaluated_once(bert):
     assert len(bert.rows()) == len(set(bert.rows())) == 3
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DELETING)
 def test_order_of_sentences_is_kept(bert, name):
     sentences, scores = batch()
     order = [5, 2, 7, 0, 3, 1, 6, 4]
@@ -290,7 +291,7 @@ def test_order_of_sentences_is_kept(bert, name):
     assert torch.equal(found, METRICS[name](bert, sentences, scores)[order])
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DELETING)
 def test_the_original_is_not_evaluated_again(bert, name):
     sentences, scores = batch()
     whole = METRICS[name](bert, sentences, scores)
@@ -366,15 +367,18 @@ def test_the_listed_names_are_those_of_the_metrics():
 
 
 def test_metrics_state_their_direction():
-    assert {name for name, metric in METRICS.items() if metric.better == "higher"} == {
+    assert {name for name in DELETING if METRICS[name].better == "higher"} == {
         "comprehensiveness",
         "aopc_comprehensiveness",
     }
     assert {name for name, metric in METRICS.items() if metric.uses_k} == set(WITH_K)
+    soft = {name for name, metric in METRICS.items() if metric.unit == "fraction"}
+    assert soft == set(METRICS) - set(DELETING)
+    assert {METRICS[name].better for name in soft} == {"higher"}
     assert {name for name, metric in METRICS.items() if metric.unit == "nats"} == {"log_odds"}
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DELETING)
 @pytest.mark.parametrize("k", [0, -0.1, 1.01, float("nan")])
 def test_a_fraction_outside_0_and_1_is_refused(bert, name, k):
     with pytest.raises(ValueError, match=r"fractions of the units must lie in \(0, 1\]"):
@@ -382,7 +386,7 @@ def test_a_fraction_outside_0_and_1_is_refused(bert, name, k):
     assert bert.calls == []
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DELETING)
 def test_scores_that_do_not_fit_are_refused(bert, name):
     sentences, scores = batch()
     wrong = [
@@ -451,7 +455,7 @@ def test_a_probability_of_0_that_stays_0_does_not_change():
 # What is ablated.
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DELETING)
 def test_each_metric_may_replace_or_remove(bert, name):
     asked, values = sentence([1, 1, 1, 1], seed=0), [0.4, 0.3, 0.2, 0.1]
     metric, rows = METRICS[name], {}
@@ -472,7 +476,7 @@ def test_an_unknown_ablation_is_refused(bert):
         log_odds(bert, *batch(), ablation="blur")
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", DELETING)
 def test_a_model_that_replaces_receives_its_own_ids(bert, name):
     """It receives the replaced ones beside them; metrics are those of a function of ids alone."""
     received = []

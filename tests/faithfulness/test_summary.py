@@ -115,7 +115,7 @@ def test_markdown_has_a_table_of_differences(written):
     assert means.count("\n") == 1 + 4 * 2 * 2  # with the header
     assert sentence == (
         "Differences from random, text by text. Those that hold at 5 % after Holm's correction "
-        "over a metric's 6 are called better or worse."
+        "over all of a metric are called better or worse."
     )
     rows = [line.strip("| ").split(" | ") for line in differences.splitlines()]
     assert rows[0][-3:] == ["p", "p_holm", "differs"]

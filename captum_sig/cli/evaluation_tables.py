@@ -1,0 +1,126 @@
+"""The tables that `captum-sig evaluate` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from captum_sig._names import AblationName
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from captum_sig.faithfulness.summary import Tables
+
+Row = Mapping[str, Any]
+ARROWS = {"lower": "↓", "higher": "↑"}
+ABLATIONS = get_args(AblationName)
+SHORT = {"comprehensiveness": "compr.", "sufficiency": "suff.", "_": " "}  # in names of metrics
+
+
+def print_summary(
+    tables: Tables,
+    omitted: Mapping[str, int],
+    accuracy: float | None,
+    notes: Sequence[str],
+    output: Path,
+) -> None:
+    """Print a table of the faithfulness to the model, and one of the agreement with known words."""
+    from rich.console import Console
+
+    from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
+    from captum_sig.faithfulness.summary import conclusion
+
+    console, means = Console(highlight=False), tables.means
+    for of_truth in (False, True):
+        if group := [row for row in means if (row["metric"] in TRUTH_METRICS) == of_truth]:
+            console.print(_table(group))
+    console.print(f"Means of {_numbers(means)}, ± half the width of their 95 % bootstrap interval.")
+    if tables.differences:
+        console.print(conclusion(tables.differences))
+    _print_ranks(console, means)
+    if reasons := [f"{n} {reason}" for reason, n in omitted.items() if n]:
+        console.print(f"Texts omitted: {', '.join(reasons)}.")
+    if accuracy is not None:
+        console.print(f"The model predicts the label of {accuracy:.1%} of the labelled texts.")
+    for note in notes:
+        console.print(note)
+    console.print(f"Tables and examples are in {output}.", soft_wrap=True)
+
+
+def by_metric(rows: Iterable[Row], keys: Sequence[str], digits: int = 3) -> list[dict[str, Any]]:
+    """Return a line for each combination of keys, with a rounded mean for each metric."""
+    rows = list(rows)
+    metrics = {row["metric"]: _heading(row["metric"]) for row in rows}
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        names = {key: row[key] for key in keys}
+        line = lines.setdefault(tuple(names.values()), names | dict.fromkeys(metrics.values()))
+        half_width = (row["high"] - row["low"]) / 2
+        line[metrics[row["metric"]]] = f"{row['mean']:.{digits}f} ±{half_width:.{digits}f}"
+    return list(lines.values())
+
+
+def _heading(metric: str) -> str:
+    """Return the short name of a metric, with an arrow to what is better."""
+    from captum_sig.faithfulness.summary import BETTER
+
+    arrow = ARROWS[BETTER[metric]]
+    for long, short in SHORT.items():
+        metric = metric.replace(long, short)
+    return f"{metric} {arrow}"
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    """Make a line for each method, baseline and kind of deletion, a column for each metric."""
+    from captum_sig.data.tables import to_terminal
+
+    kinds = list(dict.fromkeys(row["ablation"] for row in rows))
+    keys = ("method", "baseline", *(["ablation"] if _are_side_by_side(rows) else []))
+    rows = sorted(rows, key=lambda row: kinds.index(row["ablation"]))
+    seconds = {tuple(row[key] for key in keys): row["seconds_per_example"] for row in rows}
+    lines = by_metric(rows, keys)
+    for line in lines:
+        line["s/text"] = seconds[tuple(line[key] for key in keys)]
+    return to_terminal(lines, list(lines[0]), {"s/text": ".3f"})
+
+
+def _are_side_by_side(rows: Iterable[Row]) -> bool:
+    """Whether a metric is there under several kinds of deletion."""
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        kinds.setdefault(row["metric"], set()).add(row["ablation"])
+    return any(len(of_metric) > 1 for of_metric in kinds.values())
+
+
+def _print_ranks(console: Console, means: Sequence[Row]) -> None:
+    """Print the methods' ranks under each of several kinds of deletion, and how far they agree."""
+    from captum_sig.data.tables import to_terminal
+    from captum_sig.faithfulness.ranks import AGREEMENT_COLUMNS, agreement_rows, rank_rows
+
+    if not _are_side_by_side(means):
+        return
+    ablations = list(
+        dict.fromkeys(row["ablation"] for row in means if row["ablation"] in ABLATIONS)
+    )
+    ranks = rank_rows(means, ablations)
+    console.print("Ranks of the methods (1 is best) under each kind of deletion:")
+    columns = ["metric", "baseline", "method", *ablations]
+    console.print(to_terminal(ranks, columns, dict.fromkeys(ablations, "g")))
+    console.print("Agreement of these orders, Kendall's tau (1: the same, −1: opposite):")
+    columns = [column for column in AGREEMENT_COLUMNS if column != "n"]
+    console.print(to_terminal(agreement_rows(ranks, ablations), columns, {"tau": ".2f"}))
+
+
+def _numbers(rows: Sequence[Row]) -> str:
+    """Say how many texts the means are of: "8 texts", and which metrics have fewer."""
+    n_texts = max(row["n"] for row in rows)
+    fewer: dict[int, list[str]] = {}
+    for row in rows:
+        names = fewer.setdefault(row["n"], [])
+        if row["metric"] not in names:
+            names.append(row["metric"])
+    others = [f"{n} for {', '.join(names)}" for n, names in fewer.items() if n != n_texts]
+    return f"{n_texts} texts" + (f" ({'; '.join(others)})" if others else "")
