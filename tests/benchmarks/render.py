@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 TEMPLATES = FOLDER / "templates"
 QUOTES = TEMPLATES / "quotes"  # what other files say of figures, by their paths
 
-FRACTION = r"(?:hal(?:f|ves)|(?:third|quarter|fifth|sixth|seventh|eighth|ninth|tenth)s?)"
+FRACTION = r"(?:half|(?:third|quarter|fifth|sixth|seventh|eighth|ninth|tenth)s?)"
 NUMBER = r"\d+(?:,\d{3})*"
 TIME = r"[nµm]?s|seconds?|minutes?|hours?"
 UNIT = rf"times|%|{TIME}|[kMG]i?B|nats?|logits?|(?:texts|rows|[GT]FLOP)/s"
