@@ -1,0 +1,147 @@
+"""What rivals are compared on: a classifier's sentences, or a language model's prompts.
+
+Both have words that move, the baseline that replaces them, and one output to explain: the predicted
+class' logit, or the log-probability of the next token that the model finds likeliest.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from captum_sig import TextClassificationExplainer, TextGenerationExplainer
+from captum_sig.demo_model import PATH as DEMO
+from captum_sig.explainers.scoring import text_generator
+from captum_sig.faithfulness.examples import prepare_examples
+from captum_sig.words.encoding import Sentence
+from tests.benchmarks.faithfulness import chosen_records
+from tests.benchmarks.long_texts import tidy
+from tests.benchmarks.rivals_methods import Question
+
+OURS = {
+    "classification": (
+        "sig", "sig:two_sided", "sig:auto", "sig:sampled16", "ig", "input_x_gradient", "lrp",
+        "screen", "random",
+    ),
+    "generation": ("sig", "sig:two_sided", "sig:auto", "sig:sampled16"),
+}  # fmt: skip
+N_STEPS = 50  # of "ig"
+SEED = 0
+MIN_WORDS, MAX_WORDS = 8, 16  # of a prompt
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text with its question, as metrics see it as well."""
+
+    number: int
+    question: Question
+    sentence: Sentence
+    log_probability: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, its texts, and our scores of them."""
+
+    name: str
+    task: str  # "classification" or "generation"
+    folder: Path  # of the model
+    model: Any
+    tokenizer: Any
+    texts: list[Text]
+    predict: Callable[..., Tensor]  # as the metrics take it
+    ours: Callable[[Question, str], Sequence[float]]  # question, method → (W,)
+
+
+def question_of(
+    text: str, spans: Sequence[tuple[int, int]], sentence: Sentence
+) -> Question:  # fmt: skip
+    """Ask about a sentence whose units are the words at these spans."""
+    replaced = torch.where(sentence.units >= 0, sentence.replacement, sentence.ids)
+    draws = text_generator(text, SEED)
+    return Question(
+        text=text,
+        ids=sentence.ids.tolist(),
+        baseline_ids=replaced.tolist(),
+        words=[(sentence.units == n).nonzero()[:, 0].tolist() for n in range(len(spans))],
+        spans=list(spans),
+        target=sentence.target,
+        rows=0,
+        seed=int(torch.randint(2**31, (), generator=draws)),
+    )
+
+
+def classification(name_or_path: str, data: Path, n_texts: int, seed: int) -> Subject:
+    """The first texts in random order that have two words or more; predicted classes."""
+    folder = DEMO if name_or_path == "demo" else Path(name_or_path)
+    explainer = TextClassificationExplainer.from_pretrained(folder, baseline="mask", level="word")
+    examples = prepare_examples(explainer, chosen_records(data, n_texts, seed), "predicted")
+    texts = []
+    for example in sorted(examples, key=lambda one: one.number):
+        words = explainer(example.text, example.sentence.target, "random").words
+        if len(words) < 2:
+            continue
+        spans = [(word.start, word.end) for word in words]
+        question = question_of(example.text, spans, example.sentence)
+        texts.append(Text(example.number, question, example.sentence, example.log_probability))
+
+    def ours(question: Question, method: str) -> Sequence[float]:
+        return explainer(question.text, question.target, method, n_steps=N_STEPS).scores
+
+    name = "demo" if folder == DEMO else folder.name
+    return Subject(
+        name, "classification", folder, explainer.model, explainer.tokenizer, texts,
+        explainer.log_probabilities, ours,
+    )  # fmt: skip
+
+
+def generation(folder: Path, data: Path, n_texts: int, seed: int) -> Subject:
+    """Beginnings of reviews, and the next token that is likeliest."""
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    explainer = TextGenerationExplainer(model, tokenizer, baseline="unk", level="word")
+
+    @torch.no_grad()
+    def predict(ids: Tensor) -> Tensor:
+        return model(input_ids=ids).logits[:, -1].log_softmax(-1)
+
+    texts = []
+    for number, prompt in enumerate(prompts(data, n_texts, seed)):
+        words = explainer(prompt, "!").words
+        spans = [(word.start, word.end) for word in words]
+        encoded = tokenizer(prompt, return_offsets_mapping=True)
+        units = [
+            next(n for n, (_, word_end) in enumerate(spans) if end <= word_end)
+            for _, end in encoded["offset_mapping"]
+        ]
+        ids = torch.tensor(encoded["input_ids"])
+        log_p = predict(ids[None])[0]
+        sentence = Sentence(ids, torch.tensor(units), int(log_p.argmax()), tokenizer.unk_token_id)
+        question = question_of(prompt, spans, sentence)
+        texts.append(Text(number, question, sentence, float(log_p.max())))
+
+    def ours(question: Question, method: str) -> Sequence[float]:
+        contexts = method.partition(":")[2] or "input"
+        return explainer(question.text, [question.target], contexts=contexts).sequence_scores
+
+    return Subject(folder.name, "generation", folder, model, tokenizer, texts, predict, ours)
+
+
+def prompts(data: Path, n: int, seed: int) -> Iterator[str]:
+    """The first 8 to 16 words of reviews, in which nothing is explained twice."""
+    records = iter(chosen_records(data, 10 * n, seed))
+    rng = random.Random(seed)
+    for _ in range(n):
+        wanted = rng.randint(MIN_WORDS, MAX_WORDS)
+        words = next(
+            words for record in records if len(words := tidy(record.text).split()) > wanted
+        )
+        yield " ".join(words[:wanted])
