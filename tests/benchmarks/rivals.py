@@ -41,7 +41,7 @@ from tests.benchmarks.rivals_subjects import OURS, Subject, Text, classification
 
 REFERENCE = "sig:two_sided"
 BUDGETS = ("sig:two_sided", "sig:sampled16")  # whose rows samplers get
-FEW = 20  # texts for slow rivals
+FEW = 10  # texts for slow rivals
 TOP = 0.2  # of the words
 SOFT = ("soft_nc", "soft_ns")
 MEASURES = ("log_odds", "comprehensiveness", "sufficiency", *(n for n in SOFT if n in METRICS))
@@ -71,10 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
             if not options.report:
                 measure(subject, here, folder)
-                add_shapley(
-                    subject, folder, options.permutations, options.permutation_texts,
-                    options.permutation_words,
-                )  # fmt: skip
+                add_shapley(subject, folder, options.permutations, options.permutation_texts)
         lines = results(folder)
         methods += summary(subject, lines)
         differences += differences_to_reference(subject, lines)
@@ -109,20 +106,21 @@ def available(
         if subject.task not in rival.tasks or (wanted is not None and name not in wanted):
             continue
         few = FEW if rival.is_slow else None
-        python = None if envs is None else envs / rival.distribution / "bin" / "python"
-        if python is not None and python.exists():
-            try:
-                apart = Apart(python, subject.folder, subject.task, name)
-            except ValueError as error:
-                missing[name] = str(error)
-                continue
-            stack.callback(apart.close)
-            methods[name] = Method(apart, rival.samples, few)
-        elif rival.is_installed and rival.before_loading is None:
+        if rival.is_installed and rival.before_loading is None:
             ask = partial(asked, subject.model, subject.tokenizer, name)
             methods[name] = Method(ask, rival.samples, few)
-        else:
-            missing[name] = f"{rival.package} is not installed, nor in an environment of its own"
+            continue
+        python = (envs or Path("envs")) / rival.distribution / "bin" / "python"
+        if not python.exists():
+            missing[name] = f"no environment {rival.distribution}"
+            continue
+        try:
+            apart = Apart(python, subject.folder, subject.task, name)
+        except ValueError as error:
+            missing[name] = str(error)
+            continue
+        stack.callback(apart.close)
+        methods[name] = Method(apart, rival.samples, few)
     return methods, missing
 
 
@@ -171,13 +169,10 @@ def measured(subject: Subject, text: Text, given: dict[str, Any]) -> dict[str, f
     }  # fmt: skip
 
 
-def add_shapley(
-    subject: Subject, folder: Path, n_permutations: int, n_texts: int, most_words: int
-) -> None:
-    """Estimate Shapley values of the first texts of at most so many words."""
+def add_shapley(subject: Subject, folder: Path, n_permutations: int, n_texts: int) -> None:
+    """Estimate Shapley values of the first texts, once: of long texts this takes the longest."""
     file = LineFile(folder / f"{SHAPLEY}.jsonl")
-    short = [text for text in subject.texts if len(text.question.words) <= most_words]
-    for text in short[:n_texts]:
+    for text in subject.texts[:n_texts]:
         known = file.by_number.get(text.number)
         if known is not None and known["permutations"] >= n_permutations:
             continue
@@ -304,12 +299,12 @@ def parser() -> argparse.ArgumentParser:
     add("--language-models", nargs="*", type=Path, default=[], help="folders")
     add("--data", type=Path, required=True, help="texts, as `captum-sig evaluate` reads them")
     add("--texts", type=int, default=100)
+    add("--words", type=int, nargs=2, default=[2, 10**9], help="in a text: least and most")
     add("--seed", type=int, default=0, help="chooses the texts")
     add("--rivals", nargs="+", choices=list(RIVALS), help="only these")
     add("--envs", type=Path, help="folder of environments")
     add("--permutations", type=int, default=2000, help="for Shapley values")
     add("--permutation-texts", type=int, default=50)
-    add("--permutation-words", type=int, default=12, help="in the longest of these texts")
     add("--folder", type=Path, default=Path("rivals"), help="for the results")
     add("--report", action="store_true", help="measure nothing")
     add("--record", metavar="NAME", help="write the figures to results/NAME.json")

@@ -94,15 +94,15 @@ class Apart:
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.communicate()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         content = json.loads(line) if line else {"error": "its process ended"}
         if "error" in content:
+            if self._process.poll() is not None:
+                self.close()
             raise ValueError(f"{self.rival} failed: {content['error']}")
         return content
 

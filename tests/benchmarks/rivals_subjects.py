@@ -79,16 +79,19 @@ def question_of(
     )
 
 
-def classification(name_or_path: str, data: Path, n_texts: int, seed: int) -> Subject:
-    """The first texts in random order that have two words or more; predicted classes."""
+def classification(
+    name_or_path: str, data: Path, n_texts: int, seed: int, n_words: tuple[int, int] = (2, 10**9)
+) -> Subject:
+    """The first texts in random order of so many words between white space; predicted classes."""
     folder = DEMO if name_or_path == "demo" else Path(name_or_path)
     explainer = TextClassificationExplainer.from_pretrained(folder, baseline="mask", level="word")
-    examples = prepare_examples(explainer, chosen_records(data, n_texts, seed), "predicted")
+    least, most = n_words
+    records = chosen_records(data, 10**9, seed)
+    records = [record for record in records if least <= len(record.text.split()) <= most]
+    examples = prepare_examples(explainer, records[:n_texts], "predicted")
     texts = []
     for example in sorted(examples, key=lambda one: one.number):
         words = explainer(example.text, example.sentence.target, "random").words
-        if len(words) < 2:
-            continue
         spans = [(word.start, word.end) for word in words]
         question = question_of(example.text, spans, example.sentence)
         texts.append(Text(example.number, question, example.sentence, example.log_probability))
@@ -119,8 +122,8 @@ def generation(folder: Path, data: Path, n_texts: int, seed: int) -> Subject:
         spans = [(word.start, word.end) for word in words]
         encoded = tokenizer(prompt, return_offsets_mapping=True)
         units = [
-            next(n for n, (_, word_end) in enumerate(spans) if end <= word_end)
-            for _, end in encoded["offset_mapping"]
+            next(n for n, (_, word_end) in enumerate(spans) if end <= word_end) if end else -1
+            for _, end in encoded["offset_mapping"]  # (0, 0) of special tokens
         ]
         ids = torch.tensor(encoded["input_ids"])
         log_p = predict(ids[None])[0]
