@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,22 +32,30 @@ from scipy.stats import spearmanr
 from captum_sig.data.statistics import Interval, bootstrap, paired
 from captum_sig.explainers.scoring import text_generator
 from captum_sig.faithfulness import METRICS
+from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
 from tests.benchmarks.lines import Line, LineFile
 from tests.benchmarks.permutations import estimate
 from tests.benchmarks.record import command_line, record
 from tests.benchmarks.rivals_apart import Answer, Apart, answer, asked
 from tests.benchmarks.rivals_methods import RIVALS, Game, Question
-from tests.benchmarks.rivals_subjects import OURS, Subject, Text, classification, generation
+from tests.benchmarks.rivals_subjects import (
+    HARD,
+    OURS,
+    SOFT,
+    Subject,
+    Text,
+    classification,
+    generation,
+)
 
 REFERENCE = "sig:two_sided"
 BUDGETS = ("sig:two_sided", "sig:sampled16")  # whose rows samplers get
 FEW = 10  # texts for slow rivals
 TOP = 0.2  # of the words
-SOFT = ("soft_nc", "soft_ns")
-MEASURES = ("log_odds", "comprehensiveness", "sufficiency", *(n for n in SOFT if n in METRICS))
 SHAPLEY = "shapley"
 RANKS = "shapley_correlation"
 COSTS = ("forward", "backward", "seconds")
+NAMES = (*HARD, *SOFT, *TRUTH_METRICS, RANKS, *COSTS)
 PERMUTATION_SEED = 1
 
 
@@ -56,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     torch.set_num_threads(1)
     subjects = [
-        classification(model, options.data, options.texts, options.seed) for model in options.models
+        classification(model, options.data, options.texts, options.seed, tuple(options.words))
+        for model in options.models
     ] + [
         generation(model, options.data, options.texts, options.seed)
         for model in options.language_models
@@ -142,7 +151,7 @@ def measure(subject: Subject, methods: dict[str, Method], folder: Path) -> None:
                 key = f"{name}@{budget}" if budget else name
                 file = files.setdefault(key, LineFile(folder / f"{file_name(key)}.jsonl"))
                 known = file.by_number.get(text.number)
-                if known is not None and set(MEASURES) <= known.keys():
+                if known is not None and set(subject.measures) <= known.keys():
                     continue
                 question = replace(text.question, rows=rows.get(budget, 0))
                 try:
@@ -159,14 +168,18 @@ def measure(subject: Subject, methods: dict[str, Method], folder: Path) -> None:
 
 
 def measured(subject: Subject, text: Text, given: dict[str, Any]) -> dict[str, float]:
-    """Every measure of a text's scores."""
-    return {
-        name: METRICS[name](
-            subject.predict, [text.sentence], [given["scores"]], TOP,
-            original=[text.log_probability],
-        ).item()
-        for name in MEASURES
-    }  # fmt: skip
+    """Every measure of a text's scores that is not in the line."""
+    scores, values = given["scores"], {}
+    for name in subject.measures:
+        if name in given:
+            continue
+        if name in METRICS:
+            known = [text.log_probability]
+            arguments = subject.predict, [text.sentence], [scores], TOP
+            values[name] = METRICS[name](*arguments, original=known).item()
+        elif text.truth is not None:
+            values[name] = TRUTH_METRICS[name].function(torch.tensor(scores), text.truth)
+    return values
 
 
 def add_shapley(subject: Subject, folder: Path, n_permutations: int, n_texts: int) -> None:
@@ -256,10 +269,9 @@ def differences_to_reference(
 
 def by_measure(lines: dict[int, Line]) -> dict[str, dict[int, float]]:
     """Values by measure and text."""
-    names = (*MEASURES, RANKS, *COSTS)
     return {
         name: {number: line[name] for number, line in lines.items() if name in line}
-        for name in names
+        for name in NAMES
     }
 
 
@@ -269,23 +281,16 @@ def interval(values: dict[int, float]) -> Interval | None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Means, a line for each method."""
-    names = (*MEASURES, RANKS, *COSTS)
+    """Means, a line for each method and budget; measures that nothing has are left out."""
     by_line: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in rows:
         key = row["model"], row["method"], row["budget"] or ""
         by_line.setdefault(key, {})[row["measure"]] = row["mean"]
-    head = ["| model | method | rows as | " + " | ".join(names) + " |"]
-    head.append("|---|---|---|" + "--:|" * len(names))
-    return "\n".join([*head, *_lines(by_line, names)])
-
-
-def _lines(
-    by_line: dict[tuple[str, str, str], dict[str, float]], names: Sequence[str]
-) -> Iterator[str]:
+    names = [name for name in NAMES if any(name in means for means in by_line.values())]
+    lines = [["model", "method", "rows as", *names], ["---"] * 3 + ["--:"] * len(names)]
     for key, means in by_line.items():
-        cells = [f"{means[name]:.3f}" if name in means else "" for name in names]
-        yield f"| {' | '.join((*key, *cells))} |"
+        lines.append([*key, *(f"{means[name]:.3f}" if name in means else "" for name in names)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -17,9 +17,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from captum_sig import TextClassificationExplainer, TextGenerationExplainer
+from captum_sig.data.records import Record
 from captum_sig.demo_model import PATH as DEMO
 from captum_sig.explainers.scoring import text_generator
+from captum_sig.faithfulness import METRICS
 from captum_sig.faithfulness.examples import prepare_examples
+from captum_sig.faithfulness.ground_truth import TRUTH_METRICS, true_words
 from captum_sig.words.encoding import Sentence
 from tests.benchmarks.faithfulness import chosen_records
 from tests.benchmarks.long_texts import tidy
@@ -32,6 +35,8 @@ OURS = {
     ),
     "generation": ("sig", "sig:two_sided", "sig:auto", "sig:sampled16"),
 }  # fmt: skip
+HARD = ("log_odds", "comprehensiveness", "sufficiency")
+SOFT = ("pi_soft_nc", "pi_soft_ns")
 N_STEPS = 50  # of "ig"
 SEED = 0
 MIN_WORDS, MAX_WORDS = 8, 16  # of a prompt
@@ -45,6 +50,7 @@ class Text:
     question: Question
     sentence: Sentence
     log_probability: float
+    truth: Tensor | None = None  # (W,): the words that are known to matter, if they are
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,13 @@ class Subject:
     texts: list[Text]
     predict: Callable[..., Tensor]  # as the metrics take it
     ours: Callable[[Question, str], Sequence[float]]  # question, method → (W,)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The names of what is measured of scores: of metrics, and of metrics of known words."""
+        soft = SOFT if self.task == "classification" else ()
+        known = tuple(TRUTH_METRICS) if self.texts and self.texts[0].truth is not None else ()
+        return (*HARD, *(name for name in soft if name in METRICS), *known)
 
 
 def question_of(
@@ -88,18 +101,32 @@ def classification(
     least, most = n_words
     records = chosen_records(data, 10**9, seed)
     records = [record for record in records if least <= len(record.text.split()) <= most]
-    examples = prepare_examples(explainer, records[:n_texts], "predicted")
+    name = "demo" if folder == DEMO else folder.name
+    return of_records(name, folder, explainer, records[:n_texts])
+
+
+def of_records(
+    name: str, folder: Path, explainer: TextClassificationExplainer, records: Sequence[Record]
+) -> Subject:
+    """Records in their order; of those with spans, the words that matter are known."""
     texts = []
+    examples = prepare_examples(explainer, records, "predicted")
     for example in sorted(examples, key=lambda one: one.number):
         words = explainer(example.text, example.sentence.target, "random").words
         spans = [(word.start, word.end) for word in words]
-        question = question_of(example.text, spans, example.sentence)
-        texts.append(Text(example.number, question, example.sentence, example.log_probability))
+        texts.append(
+            Text(
+                example.number,
+                question_of(example.text, spans, example.sentence),
+                example.sentence,
+                example.log_probability,
+                None if example.spans is None else true_words(words, example.spans),
+            )
+        )
 
     def ours(question: Question, method: str) -> Sequence[float]:
         return explainer(question.text, question.target, method, n_steps=N_STEPS).scores
 
-    name = "demo" if folder == DEMO else folder.name
     return Subject(
         name, "classification", folder, explainer.model, explainer.tokenizer, texts,
         explainer.log_probabilities, ours,

@@ -153,7 +153,8 @@ def test_a_run_measures_what_is_missing_and_records(data, tmp_path, monkeypatch,
     monkeypatch.setattr(rivals, "record", lambda name, tables, **more: recorded.update(tables))
     options = ["--data", str(data), "--folder", str(tmp_path), "--models", "demo",
                "--permutations", "20", "--permutation-texts", "2", "--words", "2", "9",
-               "--record", "rivals", "--rivals", "captum FeatureAblation", "captum Lime", "lxt AttnLRP"]  # fmt: skip
+               "--record", "rivals",
+               "--rivals", "captum FeatureAblation", "captum Lime", "lxt AttnLRP"]  # fmt: skip
     rivals.main(options)
     files = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.jsonl")}
     assert set(files) > {"captum Lime@sig-two_sided.jsonl", "shapley.jsonl", "sig-auto.jsonl"}
