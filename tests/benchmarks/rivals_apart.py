@@ -66,44 +66,49 @@ def load(folder: Path, task: str, rival: str) -> tuple[Any, Any]:
 
 
 class Apart:
-    """A process of another environment, which holds one model.
-
-    Raises:
-        ValueError: if it cannot load the model, or import the rival.
-    """
+    """A process of another environment with one model; it starts with the first question."""
 
     def __init__(self, python: Path, folder: Path, task: str, rival: str) -> None:
         self.rival = rival
-        command = [str(python), "-m", __spec__.name, str(folder.resolve()), task, rival]
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        self._read()
+        self._command = [str(python), "-m", __spec__.name, str(folder.resolve()), task, rival]
+        self._process: subprocess.Popen[str] | None = None
+        self._why_not: str | None = None  # it cannot start
 
     def __call__(self, question: Question) -> Answer:
         """The answer to one question.
 
         Raises:
-            ValueError: if the rival fails.
+            ValueError: if the rival fails, or cannot be imported, or the model not be loaded.
         """
+        if self._why_not is not None:
+            raise ValueError(self._why_not)
+        if self._process is None:
+            self._process = subprocess.Popen(
+                self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+            self._read(self._process)
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asdict(question)) + "\n")
         self._process.stdin.flush()
-        return Answer(**self._read())
+        return Answer(**self._read(self._process))
 
     def close(self) -> None:
         """End the process."""
-        self._process.communicate()
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
 
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+    def _read(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        assert process.stdout is not None
+        line = process.stdout.readline()
         content = json.loads(line) if line else {"error": "its process ended"}
         if "error" in content:
-            if self._process.poll() is not None:
+            message = f"{self.rival} failed: {content['error']}"
+            if content.get("ends", not line):
                 self.close()
-            raise ValueError(f"{self.rival} failed: {content['error']}")
+                self._why_not = message
+            raise ValueError(message)
         return content
 
 
@@ -123,7 +128,7 @@ def main(folder: str, task: str, rival: str) -> None:
             model, tokenizer = load(Path(folder), task, rival)
             write({})
         except Exception as error:
-            write({"error": f"{type(error).__name__}: {error}"})
+            write({"error": f"{type(error).__name__}: {error}", "ends": True})
             return
         for line in sys.stdin:
             try:

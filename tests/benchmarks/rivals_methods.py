@@ -94,25 +94,27 @@ class Game:
 # Samplers of a game
 
 
+def captum_samples(name: str, question: Question) -> dict[str, int]:
+    """How many samples take the question's rows; a permutation takes one for each word."""
+    if name == "FeatureAblation":
+        return {}
+    n_words = len(question.words)
+    permutations = max(1, (question.rows - 1) // n_words)
+    return {"n_samples": permutations if name == "ShapleyValueSampling" else question.rows}
+
+
 def captum_method(name: str, model: Any, _: Any, question: Question) -> Scores:
     """Captum's perturbation methods over token ids, words as features."""
     import captum.attr
 
-    n_words = len(question.words)
-    # permutations of W rows after one; or so many samples after one, or none
-    options: dict[str, Any] = {
-        "FeatureAblation": {},
-        "ShapleyValueSampling": {"n_samples": max(1, (question.rows - 1) // n_words)},
-        "KernelShap": {"n_samples": question.rows - 1},
-        "Lime": {"n_samples": question.rows - 1},
-    }[name]
     ids, baseline = torch.tensor([question.ids]), torch.tensor([question.baseline_ids])
     # special tokens are the same in both: they join a word at no cost
     mask = torch.tensor([[word or 0 for word in question.word_of_position()]])
     seed_all(question.seed)
     found = getattr(captum.attr, name)(Game(model, question).values).attribute(
-        ids, baselines=baseline, feature_mask=mask, perturbations_per_eval=ROWS_AT_ONCE, **options
-    )
+        ids, baselines=baseline, feature_mask=mask, perturbations_per_eval=ROWS_AT_ONCE,
+        **captum_samples(name, question),
+    )  # fmt: skip
     return [float(found[0, positions[0]]) for positions in question.words]
 
 
@@ -260,18 +262,11 @@ def captum_llm(name: str, model: Any, tokenizer: Any, question: Question) -> Sco
     given = captum.attr.TextTemplateInput(
         lambda *pieces: "".join(pieces), question.pieces, baselines=gaps
     )
-    n_words = len(question.words)
-    options = {
-        "FeatureAblation": {},
-        "ShapleyValueSampling": {"n_trials": max(1, (question.rows - 1) // n_words)},
-        "KernelShap": {"n_samples": question.rows - 1},
-        "Lime": {"n_samples": question.rows - 1},
-    }[name]
-    if name == "ShapleyValueSampling":
-        options = {"n_samples": options["n_trials"]}
     seed_all(question.seed)
     method = captum.attr.LLMAttribution(getattr(captum.attr, name)(model), tokenizer)
-    found = method.attribute(given, target=torch.tensor([question.target]), **options)
+    found = method.attribute(
+        given, target=torch.tensor([question.target]), **captum_samples(name, question)
+    )
     return found.seq_attr.tolist()
 
 

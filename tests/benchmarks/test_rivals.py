@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from captum_sig.demo_model import PATH
-from tests.benchmarks import rivals
+from tests.benchmarks import rivals, rivals_report
 from tests.benchmarks.permutations import estimate
 from tests.benchmarks.rivals_apart import Apart, answer, asked
 from tests.benchmarks.rivals_methods import RIVALS, Game, Question
@@ -93,7 +93,8 @@ def test_a_sampler_stays_in_its_rows(subject, question, name):
     assert again.scores == found.scores  # the seed is the text's
     assert len(found.scores) == len(question.words)
     assert found.forward == n_rows
-    assert question.rows / 2 < n_rows <= question.rows + 3
+    exact = name in ("captum KernelShap", "captum Lime")
+    assert question.rows * (1 if exact else 0.5) <= n_rows <= question.rows + 3
 
 
 @pytest.mark.filterwarnings("ignore:Not all budget is required")
@@ -144,8 +145,22 @@ def test_another_process_gives_the_same(subject, question):
     finally:
         apart.close()
     here = asked(subject.model, subject.tokenizer, name, question)
-    assert found.scores == pytest.approx(here.scores, abs=1e-5)
+    assert found.scores == pytest.approx(here.scores, abs=1e-4)
     assert (found.forward, found.backward) == (here.forward, here.backward)
+
+
+def test_a_process_that_cannot_start_says_why_once(question, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("""#!/bin/sh
+echo started >> "$0.log"
+echo '{"error": "ImportError: no gim", "ends": true}'
+""")
+    python.chmod(0o755)
+    apart = Apart(python, PATH, "classification", "gim-explain")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="gim-explain failed: ImportError: no gim"):
+            apart(question)
+    assert python.with_suffix(".log").read_text() == "started\n"
 
 
 def test_a_run_measures_what_is_missing_and_records(data, tmp_path, monkeypatch, capsys):
@@ -163,7 +178,7 @@ def test_a_run_measures_what_is_missing_and_records(data, tmp_path, monkeypatch,
         assert path.read_text(encoding="utf-8") == files[path.name]
     methods = {(row["method"], row["budget"], row["measure"]): row for row in recorded["methods"]}
     assert methods["sig", None, "log_odds"]["n"] == 3
-    assert methods["sig", None, rivals.RANKS]["n"] == 2  # those of at most five words
+    assert methods["sig", None, rivals_report.RANKS]["n"] == 2  # those of at most five words
     lime = methods["captum Lime", "sig:sampled16", "forward"]
     assert lime["mean"] == pytest.approx(methods["sig:sampled16", None, "forward"]["mean"])
     (missing,) = recorded["missing"]
@@ -221,6 +236,7 @@ def test_every_rival_has_a_task_and_says_what_it_is():
         assert rival.distribution
         assert not (rival.samples and rival.gradients)
     names = {
-        rivals.file_name(f"{name}@{budget}") for name, budget in product(RIVALS, rivals.BUDGETS)
+        rivals_report.file_name(f"{name}@{budget}")
+        for name, budget in product(RIVALS, rivals.BUDGETS)
     }
     assert len(names) == len(RIVALS) * len(rivals.BUDGETS)
