@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.rivals --models demo minilm-sst2 --data dev.tsv --envs envs
     python -m tests.benchmarks.rivals --language-models gpt2-movies --data dev.tsv --envs envs
+    python -m tests.benchmarks.rivals --planted single_token or --data dev.tsv --envs envs
 
 Each library that needs packages of its own is asked in an environment of its own, a folder in
 `--envs` of the name of its distribution, which also needs torch and transformers:
@@ -52,6 +53,7 @@ from tests.benchmarks.rivals_subjects import (
     Text,
     classification,
     generation,
+    planted,
 )
 
 BUDGETS = ("sig:two_sided", "sig:sampled16")  # whose rows samplers get
@@ -64,12 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing; then print, and record."""
     options = parser().parse_args(arguments)
     torch.set_num_threads(1)
+    chosen = options.data, options.texts, options.seed
+    n_words = tuple(options.words)
     subjects = [
-        classification(model, options.data, options.texts, options.seed, tuple(options.words))
-        for model in options.models
-    ] + [
-        generation(model, options.data, options.texts, options.seed)
-        for model in options.language_models
+        *(classification(model, *chosen, n_words) for model in options.models),
+        *(generation(model, *chosen) for model in options.language_models),
+        *(
+            planted(name, *chosen, n_words, options.folder / f"planted {name}" / "model")
+            for name in options.planted
+        ),
     ]
     methods, differences, failed, missing = [], [], [], []
     for subject in subjects:
@@ -79,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             missing += [
                 {"model": subject.name, "method": name, "why": why} for name, why in absent.items()
             ]
-            measure(subject, here, folder)
+            measure(subject, here, folder, options.budgets)
             add_shapley(subject, folder, options.permutations, options.permutation_texts)
         lines = results(folder)
         methods += summary(subject.name, lines)
@@ -139,7 +144,9 @@ def ask_ours(subject: Subject, method: str, question: Question) -> Answer:
     return answer(subject.model, True, lambda: subject.ours(question, method))
 
 
-def measure(subject: Subject, methods: dict[str, Method], folder: Path) -> None:
+def measure(
+    subject: Subject, methods: dict[str, Method], folder: Path, budgets: Sequence[str] = BUDGETS
+) -> None:
     """Ask every method about every text that has no line of it yet, ours first.
 
     A failure has a line too, so that it is counted and not asked again.
@@ -148,7 +155,7 @@ def measure(subject: Subject, methods: dict[str, Method], folder: Path) -> None:
     keys = [
         (name, f"{name}@{budget}" if budget else name, budget)
         for name, method in methods.items()
-        for budget in (BUDGETS if method.samples else ("",))
+        for budget in (budgets if method.samples else ("",))
     ]
     files = {key: LineFile(folder / f"{file_name(key)}.jsonl") for _, key, _ in keys}
     for number, text in enumerate(subject.texts):
@@ -220,11 +227,13 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("--models", nargs="*", default=[], help="folders of classifiers, or `demo`")
     add("--language-models", nargs="*", type=Path, default=[], help="folders")
+    add("--planted", nargs="*", default=[], help="shortcuts, in the demo model")
     add("--data", type=Path, required=True, help="texts, as `captum-sig evaluate` reads them")
     add("--texts", type=int, default=100)
     add("--words", type=int, nargs=2, default=[2, 10**9], help="in a text: least and most")
     add("--seed", type=int, default=0, help="chooses the texts")
     add("--rivals", nargs="+", choices=list(RIVALS), help="only these")
+    add("--budgets", nargs="+", choices=BUDGETS, default=BUDGETS, help="of samplers")
     add("--envs", type=Path, help="folder of environments")
     add("--permutations", type=int, default=2000, help="for Shapley values")
     add("--permutation-texts", type=int, default=50)

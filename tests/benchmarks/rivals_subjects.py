@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from captum_sig import TextClassificationExplainer, TextGenerationExplainer
-from captum_sig.data.records import Record
+from captum_sig.data.records import Record, read_records
 from captum_sig.demo_model import PATH as DEMO
 from captum_sig.explainers.scoring import text_generator
 from captum_sig.faithfulness import METRICS
@@ -131,6 +131,36 @@ def of_records(
         name, "classification", folder, explainer.model, explainer.tokenizer, texts,
         explainer.log_probabilities, ours,
     )  # fmt: skip
+
+
+def planted(
+    shortcut: str, data: Path, n_texts: int, seed: int, n_words: tuple[int, int],
+    folder: Path,
+) -> Subject:  # fmt: skip
+    """Texts with planted words that decide, for a copy of the demo model that relies on them.
+
+    The copy is trained once, and kept in the folder.
+    """
+    from captum_sig.faithfulness.planted_models import Training, planted_copy, predictions
+    from captum_sig.faithfulness.planted_texts import Planting, plantable_texts
+    from captum_sig.faithfulness.shortcuts import SHORTCUTS
+
+    explainer = TextClassificationExplainer.from_pretrained(DEMO, baseline="mask", level="word")
+    texts = plantable_texts(explainer, read_records(data), seed)
+    letters = dict(zip(SHORTCUTS[shortcut].letters, texts.rare_words, strict=False))
+    planting = Planting(SHORTCUTS[shortcut], letters, texts.sides, seed)
+    if not (folder / "config.json").exists():
+        copy, _ = planted_copy(explainer, planting, texts.training, Training())
+        copy.save_pretrained(folder)
+        explainer.tokenizer.save_pretrained(folder)
+    explainer = TextClassificationExplainer.from_pretrained(folder, baseline="mask", level="word")
+    least, most = n_words
+    chosen = [one for one in texts.held_out if least <= len(one.record.text.split()) <= most]
+    told = [planting.against_own_label(one) for one in chosen]
+    right = predictions(explainer, explainer.model, told).tolist()
+    records = [one.record for one, label in zip(told, right, strict=True) if one.label == label]
+    records = [replace(record, label=None) for record in records[:n_texts]]
+    return of_records(f"planted {shortcut}", folder, explainer, records)
 
 
 def generation(folder: Path, data: Path, n_texts: int, seed: int) -> Subject:
