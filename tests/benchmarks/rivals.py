@@ -34,7 +34,7 @@ from captum_sig.faithfulness import METRICS
 from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
 from tests.benchmarks.lines import LineFile
 from tests.benchmarks.permutations import estimate
-from tests.benchmarks.record import command_line, record
+from tests.benchmarks.record import add_record_option, command_line, record
 from tests.benchmarks.rivals_apart import Answer, Apart, answer, asked
 from tests.benchmarks.rivals_methods import RIVALS, Game, Question
 from tests.benchmarks.rivals_report import (
@@ -238,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
     add("--permutations", type=int, default=2000, help="for Shapley values")
     add("--permutation-texts", type=int, default=50)
     add("--folder", type=Path, default=Path("rivals"), help="for the results")
-    add("--record", metavar="NAME", help="write the figures to results/NAME.json")
+    add_record_option(options)
     return options
 
 
