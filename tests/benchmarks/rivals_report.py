@@ -57,13 +57,16 @@ def named(key: str) -> dict[str, str | None]:
 
 
 def summary(model: str, lines: dict[str, dict[int, Line]]) -> list[dict[str, Any]]:
-    """Means with intervals, long form."""
+    """Means with intervals, long form; `texts` have scores, and `n` of them the measure."""
     return [
-        {"model": model, **named(key), "measure": measure, **vars(found)}
+        {
+            "model": model, **named(key), "texts": sum(FAILED not in x for x in of_texts.values()),
+            "measure": measure, **vars(found),
+        }
         for key, of_texts in lines.items()
         for measure, values in by_measure(of_texts).items()
         if (found := interval(values)) is not None
-    ]
+    ]  # fmt: skip
 
 
 def differences_to_reference(model: str, lines: dict[str, dict[int, Line]]) -> list[dict[str, Any]]:
