@@ -8,20 +8,21 @@ or {"error": …}. An environment needs the rival, torch and transformers: see `
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.benchmarks.measure import rows_through
+from tests.benchmarks.measure import Rows
 from tests.benchmarks.rivals_methods import RIVALS, Question, Scores
 
 ROOT = Path(__file__).parents[2]
@@ -37,9 +38,32 @@ class Answer:
     seconds: float  # of this thread
 
 
+@contextmanager
+def rows_of_forward(model: Any) -> Iterator[Rows]:
+    """While open, counts rows; a row under grad counts as one with a backward pass.
+
+    `forward` itself is wrapped, since Captum's `LLMAttribution` calls it without the model's hooks.
+    """
+    rows, forward = Rows(), model.forward
+
+    @functools.wraps(forward)
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        given = [*args, *kwargs.values()]
+        number = next(len(one) for one in given if isinstance(one, torch.Tensor))
+        rows.forward += number
+        rows.backward += number * torch.is_grad_enabled()
+        return forward(*args, **kwargs)
+
+    model.forward = counting
+    try:
+        yield rows
+    finally:
+        del model.forward  # the class's is behind it
+
+
 def answer(model: Any, gradients: bool, scores: Callable[[], Scores]) -> Answer:
     """Call for scores, and count: without gradients, no row counts as one with a backward pass."""
-    with nullcontext() if gradients else torch.no_grad(), rows_through(model) as rows:
+    with nullcontext() if gradients else torch.no_grad(), rows_of_forward(model) as rows:
         begun = time.thread_time()
         found = scores()
         seconds = time.thread_time() - begun

@@ -121,6 +121,7 @@ def test_backward_rows_are_counted_apart(subject, question):
 
     found = answer(subject.model, True, with_gradients)
     assert (found.forward, found.backward) == (5, 5)  # all that could have one
+    assert "forward" not in vars(subject.model)
     assert answer(subject.model, False, lambda: Game(subject.model, question)(
         [[True] * len(question.words)])).backward == 0  # fmt: skip
 
@@ -228,6 +229,7 @@ def test_prompts_explain_the_likeliest_next_token(language_model, tmp_path):
             subject.model, subject.tokenizer, "captum LLMAttribution FeatureAblation", question
         )
         assert ablation.scores == pytest.approx(left_out.tolist(), abs=1e-4)
+        assert ablation.forward >= n_words + 1  # though it passes the model's hooks by
 
 
 def test_every_rival_has_a_task_and_says_what_it_is():
