@@ -232,7 +232,7 @@ def parser() -> argparse.ArgumentParser:
     add("--texts", type=int, default=100)
     add("--words", type=int, nargs=2, default=[2, 10**9], help="in a text: least and most")
     add("--seed", type=int, default=0, help="chooses the texts")
-    add("--rivals", nargs="+", choices=list(RIVALS), help="only these")
+    add("--rivals", nargs="+", choices=list(RIVALS), metavar="NAME", help="only these")
     add("--budgets", nargs="+", choices=BUDGETS, default=BUDGETS, help="of samplers")
     add("--envs", type=Path, help="folder of environments")
     add("--permutations", type=int, default=2000, help="for Shapley values")
