@@ -23,6 +23,9 @@ from captum_sig.explainers.scoring import text_generator
 from captum_sig.faithfulness import METRICS
 from captum_sig.faithfulness.examples import prepare_examples
 from captum_sig.faithfulness.ground_truth import TRUTH_METRICS, true_words
+from captum_sig.faithfulness.planted_models import Training, planted_copy, predictions
+from captum_sig.faithfulness.planted_texts import Planting, plantable_texts
+from captum_sig.faithfulness.shortcuts import SHORTCUTS
 from captum_sig.words.encoding import Sentence
 from tests.benchmarks.faithfulness import chosen_records
 from tests.benchmarks.long_texts import tidy
@@ -141,10 +144,6 @@ def planted(
 
     The copy is trained once, and kept in the folder.
     """
-    from captum_sig.faithfulness.planted_models import Training, planted_copy, predictions
-    from captum_sig.faithfulness.planted_texts import Planting, plantable_texts
-    from captum_sig.faithfulness.shortcuts import SHORTCUTS
-
     explainer = TextClassificationExplainer.from_pretrained(DEMO, baseline="mask", level="word")
     texts = plantable_texts(explainer, read_records(data), seed)
     letters = dict(zip(SHORTCUTS[shortcut].letters, texts.rare_words, strict=False))
