@@ -75,11 +75,11 @@ def blurred(
     return baseline
 
 
-def in_eval_mode(masked_lm: Any) -> Any:
+def in_eval_mode(model: Any) -> Any:
     """Return a model, or a copy with its weights if it is not in eval mode."""
-    if any(module.training for module in masked_lm.modules()):
-        return with_shared_weights(masked_lm).eval()
-    return masked_lm
+    if any(module.training for module in model.modules()):
+        return with_shared_weights(model).eval()
+    return model
 
 
 def check_masked_lm(

@@ -50,8 +50,8 @@ def evaluate(
         INPUT_PANEL(
             "--rationales",
             metavar="COLUMN",
-            help="Column of the characters that people marked in the texts: [[start, end], …], "
-            "offsets, or ERASER's evidences. Adds auprc, token_f1 and iou to the metrics.",
+            help="Column of the characters that people marked in the texts: pairs of start and "
+            "end, offsets, or ERASER's evidences. Adds auprc, token_f1 and iou to the metrics.",
         ),
     ] = None,
     model: Annotated[str | None, options.MODEL(rich_help_panel="Explanation")] = None,
@@ -72,7 +72,7 @@ def evaluate(
         EXPLANATION_PANEL(
             help="Label to explain: the model's, or the one in the data; all of them above 0.5, or "
             "in the data, if labels exclude no others. Default: predicted, or with --rationales "
-            "the label in the data, if there is one: people marked the words for it."
+            "the label in the data, if all texts have one: people marked the words for it."
         ),
     ] = None,
     level: Annotated[TextLevel, options.TEXT_LEVEL(rich_help_panel="Explanation")] = "token",
@@ -151,7 +151,7 @@ def evaluate(
         rationale_column=rationale_column, limit=limit,
     )  # fmt: skip
     if explain is None:
-        has_labels = any(record.label is not None for record in records)
+        has_labels = all(record.label is not None for record in records if not record.is_blank)
         explain = "label" if rationale_column and has_labels else "predicted"
     of_rationales = RATIONALE_METRICS if rationale_column else ()
     metric_names = dict.fromkeys([*options.split_names(metrics), *of_rationales])

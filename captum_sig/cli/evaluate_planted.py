@@ -69,7 +69,7 @@ def _print_table(
     for line in lines:
         line["texts"] = n_texts[line["shortcut"]]
         line["reliance"] = f"{reliance[line['shortcut']].followed:.0%}"
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(to_terminal(lines, list(lines[0])))
     console.print(
         "Means over texts with planted words, ± half the width of their 95 % bootstrap interval. "

@@ -27,16 +27,18 @@ def print_summary(
     notes: Sequence[str],
     output: Path,
 ) -> None:
-    """Print a table of the faithfulness to the model, and one of the agreement with known words."""
+    """Print a table of each kind of metric: words deleted, dimensions dropped, words known."""
     from rich.console import Console
 
-    from captum_sig.faithfulness.ground_truth import TRUTH_METRICS
     from captum_sig.faithfulness.summary import conclusion
 
-    console, means = Console(highlight=False), tables.means
-    for of_truth in (False, True):
-        if group := [row for row in means if (row["metric"] in TRUTH_METRICS) == of_truth]:
-            console.print(_table(group))
+    console, means = Console(highlight=False, markup=False), tables.means
+    groups: dict[str | None, list[Row]] = {}  # None: of known words
+    for row in means:
+        kind = "deleted" if row["ablation"] in ABLATIONS else row["ablation"]
+        groups.setdefault(kind, []).append(row)
+    for group in groups.values():
+        console.print(_table(group))
     console.print(f"Means of {_numbers(means)}, ± half the width of their 95 % bootstrap interval.")
     if tables.differences:
         console.print(conclusion(tables.differences))
@@ -123,4 +125,4 @@ def _numbers(rows: Sequence[Row]) -> str:
         if row["metric"] not in names:
             names.append(row["metric"])
     others = [f"{n} for {', '.join(names)}" for n, names in fewer.items() if n != n_texts]
-    return f"{n_texts} texts" + (f" ({'; '.join(others)})" if others else "")
+    return f"{n_texts} text{'s' * (n_texts != 1)}" + (f" ({'; '.join(others)})" if others else "")

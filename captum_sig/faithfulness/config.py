@@ -53,10 +53,10 @@ class EvaluationConfig:
                 (0, 1], an unknown `explain`, samples without a language model, or a number that is
                 not an integer or too small.
         """
-        if isinstance(self.ablation, str):
-            raise ValueError(f"ablation must be a tuple of names, got {self.ablation!r}")
         for kind in ("methods", "baselines", "metrics", "ablation"):
             names = getattr(self, kind)
+            if isinstance(names, str):
+                raise ValueError(f"{kind} must be a tuple of names, got {names!r}")
             if (not names and kind != "ablation") or len(set(names)) < len(names):
                 raise ValueError(f"{kind} must be one or several names, each once, got {names}")
         for metric in self.metrics:

@@ -20,6 +20,7 @@ in the distribution, and with few texts intervals are wide.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,9 +38,11 @@ from captum_sig.words.encoding import Sentence
 AMOUNTS = (0.1, 0.2, 0.5, 0.8)  # of the words, and none
 N_TEXTS = 100  # at most
 LEAST = -100.0  # what the logarithm of 0 counts as in a loss, as in torch.nn.BCELoss
+MIN_TEXTS = 20  # to say what an interval shows
+OF_LABELS = ("loss", "loss_low", "loss_high", "excess", "excess_low", "excess_high")
 COLUMNS = (
-    "ablation", "amount", "entropy", "entropy_low", "entropy_high", "loss", "loss_low", "loss_high",
-    "excess", "excess_low", "excess_high", "n",
+    "ablation", "amount", "deleted", "entropy", "entropy_low", "entropy_high", *OF_LABELS, "n",
+    "n_labelled",
 )  # fmt: skip
 PAST = {"replace": "replaced", "remove": "removed", "sample": "sampled"}
 
@@ -79,9 +82,12 @@ def distribution(
 
     Returns:
         A row for each ablation and amount, 0 among them, with the columns `COLUMNS`: means over
-        `n` texts and their 95 % bootstrap intervals. Loss and excess are None without labels.
+        `n` texts and their 95 % bootstrap intervals. `deleted` is the mean share of the units that
+        are deleted, more than `amount` where texts are short. Loss and excess are means over the
+        `n_labelled` texts whose labels are known, or None.
     """
     chosen = sorted((text for text in texts if text.sentence.n_units), key=_digest)[:n_texts]
+    labelled = [number for number, text in enumerate(chosen) if text.labels is not None]
     rows = []
     for name, ablation in ablations.items() if chosen else ():
         whole: Tensor | None = None
@@ -89,15 +95,26 @@ def distribution(
             requests = [_without(text.sentence, amount, seed) for text in chosen]
             log_p = _log_probabilities(predict, requests, ablation, max_tokens)
             entropy = torch.stack([_entropy(of_text, is_multi_label) for of_text in log_p])
-            row = {"ablation": name, "amount": amount, **_interval("entropy", entropy, seed)}
-            loss = _losses(chosen, log_p, is_multi_label)
-            row |= dict.fromkeys(COLUMNS[5:-1])
-            if loss is not None:
-                gap = loss - entropy
+            row = {"ablation": name, "amount": amount, "deleted": _mean_share(requests)}
+            row |= _interval("entropy", entropy, seed) | dict.fromkeys(OF_LABELS)
+            if labelled:
+                loss = torch.stack([
+                    _loss(chosen[number].labels or (), log_p[number], is_multi_label)
+                    for number in labelled
+                ])  # fmt: skip
+                gap = loss - entropy[labelled]
                 whole = gap if whole is None else whole
                 row |= _interval("loss", loss, seed) | _interval("excess", gap - whole, seed)
-            rows.append({**row, "n": len(chosen)})
+            rows.append({**row, "n": len(chosen), "n_labelled": len(labelled)})
     return rows
+
+
+def _mean_share(requests: Sequence[Ablated]) -> float:
+    """Return the mean share of the units that are deleted."""
+    shares = [
+        len(sentence.units[ablated].unique()) / sentence.n_units for sentence, ablated in requests
+    ]
+    return math.fsum(shares) / len(shares)
 
 
 def _digest(text: Labelled) -> str:
@@ -145,22 +162,12 @@ def _complement(log_p: Tensor) -> Tensor:
     return torch.log1p(-log_p.exp().clamp(max=1))
 
 
-def _losses(
-    texts: Sequence[Labelled], log_p: Sequence[Tensor], is_multi_label: bool
-) -> Tensor | None:
-    """Return the mean loss of each text's rows, (B,); None unless all labels are known."""
-    losses = []
-    for text, of_text in zip(texts, log_p, strict=True):
-        if text.labels is None:
-            return None
-        true = torch.zeros(of_text.shape[1], dtype=torch.bool)
-        true[list(text.labels)] = True
-        if is_multi_label:
-            of_labels = torch.where(true, of_text, _complement(of_text))
-        else:
-            of_labels = of_text[:, true]
-        losses.append(-of_labels.clamp(min=LEAST).mean())
-    return torch.stack(losses)
+def _loss(labels: Sequence[int], log_p: Tensor, is_multi_label: bool) -> Tensor:
+    """Return the mean loss of a text's rows, (K, C) → ()."""
+    true = torch.zeros(log_p.shape[1], dtype=torch.bool)
+    true[list(labels)] = True
+    of_labels = torch.where(true, log_p, _complement(log_p)) if is_multi_label else log_p[:, true]
+    return -of_labels.clamp(min=LEAST).mean()
 
 
 def _interval(name: str, values: Tensor, seed: int) -> dict[str, float]:
@@ -174,6 +181,12 @@ def sentence_of(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     names = list(dict.fromkeys(row["ablation"] for row in rows))
     of_each = {name: [row for row in rows if row["ablation"] == name] for name in names}
+    n = rows[0]["n_labelled"]
+    if 0 < n < MIN_TEXTS:
+        return (
+            f"Whether the model knows texts with words deleted cannot be told from {n} labelled "
+            f"texts: it takes {MIN_TEXTS}."
+        )
     if rows[0]["loss"] is None:
         moves = ", ".join(_entropy_of(name, of_each[name]) for name in names)
         return (
@@ -183,20 +196,20 @@ def sentence_of(rows: Sequence[Mapping[str, Any]]) -> str:
     limits = ", ".join(_limit(name, of_each[name]) for name in names)
     return (
         "The model becomes surer than it is right, as on texts that it does not know, "
-        f"{limits} ({rows[0]['n']} texts; see distribution.csv)."
+        f"{limits} ({n} texts; see distribution.csv)."
     )
 
 
 def _entropy_of(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     row = min(rows, key=lambda one: abs(one["amount"] - 0.5))
-    return f"{row['entropy']:.2f} with {row['amount']:.0%} of the words {_past(name)}"
+    return f"{row['entropy']:.2f} with {row['deleted']:.0%} of each {_past(name)}"
 
 
 def _limit(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    beyond = [row for row in rows if row["excess_low"] > 0]
+    beyond = list(itertools.takewhile(lambda row: row["excess_low"] > 0, reversed(rows)))
     if not beyond:
-        return f"at no tested amount of words {_past(name)}"
-    return f"from {beyond[0]['amount']:.0%} of the words {_past(name)} on"
+        return f"at no tested share of each {_past(name)}"
+    return f"from {beyond[-1]['deleted']:.0%} of each {_past(name)} on"
 
 
 def _past(name: str) -> str:

@@ -125,7 +125,7 @@ class Evaluation:
         if names and not any(example.spans for example in examples):
             raise ValueError(
                 f"metric {names[0]!r} compares scores with words that are known to matter, and no "
-                "text has any: name the column that marks them, or use other metrics"
+                "text has any: set rationale_column, or use other metrics"
             )
 
     def _check_settings(self, examples: Sequence[Example], resume: bool) -> None:
@@ -137,6 +137,7 @@ class Evaluation:
             **asdict(self.config),
             "texts": f"{len(texts)}, {hashlib.sha256(_as_line(texts).encode()).hexdigest()[:16]}",
             "weights": weights_digest(self.explainers[self.config.baselines[0]].model),
+            "masked_lm_weights": masked_lm_digest(self.explainers[self.config.baselines[0]]),
         }
         if not resume:
             check_no_results(self.folder)
@@ -298,6 +299,11 @@ class Evaluation:
         if len(self.config.ablation) > 1:
             write_ranks(tables.means, self.config, self.folder)
         return tables
+
+
+def masked_lm_digest(explainer: TextClassificationExplainer) -> str | None:
+    """Return the digest of the weights of an explainer's masked language model, if it has one."""
+    return None if explainer.masked_lm is None else weights_digest(explainer.masked_lm)
 
 
 def _label_indices(

@@ -28,7 +28,7 @@ from captum_sig.explainers.classification import TextClassificationExplainer
 from captum_sig.explainers.models import weights_digest
 from captum_sig.faithfulness import summary
 from captum_sig.faithfulness.config import EvaluationConfig
-from captum_sig.faithfulness.evaluation import RESULTS, SETTINGS, Evaluation
+from captum_sig.faithfulness.evaluation import RESULTS, Evaluation
 from captum_sig.faithfulness.examples import Example, prepare_examples
 from captum_sig.faithfulness.planted_models import (
     Reliance,
@@ -42,6 +42,7 @@ from captum_sig.faithfulness.shortcuts import SHORTCUTS
 
 METRICS: tuple[TruthMetricName, ...] = ("precision_at_k", "mean_rank")
 LEVELS = ("token", "word")  # at which a planted word stands alone
+SETTINGS = "planted_plan.json"
 DONE = "planted.json"  # in the folder of a shortcut: its reliance and its rows
 TABLES = ("planted.csv", "planted.md", "reliance.csv", "reliance.md")
 COLUMNS = ("shortcut", *summary.COLUMNS)
@@ -145,9 +146,11 @@ class PlantedEvaluation:
         config = asdict(self.config)
         del config["shortcuts"]  # others may be added
         settings = {
+            **config.pop("evaluation"),
             **config,
             "texts": f"{len(records)}, {hashlib.sha256(texts.encode()).hexdigest()[:16]}",
             "weights": weights_digest(self.explainer.model),
+            "masked_lm_weights": None if self.masked_lm is None else weights_digest(self.masked_lm),
         }
         path = self.folder / SETTINGS
         if _holds_planted_results(self.folder):

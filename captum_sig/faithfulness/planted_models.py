@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from captum_sig._numbers import checked_integer
 from captum_sig.attr.hooks import input_device
+from captum_sig.baselines.masked_lm import in_eval_mode
 from captum_sig.explainers.classification import TextClassificationExplainer, predicts_values
 from captum_sig.explainers.models import classifier_logits
 from captum_sig.explainers.own_heads import OwnHead
@@ -174,7 +175,7 @@ def reliance(
 ) -> Reliance:
     """Measure on held-out texts whether a planted model relies on the planted words."""
     own = torch.tensor([one.label for one in texts.held_out])
-    before = predictions(explainer, explainer.model, texts.held_out)
+    before = predictions(explainer, in_eval_mode(explainer.model), texts.held_out)
     return Reliance(
         **vars(_behaviour(explainer, model, planting, texts.held_out)),
         accuracy_before=_mean(before == own), n=len(own), steps=steps,

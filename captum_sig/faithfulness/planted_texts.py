@@ -24,7 +24,7 @@ Kind = Literal["shortcut", "distractor", "original"]
 MIX: dict[Kind, float] = {"shortcut": 3 / 8, "distractor": 3 / 8, "original": 1 / 4}
 HELD_OUT_FRACTION = 0.3
 MAX_HELD_OUT, MAX_TRAINING = 300, 5_000  # texts
-MIN_TEXTS = 100
+MIN_TEXTS, MIN_PART = 100, 10
 MAX_LETTERS = max(len(shortcut.letters) for shortcut in SHORTCUTS.values())
 TOKENS_TO_PLANT = 12  # room for three words, which are one token each if that can be
 
@@ -126,6 +126,11 @@ def plantable_texts(
         raise ValueError(
             f"the model reads at most {explainer.encoder.limit} tokens, and planting takes "
             f"{TOKENS_TO_PLANT} beside the text: pass shorter texts, or a model that reads more"
+        )
+    if min(len(training), len(held_out)) < MIN_PART:
+        raise ValueError(
+            f"{len(training)} texts are left to train on and {len(held_out)} to explain, as equal "
+            f"texts stay together; planting takes {MIN_PART} of each: pass more different texts"
         )
     counts = Counter(one.label for one in training)
     if len(counts) < 2:

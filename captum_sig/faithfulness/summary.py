@@ -70,13 +70,14 @@ def write_tables(
     The notes stand below `table.md`.
 
     Raises:
-        ValueError: if a metric is defined for no text.
+        ValueError: if none of the metrics is defined for any text.
     """
     cells: dict[tuple[str, str], list[Line]] = {}
     # The bootstrap must not depend on the order of the data: sort by the texts themselves.
     for line in sorted(lines, key=itemgetter("text", "explained", "number")):
         cells.setdefault((line["method"], line["baseline"]), []).append(line)
     means, differences = [], []
+    undefined: dict[str, None] = {}  # in order
     reference = config.methods[0]
     for baseline, method, measure in product(config.baselines, config.methods, config.measures):
         of_method = cells[method, baseline]
@@ -86,9 +87,8 @@ def write_tables(
         }  # fmt: skip
         values = _of_texts(of_method, measure.key)
         if not values:
-            raise ValueError(
-                f"metric {measure.metric!r} is defined for no text: use others, or more texts"
-            )
+            undefined[measure.metric] = None
+            continue
         seconds = sum(line["seconds"] for line in of_method) / len(of_method)
         interval = bootstrap(values, seed=config.seed)
         means.append({**name, **asdict(interval), "seconds_per_example": seconds})
@@ -97,6 +97,11 @@ def write_tables(
             interval = paired(of_reference, values, seed=config.seed)
             p = paired_p_value(of_reference, values, seed=config.seed)
             differences.append({**name, "reference": reference, **asdict(interval), "p": p})
+    if undefined:
+        names = ", ".join(undefined)
+        if not means:
+            raise ValueError(f"no text has a word that {names} could count: use other metrics")
+        notes = [*notes, f"No text has a word that is known to matter, for {names}."]
     for family in _families(differences).values():
         for row, p_holm in zip(family, holm([row["p"] for row in family]), strict=True):
             row["p_holm"] = p_holm

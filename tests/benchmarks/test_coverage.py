@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.benchmarks import coverage
+from tests.benchmarks.record import read
 from tests.populations import POPULATIONS, RARE
 
 
@@ -26,3 +27,10 @@ def test_the_command_prints_and_records_every_population(tmp_path, monkeypatch, 
     assert recorded["figures"]["repeats"] == 2
     assert 0 <= recorded["figures"]["least"] <= recorded["figures"]["most"] <= 1
     assert all(name in capsys.readouterr().out for name in names[:1])
+
+
+def test_usual_shapes_are_covered_as_stated():
+    """As the docstring of `bootstrap` says."""
+    figures = read("coverage").figures
+    assert figures["repeats"] >= 1000
+    assert 0.90 <= figures["least"] <= figures["most"] <= 0.97

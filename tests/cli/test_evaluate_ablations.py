@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 
 import pytest
+import torch
 import transformers
 
 from captum_sig.explainers.loading import pretrained_masked_lm
@@ -57,7 +59,7 @@ def test_kinds_of_deletion_side_by_side(run, demo, data, masked_lm, tmp_path):
     assert [row["ablation"] for row in amounts[::5]] == ["replace", "remove", "sample"]
     assert "Ranks of the methods" in result.stdout
     note = (output / "table.md").read_text(encoding="utf-8").splitlines()[-1]
-    assert "surer than it is right" in note
+    assert "cannot be told from 4 labelled texts" in note
     assert note in " ".join(result.stdout.split())
     lines = map(json.loads, (output / "examples.jsonl").read_text(encoding="utf-8").splitlines())
     line = next(line for line in lines if line["method"] == "sig" and len(line["scores"]) > 5)
@@ -120,3 +122,22 @@ def test_a_language_model_of_another_vocabulary(run, data, tmp_path):
     result = run("evaluate", data, *QUICK, *options)
     assert result.exit_code == 2
     assert "another vocabulary, of 30 tokens" in " ".join(result.stderr.split())
+
+
+def test_another_language_model_at_the_same_place_is_refused(run, data, masked_lm, tmp_path):
+    copied, output = tmp_path / "lm", tmp_path / "o"
+    shutil.copytree(masked_lm, copied)
+    options = (data, *QUICK, "--ablation", "sample", "--masked-lm", copied, "--output", output)
+    assert run("evaluate", *options).exit_code == 0
+    model = pretrained_masked_lm(copied)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.neg_()
+    model.save_pretrained(copied)
+    refused = run("evaluate", *options, "--resume")
+    assert refused.exit_code == 2
+    assert "was made with masked_lm_weights" in " ".join(refused.stderr.split())
+
+
+def test_brackets_are_shown_as_they_are(run, data, tmp_path):
+    result = run("evaluate", data, *QUICK, "--output", tmp_path / "o[x]")
+    assert result.stdout.endswith(f"Tables and examples are in {tmp_path / 'o[x]'}.\n")

@@ -30,7 +30,7 @@ def test_the_table(run, model, data, tmp_path):
     for words in ("single_token", "sig", "random", "precision at k ↑", "mean rank ↓", "reliance"):
         assert words in result.stdout
     assert f"Tables and examples are in {output}." in result.stdout
-    for name in ("planted.csv", "planted.md", "reliance.csv", "reliance.md", "plan.json"):
+    for name in ("planted.csv", "planted.md", "reliance.csv", "reliance.md", "planted_plan.json"):
         assert (output / name).exists()
     assert (output / "single_token" / "examples.jsonl").exists()
     again = run("evaluate", data, *OPTIONS, "--model", model, "--output", output, columns=120)

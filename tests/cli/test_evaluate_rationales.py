@@ -165,7 +165,7 @@ def test_eraser_s_annotations(evaluate, tmp_path):
         ({"why": [[0, 99]]}, [], "x.jsonl, line 1: the rationale [0, 99] is outside the text"),
         ({"why": "[0, 3"}, [], "x.jsonl, line 1: the rationale is not JSON"),
         ({"why": [0, 3]}, [], "may mean characters or the ends of spans"),
-        ({"why": []}, [], "no text has any: name the column that marks them"),
+        ({"why": []}, [], "no text has any: set --rationales"),
         ({}, ["--rationales", "spans"], "has no column 'spans': --rationales must be one of 'text"),
         ({}, ["--rationales", "text"], "--rationales 'text' is read as something else"),
         ({"label": "7"}, [], "record 0 has label '7', which the model does not know"),
@@ -179,3 +179,11 @@ def test_mistakes_are_one_sentence(evaluate, tmp_path, changes, options, message
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert message in line
+
+
+def test_a_missing_label_leaves_the_predicted_ones(evaluate, tmp_path):
+    rows = [{**row, "label": row["label"] if number else None} for number, row in enumerate(ROWS)]
+    result, lines, _ = evaluate(write(tmp_path / "x.jsonl", rows), *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "The explained labels are the model's." in result.stdout
+    assert all(line["explained"] == line["predicted"] for line in lines)

@@ -62,14 +62,16 @@ def test_a_model_that_is_right_as_often_as_it_is_sure_has_no_excess():
     texts = [text(4 + number, label=int(number % 4 > 0)) for number in range(64)]
     rows = replaced(texts, by_share(lambda share: 0.75 if share == 1 else 0.5))
     assert all(abs(row["excess"]) < 1e-12 for row in rows)
-    assert sentence_of(rows).count("at no tested amount of words replaced") == 1
+    assert sentence_of(rows).count("at no tested share of each replaced") == 1
 
 
 def test_a_model_that_stays_sure_of_nothing_is_told():
     texts = [text(4 + number, label=int(number % 2)) for number in range(60)]
     rows = replaced(texts, by_share(lambda share: 0.6 if share > 0.6 else 0.99))
     sentence = sentence_of(rows)
-    assert "from 50% of the words replaced on (60 texts" in sentence
+    (half,) = (row for row in rows if row["amount"] == 0.5)
+    assert 0.45 < half["deleted"] < 0.5  # odd numbers are rounded down
+    assert f"from {half['deleted']:.0%} of each replaced on (60 texts" in sentence
     assert sentence.count(".") == 2  # the file's name has one
 
 
@@ -120,11 +122,44 @@ def test_labels_that_do_not_exclude_each_other():
     assert none["loss"] == pytest.approx(-(math.log(0.1) + math.log(0.8) + math.log(0.5)) / 3)
 
 
+def test_short_texts_lose_more_than_was_asked_for():
+    rows = replaced([text(1), text(4)], by_share(lambda share: 0.5 + 0.4 * share))
+    assert [row["deleted"] for row in rows] == [0, 0.625, 0.625, 0.75, 0.875]
+
+
+def made_rows(excess_low, n_labelled=60):
+    return [
+        {"ablation": "remove", "deleted": share, "loss": 1.0, "excess_low": low,
+         "n_labelled": n_labelled}
+        for share, low in zip((0, 0.1, 0.2, 0.5, 0.8), excess_low, strict=True)
+    ]  # fmt: skip
+
+
+def test_from_an_amount_on_means_all_larger_ones():
+    assert "at no tested share" in sentence_of(made_rows([0, 0.2, 0.1, -0.3, -0.2]))
+    assert "from 20% of each removed on" in sentence_of(made_rows([0, -0.2, 0.1, 0.3, 0.2]))
+
+
+def test_few_texts_tell_nothing():
+    sentence = sentence_of(made_rows([0, 1, 1, 1, 1], n_labelled=19))
+    assert "cannot be told from 19 labelled texts: it takes 20" in sentence
+
+
+def test_texts_without_a_label_do_not_count_in_the_loss():
+    predict = by_share(lambda share: 0.5 + 0.4 * share)
+    alone = replaced([text(10)], predict)
+    both = replaced([text(10), text(12, label=None)], predict)
+    for row, of_both in zip(alone, both, strict=True):
+        assert (row["loss"], row["excess"]) == (of_both["loss"], of_both["excess"])
+        assert (of_both["n"], of_both["n_labelled"]) == (2, 1)
+
+
 def test_without_labels_only_the_entropy_is_known():
-    rows = replaced([text(10), text(12, label=None)], by_share(lambda share: 0.5 + 0.4 * share))
+    texts = [text(10, label=None), text(12, label=None)]
+    rows = replaced(texts, by_share(lambda share: 0.5 + 0.4 * share))
     assert all(row["loss"] is None and row["excess_low"] is None for row in rows)
     assert "it is not known, without labels" in sentence_of(rows)
-    assert f"{entropy(0.7):.2f} with 50% of the words replaced" in sentence_of(rows)
+    assert f"{entropy(0.7):.2f} with 50% of each replaced" in sentence_of(rows)
 
 
 def test_a_model_that_is_certain_and_wrong_has_a_finite_loss():

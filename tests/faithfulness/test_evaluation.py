@@ -208,7 +208,7 @@ def test_tables_are_means_of_the_lines(whole):
     typed = [{**row, "n": int(row["n"])} for row in typed]
     shown = (folder / "table.md").read_text(encoding="utf-8")
     assert shown.startswith(to_markdown(typed, COLUMNS, numbers) + "\nDifferences from random")
-    assert "\nThe model becomes surer " in shown
+    assert "cannot be told from 8 labelled texts" in shown
 
 
 def test_paired_differences_are_to_the_first_method(whole):

@@ -128,11 +128,17 @@ def test_lines_hold_what_the_scores_say(run):
         assert values == (sum(rank <= 2 for rank in true_ranks) / 2, sum(true_ranks) / 2)
 
 
-@pytest.mark.parametrize(("spans", "message"), [((), "no text has any"), (((3, 4),), "no text:")])
-def test_without_known_words_there_is_no_metric(demo, tmp_path, spans, message):
-    examples = prepare_examples(demo, [Record(TEXTS[0], None, spans=spans)], "predicted")
-    with pytest.raises(ValueError, match=message):
+def test_without_known_words_there_is_no_metric(demo, tmp_path):
+    examples = prepare_examples(demo, [Record(TEXTS[0], None, spans=())], "predicted")
+    with pytest.raises(ValueError, match="no text has any: set rationale_column"):
         evaluated(demo, examples, tmp_path)
+
+
+def test_spans_beside_all_words_leave_the_other_metrics(demo, tmp_path):
+    examples = prepare_examples(demo, [Record(TEXTS[0], None, spans=((3, 4),))], "predicted")
+    tables = evaluated(demo, examples, tmp_path)
+    assert {row["metric"] for row in tables.means} == {"log_odds"}
+    assert "for precision_at_k, mean_rank." in tables.notes[-1]
 
 
 def test_texts_without_known_words_do_not_count(run):

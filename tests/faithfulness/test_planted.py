@@ -3,7 +3,9 @@
 import copy
 import csv
 import json
+import shutil
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 
 import pytest
@@ -11,8 +13,11 @@ import torch
 import transformers
 
 from captum_sig import TextClassificationExplainer
+from captum_sig.data.records import Record
 from captum_sig.faithfulness import planted
 from captum_sig.faithfulness.config import EvaluationConfig
+from captum_sig.faithfulness.evaluation import Evaluation
+from captum_sig.faithfulness.examples import prepare_examples
 from captum_sig.faithfulness.planted import METRICS, PlantedConfig, PlantedEvaluation
 from captum_sig.faithfulness.planted_models import Training, planted_copy, predictions, reliance
 from captum_sig.faithfulness.planted_texts import plantable_texts
@@ -356,3 +361,35 @@ def test_settings_that_do_not_serve(changes, message):
 def test_a_learning_rate_below_zero():
     with pytest.raises(ValueError, match="learning_rate must be above 0, got -1"):
         Training(learning_rate=-1)
+
+
+def test_a_model_in_train_mode_is_judged_without_its_dropout():
+    explainer, records = tiny_planted.explainer(hidden_dropout_prob=0.5), tiny_planted.records()
+    texts = plantable_texts(explainer, records, seed=0)
+    planting = texts.planting(SHORTCUTS["or"], seed=0)
+    expected = reliance(explainer, explainer.model, planting, texts, steps=0).accuracy_before
+    explainer.model.train()
+    state = torch.get_rng_state()
+    measured = reliance(explainer, copy.deepcopy(explainer.model).eval(), planting, texts, steps=0)
+    assert measured.accuracy_before == expected
+    assert explainer.model.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_equal_texts_stay_together_and_are_too_few():
+    text = tiny_planted.records()[0].text
+    records = [Record(text, str(number % 2)) for number in range(120)]
+    with pytest.raises(ValueError, match="planting takes 10 of each: pass more different texts"):
+        plantable_texts(tiny_planted.explainer(), records, seed=0)
+
+
+def test_a_planted_and_an_ordinary_run_leave_each_others_settings(finished, tmp_path):
+    folder, explainer, run = finished
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    examples = prepare_examples(explainer, tiny_planted.records()[:4], "predicted")
+    config = replace(run.config.evaluation, metrics=("log_odds",))
+    ordinary = partial(Evaluation, config, {"mask": explainer}, examples, tmp_path)
+    ordinary(resume=False).explain_remaining()
+    records = tiny_planted.records()
+    assert PlantedEvaluation(run.config, explainer, records, tmp_path, resume=True).done == run.done
+    assert len(ordinary(resume=True).lines) == 3 * 4
