@@ -107,7 +107,9 @@ def test_each_side_has_as_many_words():
         assert set(shortcut.letters) <= set(WORDS)
 
 
-@pytest.mark.parametrize("make", [tiny_planted.tokenizer, byte_level_tokenizer], ids=str)
+@pytest.mark.parametrize(
+    "make", [tiny_planted.tokenizer, byte_level_tokenizer], ids=["words", "bytes"]
+)
 def test_rare_words_are_in_no_text(make):
     tokenizer, texts = make(), ["the film was good", f"we saw {tiny_planted.RARE[-1]} in town"]
     words = rare_words(tokenizer, texts, 6)
