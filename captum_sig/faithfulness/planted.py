@@ -142,7 +142,9 @@ class PlantedEvaluation:
                 self.done[name] = read_settings(path)
 
     def _check_settings(self, records: Sequence[Record]) -> None:
-        texts = json.dumps([[one.text, one.label, one.text_pair] for one in records])
+        texts = json.dumps(
+            [[one.text, one.label, one.text_pair] for one in records], allow_nan=False
+        )
         config = asdict(self.config)
         del config["shortcuts"]  # others may be added
         settings = {
