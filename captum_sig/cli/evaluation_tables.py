@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from captum_sig._names import AblationName
+from captum_sig.cli.options import ABLATIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 ARROWS = {"lower": "↓", "higher": "↑"}
-ABLATIONS = get_args(AblationName)
 SHORT = {"comprehensiveness": "compr.", "sufficiency": "suff.", "_": " "}  # in names of metrics
 
 
@@ -42,7 +41,8 @@ def print_summary(
     console.print(f"Means of {_numbers(means)}, ± half the width of their 95 % bootstrap interval.")
     if tables.differences:
         console.print(conclusion(tables.differences))
-    _print_ranks(console, means)
+    if tables.ranks:
+        _print_ranks(console, tables)
     if reasons := [f"{n} {reason}" for reason, n in omitted.items() if n]:
         console.print(f"Texts omitted: {', '.join(reasons)}.")
     if accuracy is not None:
@@ -97,23 +97,18 @@ def _are_side_by_side(rows: Iterable[Row]) -> bool:
     return any(len(of_metric) > 1 for of_metric in kinds.values())
 
 
-def _print_ranks(console: Console, means: Sequence[Row]) -> None:
+def _print_ranks(console: Console, tables: Tables) -> None:
     """Print the methods' ranks under each of several kinds of deletion, and how far they agree."""
     from captum_sig.data.tables import to_terminal
-    from captum_sig.faithfulness.ranks import AGREEMENT_COLUMNS, agreement_rows, rank_rows
+    from captum_sig.faithfulness.ranks import AGREEMENT_COLUMNS
 
-    if not _are_side_by_side(means):
-        return
-    ablations = list(
-        dict.fromkeys(row["ablation"] for row in means if row["ablation"] in ABLATIONS)
-    )
-    ranks = rank_rows(means, ablations)
+    ablations = [name for name in tables.ranks[0] if name in ABLATIONS]
     console.print("Ranks of the methods (1 is best) under each kind of deletion:")
     columns = ["metric", "baseline", "method", *ablations]
-    console.print(to_terminal(ranks, columns, dict.fromkeys(ablations, "g")))
+    console.print(to_terminal(tables.ranks, columns, dict.fromkeys(ablations, "g")))
     console.print("Agreement of these orders, Kendall's tau (1: the same, −1: opposite):")
     columns = [column for column in AGREEMENT_COLUMNS if column != "n"]
-    console.print(to_terminal(agreement_rows(ranks, ablations), columns, {"tau": ".2f"}))
+    console.print(to_terminal(tables.rank_agreement, columns, {"tau": ".2f"}))
 
 
 def _numbers(rows: Sequence[Row]) -> str:

@@ -133,12 +133,8 @@ class Evaluation:
             [x.number, x.text, x.label, x.sentence.target, *filter(None, [x.text_pair, x.spans])]
             for x in examples
         ]
-        settings = {
-            **asdict(self.config),
-            "texts": f"{len(texts)}, {hashlib.sha256(_as_line(texts).encode()).hexdigest()[:16]}",
-            "weights": weights_digest(self.explainers[self.config.baselines[0]].model),
-            "masked_lm_weights": masked_lm_digest(self.explainers[self.config.baselines[0]]),
-        }
+        first = self.explainers[self.config.baselines[0]]
+        settings = settings_of(asdict(self.config), texts, first.model, first.masked_lm)
         if not resume:
             check_no_results(self.folder)
         elif _holds_results(self.folder):
@@ -297,13 +293,21 @@ class Evaluation:
             notes.append(sentence)
         tables = write_tables(self.lines, self.config, self.folder, notes)
         if len(self.config.ablation) > 1:
-            write_ranks(tables.means, self.config, self.folder)
+            ranks, agreement = write_ranks(tables.means, self.config, self.folder)
+            tables = tables._replace(ranks=tuple(ranks), rank_agreement=tuple(agreement))
         return tables
 
 
-def masked_lm_digest(explainer: TextClassificationExplainer) -> str | None:
-    """Return the digest of the weights of an explainer's masked language model, if it has one."""
-    return None if explainer.masked_lm is None else weights_digest(explainer.masked_lm)
+def settings_of(
+    config: Mapping[str, Any], texts: Sequence[Any], model: Any, masked_lm: Any
+) -> dict[str, Any]:
+    """Return what a run may be resumed with only: settings, and digests of texts and weights."""
+    return {
+        **config,
+        "texts": f"{len(texts)}, {hashlib.sha256(_as_line(texts).encode()).hexdigest()[:16]}",
+        "weights": weights_digest(model),
+        "masked_lm_weights": None if masked_lm is None else weights_digest(masked_lm),
+    }
 
 
 def _label_indices(

@@ -34,7 +34,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ from captum_sig.faithfulness.ablations import Ablated, Ablation, ablation_of
 from captum_sig.faithfulness.rows import (
     MAX_TOKENS,
     Predict,
+    RowOptions,
     Scores,
     Sentences,
     checked_scores,
@@ -61,11 +62,9 @@ ROUNDING = 1e-9  # 0.29 · 100 is 28.999999999999996
 SPECIAL = torch.iinfo(torch.long).max  # rank of tokens that are never ablated
 
 
-class Extra(TypedDict, total=False):
-    """Optional arguments of every metric."""
+class Extra(RowOptions, total=False):
+    """Optional arguments of the metrics that delete words; see `RowOptions` too."""
 
-    max_tokens: int  # the most tokens in a forward pass; a longer row goes alone
-    original: Iterable[float] | Tensor | None  # (B,) log p(target | x) if known
     # a name in `ABLATIONS`, or a function such as `MaskedLmSamples`; None is the metric's own
     ablation: AblationName | Ablation | None
 

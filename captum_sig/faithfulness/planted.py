@@ -7,7 +7,6 @@ any other texts, in a folder of its own.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,10 +24,9 @@ from captum_sig.data.records import Record
 from captum_sig.data.settings import check_same_settings, read_settings
 from captum_sig.data.tables import to_markdown, write_csv
 from captum_sig.explainers.classification import TextClassificationExplainer
-from captum_sig.explainers.models import weights_digest
 from captum_sig.faithfulness import summary
 from captum_sig.faithfulness.config import EvaluationConfig
-from captum_sig.faithfulness.evaluation import RESULTS, Evaluation
+from captum_sig.faithfulness.evaluation import RESULTS, Evaluation, settings_of
 from captum_sig.faithfulness.examples import Example, prepare_examples
 from captum_sig.faithfulness.planted_models import (
     Reliance,
@@ -142,18 +140,11 @@ class PlantedEvaluation:
                 self.done[name] = read_settings(path)
 
     def _check_settings(self, records: Sequence[Record]) -> None:
-        texts = json.dumps(
-            [[one.text, one.label, one.text_pair] for one in records], allow_nan=False
-        )
+        texts = [[one.text, one.label, one.text_pair] for one in records]
         config = asdict(self.config)
         del config["shortcuts"]  # others may be added
-        settings = {
-            **config.pop("evaluation"),
-            **config,
-            "texts": f"{len(records)}, {hashlib.sha256(texts.encode()).hexdigest()[:16]}",
-            "weights": weights_digest(self.explainer.model),
-            "masked_lm_weights": None if self.masked_lm is None else weights_digest(self.masked_lm),
-        }
+        config |= config.pop("evaluation")
+        settings = settings_of(config, texts, self.explainer.model, self.masked_lm)
         path = self.folder / SETTINGS
         if _holds_planted_results(self.folder):
             check_same_settings(self.folder, read_settings(path), settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -25,6 +25,13 @@ Scores = Iterable[Iterable[float] | Tensor] | Tensor  # B times n numbers, in or
 MAX_TOKENS = 2**14  # in a forward pass
 MAX_LOG_PROBABILITY = 1e-3  # not 0: the logarithm of a rounded 1 may exceed it
 NO_SCALE = -1
+
+
+class RowOptions(TypedDict, total=False):
+    """Optional arguments of every metric."""
+
+    max_tokens: int  # the most tokens in a forward pass; a longer row goes alone
+    original: Iterable[float] | Tensor | None  # (B,) log p(target | x) if known
 
 
 def log_probabilities(

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ from captum_sig.faithfulness.ablations import Row, row_ids
 from captum_sig.faithfulness.rows import (
     MAX_TOKENS,
     Predict,
+    RowOptions,
     Scores,
     Sentences,
     checked_scores,
@@ -62,13 +63,11 @@ KEPT = (0.1, 0.3, 0.5, 0.7, 0.9)  # π: the middles of five equal parts of [0, 1
 Keep = Callable[[Tensor], Tensor]  # scores in [0, 1] of tokens, (m,) → probabilities to be kept
 
 
-class SoftOptions(TypedDict, total=False):
-    """Optional arguments of these metrics."""
+class SoftOptions(RowOptions, total=False):
+    """Optional arguments of these metrics; see `RowOptions` too."""
 
     n_draws: int  # K
     seed: int
-    max_tokens: int  # the most tokens in a forward pass
-    original: Iterable[float] | Tensor | None  # (B,) log p(target | x) if known
 
 
 def soft_nc(

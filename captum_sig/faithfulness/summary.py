@@ -54,12 +54,14 @@ class Tables(NamedTuple):
     """The rows of `table.csv`, those of `paired.csv`, and sentences on how to read them.
 
     `n` is the number of texts. `ablation` is what the metric does with words: a kind of deletion,
-    "soft", or nothing.
+    "soft", or nothing. Several kinds of deletion have `ranks` and their agreement, too.
     """
 
     means: list[Line]
     differences: list[Line]
     notes: tuple[str, ...] = ()
+    ranks: tuple[Line, ...] = ()
+    rank_agreement: tuple[Line, ...] = ()
 
 
 def write_tables(
